@@ -1,1 +1,15 @@
-//! Under construction.
+//! eBPF as data: instructions (RFC 9669), builder, assembler, disassembler, objects and a
+//! checking interpreter. Knows nothing of DASH.
+
+#![forbid(unsafe_code)]
+
+pub mod helper;
+pub mod insn;
+pub mod map;
+pub mod op;
+pub mod program;
+
+pub use insn::Insn;
+pub use map::{MapDef, MapKind};
+pub use op::{Op, Operand, Reg, Size, Width};
+pub use program::{Object, Program, ProgramKind};

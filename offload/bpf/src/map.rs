@@ -1,0 +1,63 @@
+//! Map definitions: what a program and whoever runs it agree on about a table.
+
+/// Kinds of maps, with Linux's numbers where Linux has them (`enum bpf_map_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[expect(missing_docs, reason = "names of enum bpf_map_type")]
+pub enum MapKind {
+    Hash = 1,
+    Array = 2,
+    ProgArray = 3,
+    PercpuHash = 5,
+    PercpuArray = 6,
+    LruHash = 9,
+    LpmTrie = 11,
+    ArrayOfMaps = 12,
+    HashOfMaps = 13,
+    DevMap = 14,
+    XskMap = 17,
+    Queue = 22,
+    Stack = 23,
+    RingBuf = 27,
+    /// Ours: an ACL classifier. Key `dash_wire::AclKey`, value of the first matching rule; look-up
+    /// only. Not a Linux map.
+    Acl = 0x4441_0001,
+}
+
+impl MapKind {
+    /// Linux's number, `None` for kinds Linux does not have.
+    pub fn linux(self) -> Option<u32> {
+        (self != Self::Acl).then_some(self as u32)
+    }
+    /// Element addresses are `base + index * stride`: look-ups can be inlined.
+    pub fn is_array(self) -> bool {
+        matches!(self, Self::Array | Self::PercpuArray)
+    }
+}
+
+/// `BPF_F_NO_PREALLOC`: required by LPM tries.
+pub const F_NO_PREALLOC: u32 = 1;
+
+/// Shape of one map. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MapDef {
+    /// Unique in its object, at most 15 characters (Linux's limit).
+    pub name: String,
+    /// Kind.
+    pub kind: MapKind,
+    /// Key size; 0 for queues and stacks.
+    pub key_size: u32,
+    /// Value size.
+    pub value_size: u32,
+    /// Capacity in elements.
+    pub max_entries: u32,
+    /// `BPF_F_*` creation flags.
+    pub flags: u32,
+}
+
+impl MapDef {
+    /// Bytes between two elements of an array map: values are kept 8-byte aligned, as Linux does.
+    pub fn stride(&self) -> u32 {
+        self.value_size.next_multiple_of(8)
+    }
+}
