@@ -1,0 +1,139 @@
+//! The calling convention between compiled programs and whoever runs them.
+//!
+//! Compiled code is `extern "C" fn(*mut RunCtx) -> u32` returning an `XDP_*` code. It holds no
+//! absolute addresses: maps, helpers and per-worker memory are reached through [`RunCtx`], so one
+//! image serves every core and every generation of table contents.
+
+use core::ffi::c_void;
+
+/// Entry of a compiled program.
+pub type EntryFn = unsafe extern "C" fn(*mut RunCtx) -> u32;
+
+/// A helper as compiled code calls it: context, then r1..r5; the result goes to r0.
+pub type HelperFn = unsafe extern "C" fn(*mut RunCtx, u64, u64, u64, u64, u64) -> u64;
+
+/// Length of the table [`RunCtx::helpers`] points to: helper numbers are below it.
+pub const HELPER_SLOTS: usize = 256;
+
+/// What one run of a program sees: the packet, the tables of its worker, and the helpers.
+///
+/// `struct xdp_md` loads are translated to the first six fields, as the kernel does.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RunCtx {
+    /// First byte of the packet.
+    pub data: *mut u8,
+    /// One past its last byte.
+    pub data_end: *mut u8,
+    /// First byte of the metadata in front of the packet; equals `data` when there is none.
+    pub data_meta: *mut u8,
+    /// Port the packet came in on.
+    pub ingress_ifindex: u32,
+    /// Its queue.
+    pub rx_queue_index: u32,
+    /// Unused by XDP on receive.
+    pub egress_ifindex: u32,
+    /// Port chosen by `bpf_redirect`; meaningful when the program returned `XDP_REDIRECT`.
+    pub redirect_ifindex: u32,
+    /// The packet's head may move down to here (`bpf_xdp_adjust_head`).
+    pub frame_start: *mut u8,
+    /// The packet's tail may move up to here (`bpf_xdp_adjust_tail`).
+    pub frame_end: *mut u8,
+    /// `bpf_ktime_get_ns`: nanoseconds, the worker's clock, constant during a run.
+    pub now_ns: u64,
+    /// By map index: address of element 0 of an array map (the worker's own copy of a per-CPU
+    /// one); null for other kinds.
+    pub arrays: *const *mut u8,
+    /// By map index: what a program holds as the map's address.
+    pub maps: *const *const MapHandle,
+    /// By helper number, [`HELPER_SLOTS`] entries, none null.
+    pub helpers: *const HelperFn,
+    /// The runtime's own, for helpers.
+    pub worker: *mut c_void,
+    /// `bpf_get_smp_processor_id`: index of the worker.
+    pub cpu: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Head of every map object: its operations, so compiled code calls the right one directly.
+///
+/// `key` and `value` point to `key_size` and `value_size` readable bytes. Results are 0 or a
+/// negative errno.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MapHandle {
+    /// Address of the value, null when absent.
+    pub lookup: unsafe extern "C" fn(*const MapHandle, *const u8) -> *mut u8,
+    /// Key, value, `BPF_ANY` / `BPF_NOEXIST` / `BPF_EXIST`.
+    pub update: unsafe extern "C" fn(*const MapHandle, *const u8, *const u8, u64) -> i64,
+    /// Key.
+    pub delete: unsafe extern "C" fn(*const MapHandle, *const u8) -> i64,
+    /// Queue or stack: value, flags.
+    pub push: unsafe extern "C" fn(*const MapHandle, *const u8, u64) -> i64,
+    /// Queue or stack: writes the value.
+    pub pop: unsafe extern "C" fn(*const MapHandle, *mut u8) -> i64,
+    /// Queue or stack: reads without removing.
+    pub peek: unsafe extern "C" fn(*const MapHandle, *mut u8) -> i64,
+}
+
+/// Byte offsets of [`RunCtx`] fields, for code generators.
+pub mod run_ctx {
+    use super::RunCtx;
+    use core::mem::offset_of;
+
+    macro_rules! offsets {
+        ($($(#[$d:meta])* $name:ident = $field:ident;)*) => {$(
+            $(#[$d])* pub const $name: i32 = offset_of!(RunCtx, $field) as i32;
+        )*};
+    }
+    offsets! {
+        /// Of `data`.
+        DATA = data;
+        /// Of `data_end`.
+        DATA_END = data_end;
+        /// Of `data_meta`.
+        DATA_META = data_meta;
+        /// Of `ingress_ifindex`.
+        INGRESS_IFINDEX = ingress_ifindex;
+        /// Of `rx_queue_index`.
+        RX_QUEUE_INDEX = rx_queue_index;
+        /// Of `egress_ifindex`.
+        EGRESS_IFINDEX = egress_ifindex;
+        /// Of `redirect_ifindex`.
+        REDIRECT_IFINDEX = redirect_ifindex;
+        /// Of `frame_start`.
+        FRAME_START = frame_start;
+        /// Of `frame_end`.
+        FRAME_END = frame_end;
+        /// Of `now_ns`.
+        NOW_NS = now_ns;
+        /// Of `arrays`.
+        ARRAYS = arrays;
+        /// Of `maps`.
+        MAPS = maps;
+        /// Of `helpers`.
+        HELPERS = helpers;
+        /// Of `cpu`.
+        CPU = cpu;
+    }
+}
+
+/// Byte offsets of [`MapHandle`] fields, for code generators.
+pub mod map_handle {
+    use super::MapHandle;
+    use core::mem::offset_of;
+
+    /// Of `lookup`.
+    pub const LOOKUP: i32 = offset_of!(MapHandle, lookup) as i32;
+    /// Of `update`.
+    pub const UPDATE: i32 = offset_of!(MapHandle, update) as i32;
+    /// Of `delete`.
+    pub const DELETE: i32 = offset_of!(MapHandle, delete) as i32;
+    /// Of `push`.
+    pub const PUSH: i32 = offset_of!(MapHandle, push) as i32;
+    /// Of `pop`.
+    pub const POP: i32 = offset_of!(MapHandle, pop) as i32;
+    /// Of `peek`.
+    pub const PEEK: i32 = offset_of!(MapHandle, peek) as i32;
+}
