@@ -1,1 +1,14 @@
-//! Under construction.
+//! What a target is: the tables and images control hands over ([`image`], [`tables`]), what it asks
+//! back ([`target`]), and the ports and frames packets travel in ([`port`], [`frame`]).
+
+pub mod frame;
+pub mod image;
+pub mod port;
+pub mod tables;
+pub mod target;
+
+pub use frame::{Frame, FramePool};
+pub use image::{AclPrefix, AclRuleRow, Image, NativeImage, TableDelta, TableOp, Update};
+pub use port::{Port, Rx, Tx};
+pub use tables::{Capacity, Table};
+pub use target::{CounterSnapshot, PacketEngine, Target, TargetError, Verdict};

@@ -1,0 +1,124 @@
+//! What is installed: code, and changes of table contents.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dash_bpf::Object;
+
+use crate::tables::Table;
+
+/// Machine code of a verified object for the core that will run it.
+#[derive(Clone)]
+pub struct NativeImage {
+    code: Arc<[u8]>,
+    entry: usize,
+}
+
+impl NativeImage {
+    /// Wraps position-independent code whose entry is a `dash_wire::abi::EntryFn`.
+    ///
+    /// # Safety
+    /// `code` must have been compiled, for this machine's instruction set, from a program that the
+    /// verifier accepted, with the maps it was verified with; running it with a context that keeps
+    /// the promises of `dash_wire::abi` must then be sound.
+    pub unsafe fn new(code: Arc<[u8]>, entry: usize) -> Self {
+        Self { code, entry }
+    }
+    /// The bytes.
+    pub fn code(&self) -> &[u8] {
+        &self.code
+    }
+    /// Offset of the entry.
+    pub fn entry(&self) -> usize {
+        self.entry
+    }
+}
+
+impl fmt::Debug for NativeImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NativeImage({} bytes)", self.code.len())
+    }
+}
+
+/// Hash of a pipeline's shape: same shape, same code.
+pub type ShapeHash = [u8; 32];
+
+/// Code of a generation, in every form its executors need.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Shape it was made for.
+    pub shape: ShapeHash,
+    /// eBPF; map index = [`Table`] number.
+    pub object: Arc<Object>,
+    /// Compiled form, when the target runs native code.
+    pub native: Option<NativeImage>,
+}
+
+/// One change of a table's contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableOp {
+    /// Inserts or replaces a row. Sizes are those of the table's map definition.
+    Put {
+        /// Table, not `Acl`.
+        table: Table,
+        /// Key bytes (index, as `u32` in native order, for arrays).
+        key: Box<[u8]>,
+        /// Row bytes.
+        value: Box<[u8]>,
+    },
+    /// Removes a row; for arrays, zeroes it. Absent rows are fine.
+    Delete {
+        /// Table, not `Acl`.
+        table: Table,
+        /// Key bytes.
+        key: Box<[u8]>,
+    },
+    /// Replaces the rules of an ACL group; `None` removes the group.
+    Acl {
+        /// Group id, not 0.
+        group: u32,
+        /// Rules in the order of evaluation.
+        rules: Option<Arc<[AclRuleRow]>>,
+    },
+}
+
+/// A prefix of either family over 16-byte addresses (IPv4 in the last 4 bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AclPrefix {
+    /// Address, host bits zero.
+    pub addr: [u8; 16],
+    /// Mask length over the 128 bits: 96 + n for IPv4.
+    pub len: u8,
+}
+
+/// One ACL rule for a classifier. `None` matches anything; an empty list matches nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "match fields as their names say")]
+pub struct AclRuleRow {
+    /// Row of the rule: `dash_wire::tables::acl_action`.
+    pub action: u32,
+    pub protocols: Option<Box<[u8]>>,
+    pub src: Option<Box<[AclPrefix]>>,
+    pub dst: Option<Box<[AclPrefix]>>,
+    /// Inclusive ranges, host order.
+    pub src_ports: Option<Box<[(u16, u16)]>>,
+    pub dst_ports: Option<Box<[(u16, u16)]>>,
+}
+
+/// Changes that become visible together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableDelta {
+    /// In order; a later change of the same row wins.
+    pub ops: Vec<TableOp>,
+}
+
+/// One generation: rows, and code when the shape changed.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// Counts up from 1.
+    pub generation: u64,
+    /// New code; `None` keeps the installed one.
+    pub image: Option<Arc<Image>>,
+    /// New rows.
+    pub delta: Arc<TableDelta>,
+}
