@@ -3,12 +3,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod builder;
+pub mod decode;
 pub mod helper;
 pub mod insn;
 pub mod map;
 pub mod op;
 pub mod program;
 
+pub use builder::Builder;
+pub use decode::{DecodeError, decode, encode};
 pub use insn::Insn;
 pub use map::{MapDef, MapKind};
 pub use op::{Op, Operand, Reg, Size, Width};

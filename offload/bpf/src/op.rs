@@ -184,30 +184,83 @@ pub enum Imm64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "operand names are the RFC's")]
 pub enum Op {
-    Alu { width: Width, op: AluOp, dst: Reg, src: Operand },
-    Neg { width: Width, dst: Reg },
+    Alu {
+        width: Width,
+        op: AluOp,
+        dst: Reg,
+        src: Operand,
+    },
+    Neg {
+        width: Width,
+        dst: Reg,
+    },
     /// `bits` is 16, 32 or 64.
-    Endian { order: Endian, bits: u8, dst: Reg },
-    LoadImm64 { dst: Reg, imm: Imm64 },
+    Endian {
+        order: Endian,
+        bits: u8,
+        dst: Reg,
+    },
+    LoadImm64 {
+        dst: Reg,
+        imm: Imm64,
+    },
     /// Second slot of the `LoadImm64` before it.
     LoadImm64Hi,
     /// `dst = *(size *)(base + off)`, sign-extended when `signed`.
-    Load { size: Size, signed: bool, dst: Reg, base: Reg, off: i16 },
+    Load {
+        size: Size,
+        signed: bool,
+        dst: Reg,
+        base: Reg,
+        off: i16,
+    },
     /// `*(size *)(base + off) = src`.
-    Store { size: Size, base: Reg, off: i16, src: Operand },
+    Store {
+        size: Size,
+        base: Reg,
+        off: i16,
+        src: Operand,
+    },
     /// `size` is `W` or `Dw`.
-    Atomic { size: Size, op: AtomicOp, fetch: bool, base: Reg, off: i16, src: Reg },
+    Atomic {
+        size: Size,
+        op: AtomicOp,
+        fetch: bool,
+        base: Reg,
+        off: i16,
+        src: Reg,
+    },
     /// Legacy packet access (`BPF_ABS`, and `BPF_IND` with `index`): r0 = big-endian load.
-    LoadPacket { size: Size, index: Option<Reg>, imm: i32 },
-    Jump { target: usize },
-    JumpIf { width: Width, cond: Cond, dst: Reg, src: Operand, target: usize },
+    LoadPacket {
+        size: Size,
+        index: Option<Reg>,
+        imm: i32,
+    },
+    Jump {
+        target: usize,
+    },
+    JumpIf {
+        width: Width,
+        cond: Cond,
+        dst: Reg,
+        src: Operand,
+        target: usize,
+    },
     /// Helper by number (`src` = 0).
-    Call { helper: u32 },
+    Call {
+        helper: u32,
+    },
     /// Helper by BTF id (`src` = 2).
-    CallBtf { id: i32 },
+    CallBtf {
+        id: i32,
+    },
     /// Function of this program (`src` = 1).
-    CallLocal { target: usize },
+    CallLocal {
+        target: usize,
+    },
     /// Helper whose number is in a register (`callx`).
-    CallReg { reg: Reg },
+    CallReg {
+        reg: Reg,
+    },
     Exit,
 }

@@ -1,0 +1,885 @@
+//! The one decoder: wire slots to [`Op`]s, and back.
+//!
+//! Verifier front, interpreter, native compiler and disassembler all read what [`decode`] returns,
+//! so what was verified is what runs. It checks everything that can be said of a program without
+//! following it: opcodes, registers, reserved fields, jump and call targets, and that execution
+//! cannot run off the end (RFC 9669; opcode numbers are those of its appendix A).
+
+use thiserror::Error;
+
+use crate::insn::Insn;
+use crate::op::{AluOp, AtomicOp, Cond, Endian, Imm64, Op, Operand, Reg, Size, Width};
+
+/// Instruction classes: the low three bits of the opcode (RFC 9669 section 3.1).
+pub(crate) mod class {
+    pub(crate) const LD: u8 = 0;
+    pub(crate) const LDX: u8 = 1;
+    pub(crate) const ST: u8 = 2;
+    pub(crate) const STX: u8 = 3;
+    pub(crate) const ALU: u8 = 4;
+    pub(crate) const JMP: u8 = 5;
+    pub(crate) const JMP32: u8 = 6;
+    pub(crate) const ALU64: u8 = 7;
+}
+
+/// Set in arithmetic and jump opcodes whose second operand is a register.
+pub(crate) const SOURCE_REG: u8 = 0x08;
+
+/// Modes of load and store opcodes: the high three bits (RFC 9669 section 5).
+pub(crate) mod mode {
+    pub(crate) const ABS: u8 = 0x20;
+    pub(crate) const IND: u8 = 0x40;
+    pub(crate) const MEM: u8 = 0x60;
+    pub(crate) const MEMSX: u8 = 0x80;
+    pub(crate) const ATOMIC: u8 = 0xc0;
+}
+
+/// `lddw`, the only instruction of two slots.
+pub(crate) const LDDW: u8 = 0x18;
+/// `ja` with a 32-bit displacement in `imm` (cpu v4).
+pub(crate) const GOTOL: u8 = 0x06;
+const CALLX: u8 = 0x8d;
+const ATOMIC_FETCH: i32 = 0x01;
+
+/// Why a sequence of slots is not a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("instruction {pc}: {rule}")]
+pub struct DecodeError {
+    /// Slot number.
+    pub pc: usize,
+    /// Rule broken there.
+    pub rule: DecodeRule,
+}
+
+/// One rule of the encoding (RFC 9669).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DecodeRule {
+    /// There is no instruction.
+    #[error("a program has at least one instruction")]
+    Empty,
+    /// The opcode is not assigned.
+    #[error("unknown opcode {0:#04x}")]
+    UnknownOpcode(u8),
+    /// The destination field is above 10.
+    #[error("destination register r{0} does not exist")]
+    DstRegister(u8),
+    /// The source field is above 10.
+    #[error("source register r{0} does not exist")]
+    SrcRegister(u8),
+    /// The frame pointer would be written.
+    #[error("r10 is read-only")]
+    WritesFramePointer,
+    /// The instruction has no destination, yet the field is set.
+    #[error("destination field is reserved and must be zero")]
+    ReservedDst,
+    /// The instruction has no source register, yet the field is set.
+    #[error("source field is reserved and must be zero")]
+    ReservedSrc,
+    /// The instruction has no offset, yet the field is set.
+    #[error("offset field is reserved and must be zero, found {0}")]
+    ReservedOffset(i16),
+    /// The instruction has no immediate, yet the field is set.
+    #[error("immediate field is reserved and must be zero, found {0}")]
+    ReservedImm(i32),
+    /// The offset selects no variant of a division or move.
+    #[error("offset {0} selects no variant of this operation")]
+    OffsetVariant(i16),
+    /// Byte-order operations are on 16, 32 or 64 bits.
+    #[error("byte-order operation on {0} bits")]
+    EndianWidth(i32),
+    /// The immediate selects no atomic operation.
+    #[error("unknown atomic operation {0:#x}")]
+    AtomicOperation(i32),
+    /// `lddw`'s source field selects no kind of immediate.
+    #[error("64-bit immediate of unknown kind {0}")]
+    Imm64Kind(u8),
+    /// The call's source field selects no kind of call.
+    #[error("call of unknown kind {0}")]
+    CallKind(u8),
+    /// `lddw` is the last slot.
+    #[error("second half of the 64-bit immediate load is missing")]
+    Imm64Truncated,
+    /// The slot after `lddw` has other fields than an immediate.
+    #[error("second half of a 64-bit immediate load may only hold an immediate")]
+    Imm64HiFields,
+    /// A slot with opcode 0 that no `lddw` precedes.
+    #[error("second half of a 64-bit immediate load without a first")]
+    Imm64HiAlone,
+    /// A jump leaves the program.
+    #[error("jump target {0} is outside the program")]
+    JumpOutside(i64),
+    /// A jump lands inside an `lddw`.
+    #[error("jump target {0} is the second half of a 64-bit immediate load")]
+    JumpIntoImm64(usize),
+    /// A local call leaves the program.
+    #[error("call target {0} is outside the program")]
+    CallOutside(i64),
+    /// A local call lands inside an `lddw`.
+    #[error("call target {0} is the second half of a 64-bit immediate load")]
+    CallIntoImm64(usize),
+    /// The last instruction is neither `exit` nor an unconditional jump.
+    #[error("execution falls off the end of the program")]
+    FallsOffEnd,
+}
+
+/// Decodes a whole program: one [`Op`] a slot, [`Op::LoadImm64Hi`] in second slots.
+///
+/// # Errors
+/// The first broken rule, lowest slot first.
+pub fn decode(insns: &[Insn]) -> Result<Vec<Op>, DecodeError> {
+    let mut ops = Vec::with_capacity(insns.len());
+    let mut rest = insns;
+    while let [first, tail @ ..] = rest {
+        let pc = ops.len();
+        let at = |rule| DecodeError { pc, rule };
+        if first.code == LDDW {
+            let Some((second, tail)) = tail.split_first() else {
+                return Err(at(DecodeRule::Imm64Truncated));
+            };
+            ops.push(load_imm64(*first, *second).map_err(at)?);
+            ops.push(Op::LoadImm64Hi);
+            rest = tail;
+        } else {
+            ops.push(single(*first, pc).map_err(at)?);
+            rest = tail;
+        }
+    }
+    check_flow(&ops)?;
+    Ok(ops)
+}
+
+/// Targets are inside, on instruction starts; the end cannot be run past.
+fn check_flow(ops: &[Op]) -> Result<(), DecodeError> {
+    for (pc, op) in ops.iter().enumerate() {
+        // Targets below slot 0 wrap to huge numbers in `relative`; both ends are one check here.
+        let at = |rule| Err(DecodeError { pc, rule });
+        match *op {
+            Op::Jump { target } | Op::JumpIf { target, .. } => match ops.get(target) {
+                None => return at(DecodeRule::JumpOutside(target as i64)),
+                Some(Op::LoadImm64Hi) => return at(DecodeRule::JumpIntoImm64(target)),
+                Some(_) => {}
+            },
+            Op::CallLocal { target } => match ops.get(target) {
+                None => return at(DecodeRule::CallOutside(target as i64)),
+                Some(Op::LoadImm64Hi) => return at(DecodeRule::CallIntoImm64(target)),
+                Some(_) => {}
+            },
+            _ => {}
+        }
+    }
+    match ops.last() {
+        Some(Op::Exit | Op::Jump { .. }) => Ok(()),
+        Some(_) => Err(DecodeError {
+            pc: ops.len() - 1,
+            rule: DecodeRule::FallsOffEnd,
+        }),
+        None => Err(DecodeError {
+            pc: 0,
+            rule: DecodeRule::Empty,
+        }),
+    }
+}
+
+type Rule<T> = Result<T, DecodeRule>;
+
+fn dst(i: Insn) -> Rule<Reg> {
+    Reg::new(i.dst()).ok_or(DecodeRule::DstRegister(i.dst()))
+}
+
+fn src(i: Insn) -> Rule<Reg> {
+    Reg::new(i.src()).ok_or(DecodeRule::SrcRegister(i.src()))
+}
+
+/// A register an instruction writes.
+fn written(reg: Reg) -> Rule<Reg> {
+    if reg == Reg::R10 {
+        Err(DecodeRule::WritesFramePointer)
+    } else {
+        Ok(reg)
+    }
+}
+
+fn no_dst(i: Insn) -> Rule<()> {
+    if i.dst() == 0 {
+        Ok(())
+    } else {
+        Err(DecodeRule::ReservedDst)
+    }
+}
+
+fn no_src(i: Insn) -> Rule<()> {
+    if i.src() == 0 {
+        Ok(())
+    } else {
+        Err(DecodeRule::ReservedSrc)
+    }
+}
+
+fn no_off(i: Insn) -> Rule<()> {
+    if i.off == 0 {
+        Ok(())
+    } else {
+        Err(DecodeRule::ReservedOffset(i.off))
+    }
+}
+
+fn no_imm(i: Insn) -> Rule<()> {
+    if i.imm == 0 {
+        Ok(())
+    } else {
+        Err(DecodeRule::ReservedImm(i.imm))
+    }
+}
+
+/// Second operand by the opcode's source bit; the field of the other kind is reserved.
+fn operand(i: Insn) -> Rule<Operand> {
+    if i.code & SOURCE_REG != 0 {
+        no_imm(i)?;
+        Ok(Operand::Reg(src(i)?))
+    } else {
+        no_src(i)?;
+        Ok(Operand::Imm(i.imm))
+    }
+}
+
+fn size(code: u8) -> Size {
+    match code & 0x18 {
+        0x00 => Size::W,
+        0x08 => Size::H,
+        0x10 => Size::B,
+        _ => Size::Dw,
+    }
+}
+
+/// Absolute target. One below slot 0 becomes a number no program is long enough for.
+fn relative(pc: usize, distance: i64) -> usize {
+    let target = pc as i64 + 1 + distance;
+    target as usize
+}
+
+fn load_imm64(first: Insn, second: Insn) -> Rule<Op> {
+    let dst = written(dst(first)?)?;
+    no_off(first)?;
+    if second.code != 0 || second.regs != 0 || second.off != 0 {
+        return Err(DecodeRule::Imm64HiFields);
+    }
+    let (low, high) = (first.imm as u32, second.imm as u32);
+    let imm = match first.src() {
+        0 => Imm64::Value(u64::from(high) << 32 | u64::from(low)),
+        1 => {
+            no_imm(second)?;
+            Imm64::Map(low)
+        }
+        2 => Imm64::MapValue {
+            map: low,
+            offset: high,
+        },
+        src @ 3..=6 => Imm64::Other {
+            src,
+            imm: first.imm,
+            next: second.imm,
+        },
+        kind => return Err(DecodeRule::Imm64Kind(kind)),
+    };
+    Ok(Op::LoadImm64 { dst, imm })
+}
+
+fn single(i: Insn, pc: usize) -> Rule<Op> {
+    match i.code & 7 {
+        class::ALU => alu(i, Width::W32),
+        class::ALU64 => alu(i, Width::W64),
+        class::JMP => jump(i, pc, Width::W64),
+        class::JMP32 => jump(i, pc, Width::W32),
+        class::LD => packet(i),
+        class::LDX => load(i),
+        class::ST => {
+            if i.code & 0xe0 != mode::MEM {
+                return Err(DecodeRule::UnknownOpcode(i.code));
+            }
+            no_src(i)?;
+            Ok(Op::Store {
+                size: size(i.code),
+                base: dst(i)?,
+                off: i.off,
+                src: Operand::Imm(i.imm),
+            })
+        }
+        _ => store_reg(i),
+    }
+}
+
+fn alu(i: Insn, width: Width) -> Rule<Op> {
+    let op = match i.code & 0xf0 {
+        0x00 => AluOp::Add,
+        0x10 => AluOp::Sub,
+        0x20 => AluOp::Mul,
+        0x30 | 0x90 => {
+            let signed = match i.off {
+                0 => false,
+                1 => true,
+                off => return Err(DecodeRule::OffsetVariant(off)),
+            };
+            let op = match (i.code & 0xf0, signed) {
+                (0x30, false) => AluOp::Div,
+                (0x30, true) => AluOp::Sdiv,
+                (_, false) => AluOp::Mod,
+                (_, true) => AluOp::Smod,
+            };
+            return Ok(Op::Alu {
+                width,
+                op,
+                dst: written(dst(i)?)?,
+                src: operand(i)?,
+            });
+        }
+        0x40 => AluOp::Or,
+        0x50 => AluOp::And,
+        0x60 => AluOp::Lsh,
+        0x70 => AluOp::Rsh,
+        0x80 => {
+            if i.code & SOURCE_REG != 0 {
+                return Err(DecodeRule::UnknownOpcode(i.code));
+            }
+            no_src(i)?;
+            no_off(i)?;
+            no_imm(i)?;
+            return Ok(Op::Neg {
+                width,
+                dst: written(dst(i)?)?,
+            });
+        }
+        0xa0 => AluOp::Xor,
+        0xb0 => {
+            let op = match (i.off, i.code & SOURCE_REG != 0, width) {
+                (0, _, _) => AluOp::Mov,
+                (8, true, _) => AluOp::Movsx8,
+                (16, true, _) => AluOp::Movsx16,
+                (32, true, Width::W64) => AluOp::Movsx32,
+                (off, _, _) => return Err(DecodeRule::OffsetVariant(off)),
+            };
+            return Ok(Op::Alu {
+                width,
+                op,
+                dst: written(dst(i)?)?,
+                src: operand(i)?,
+            });
+        }
+        0xc0 => AluOp::Arsh,
+        0xd0 => return endian(i, width),
+        _ => return Err(DecodeRule::UnknownOpcode(i.code)),
+    };
+    no_off(i)?;
+    Ok(Op::Alu {
+        width,
+        op,
+        dst: written(dst(i)?)?,
+        src: operand(i)?,
+    })
+}
+
+fn endian(i: Insn, width: Width) -> Rule<Op> {
+    let order = match (width, i.code & SOURCE_REG != 0) {
+        (Width::W32, false) => Endian::Le,
+        (Width::W32, true) => Endian::Be,
+        (Width::W64, false) => Endian::Swap,
+        (Width::W64, true) => return Err(DecodeRule::UnknownOpcode(i.code)),
+    };
+    no_src(i)?;
+    no_off(i)?;
+    let bits = match i.imm {
+        16 => 16,
+        32 => 32,
+        64 => 64,
+        bits => return Err(DecodeRule::EndianWidth(bits)),
+    };
+    Ok(Op::Endian {
+        order,
+        bits,
+        dst: written(dst(i)?)?,
+    })
+}
+
+fn jump(i: Insn, pc: usize, width: Width) -> Rule<Op> {
+    let cond = match i.code & 0xf0 {
+        0x00 => return goto(i, pc, width),
+        0x10 => Cond::Eq,
+        0x20 => Cond::Gt,
+        0x30 => Cond::Ge,
+        0x40 => Cond::Set,
+        0x50 => Cond::Ne,
+        0x60 => Cond::Sgt,
+        0x70 => Cond::Sge,
+        0x80 if width == Width::W64 => return call(i, pc),
+        0x90 if i.code == 0x95 => {
+            no_dst(i)?;
+            no_src(i)?;
+            no_off(i)?;
+            no_imm(i)?;
+            return Ok(Op::Exit);
+        }
+        0xa0 => Cond::Lt,
+        0xb0 => Cond::Le,
+        0xc0 => Cond::Slt,
+        0xd0 => Cond::Sle,
+        _ => return Err(DecodeRule::UnknownOpcode(i.code)),
+    };
+    let target = relative(pc, i64::from(i.off));
+    Ok(Op::JumpIf {
+        width,
+        cond,
+        dst: dst(i)?,
+        src: operand(i)?,
+        target,
+    })
+}
+
+fn goto(i: Insn, pc: usize, width: Width) -> Rule<Op> {
+    if i.code & SOURCE_REG != 0 {
+        return Err(DecodeRule::UnknownOpcode(i.code));
+    }
+    no_dst(i)?;
+    no_src(i)?;
+    let distance = match width {
+        Width::W64 => {
+            no_imm(i)?;
+            i64::from(i.off)
+        }
+        Width::W32 => {
+            no_off(i)?;
+            i64::from(i.imm)
+        }
+    };
+    Ok(Op::Jump {
+        target: relative(pc, distance),
+    })
+}
+
+fn call(i: Insn, pc: usize) -> Rule<Op> {
+    no_off(i)?;
+    if i.code == CALLX {
+        no_src(i)?;
+        no_imm(i)?;
+        return Ok(Op::CallReg { reg: dst(i)? });
+    }
+    no_dst(i)?;
+    match i.src() {
+        0 => Ok(Op::Call {
+            helper: i.imm as u32,
+        }),
+        1 => Ok(Op::CallLocal {
+            target: relative(pc, i64::from(i.imm)),
+        }),
+        2 => Ok(Op::CallBtf { id: i.imm }),
+        kind => Err(DecodeRule::CallKind(kind)),
+    }
+}
+
+/// Legacy packet access (RFC 9669 section 5.6): 1, 2 and 4 bytes only.
+fn packet(i: Insn) -> Rule<Op> {
+    if i.code == 0 {
+        return Err(DecodeRule::Imm64HiAlone);
+    }
+    let size = size(i.code);
+    let indexed = match i.code & 0xe0 {
+        mode::ABS => false,
+        mode::IND => true,
+        _ => return Err(DecodeRule::UnknownOpcode(i.code)),
+    };
+    if size == Size::Dw {
+        return Err(DecodeRule::UnknownOpcode(i.code));
+    }
+    no_dst(i)?;
+    no_off(i)?;
+    let index = if indexed {
+        Some(src(i)?)
+    } else {
+        no_src(i)?;
+        None
+    };
+    Ok(Op::LoadPacket {
+        size,
+        index,
+        imm: i.imm,
+    })
+}
+
+fn load(i: Insn) -> Rule<Op> {
+    let size = size(i.code);
+    let signed = match i.code & 0xe0 {
+        mode::MEM => false,
+        mode::MEMSX if size != Size::Dw => true,
+        _ => return Err(DecodeRule::UnknownOpcode(i.code)),
+    };
+    no_imm(i)?;
+    Ok(Op::Load {
+        size,
+        signed,
+        dst: written(dst(i)?)?,
+        base: src(i)?,
+        off: i.off,
+    })
+}
+
+fn store_reg(i: Insn) -> Rule<Op> {
+    let size = size(i.code);
+    match i.code & 0xe0 {
+        mode::MEM => {
+            no_imm(i)?;
+            Ok(Op::Store {
+                size,
+                base: dst(i)?,
+                off: i.off,
+                src: Operand::Reg(src(i)?),
+            })
+        }
+        mode::ATOMIC if matches!(size, Size::W | Size::Dw) => {
+            let (op, fetch) = match i.imm {
+                0x00 => (AtomicOp::Add, false),
+                0x01 => (AtomicOp::Add, true),
+                0x40 => (AtomicOp::Or, false),
+                0x41 => (AtomicOp::Or, true),
+                0x50 => (AtomicOp::And, false),
+                0x51 => (AtomicOp::And, true),
+                0xa0 => (AtomicOp::Xor, false),
+                0xa1 => (AtomicOp::Xor, true),
+                0xe1 => (AtomicOp::Xchg, true),
+                0xf1 => (AtomicOp::CmpXchg, true),
+                other => return Err(DecodeRule::AtomicOperation(other)),
+            };
+            let mut src = src(i)?;
+            if fetch && op != AtomicOp::CmpXchg {
+                src = written(src)?;
+            }
+            Ok(Op::Atomic {
+                size,
+                op,
+                fetch,
+                base: dst(i)?,
+                off: i.off,
+                src,
+            })
+        }
+        _ => Err(DecodeRule::UnknownOpcode(i.code)),
+    }
+}
+
+/// Why an [`Op`] has no encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum EncodeError {
+    /// A conditional jump reaches further than 16 bits.
+    #[error("jump from {from} to {to} does not fit 16 bits")]
+    JumpTooFar {
+        /// Slot of the jump.
+        from: usize,
+        /// Its target.
+        to: usize,
+    },
+    /// A jump or call reaches further than 32 bits.
+    #[error("distance from {from} to {to} does not fit 32 bits")]
+    OutOfReach {
+        /// Slot of the jump or call.
+        from: usize,
+        /// Its target.
+        to: usize,
+    },
+    /// The value has no wire form: say a sign-extending move of an immediate.
+    #[error("no such instruction: {0}")]
+    NoSuchInstruction(&'static str),
+}
+
+/// Wire form of one [`Op`]: one or two slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    /// Every instruction but one.
+    One([Insn; 1]),
+    /// `lddw`.
+    Two([Insn; 2]),
+}
+
+impl Encoded {
+    /// The slots.
+    pub fn as_slice(&self) -> &[Insn] {
+        match self {
+            Self::One(a) => a,
+            Self::Two(a) => a,
+        }
+    }
+}
+
+fn regs(dst: Reg, src: Reg) -> u8 {
+    (src.index() as u8) << 4 | dst.index() as u8
+}
+
+fn size_bits(size: Size) -> u8 {
+    match size {
+        Size::W => 0x00,
+        Size::H => 0x08,
+        Size::B => 0x10,
+        Size::Dw => 0x18,
+    }
+}
+
+/// (high nibble, offset) of an arithmetic operation.
+fn alu_bits(op: AluOp) -> (u8, i16) {
+    match op {
+        AluOp::Add => (0x00, 0),
+        AluOp::Sub => (0x10, 0),
+        AluOp::Mul => (0x20, 0),
+        AluOp::Div => (0x30, 0),
+        AluOp::Sdiv => (0x30, 1),
+        AluOp::Or => (0x40, 0),
+        AluOp::And => (0x50, 0),
+        AluOp::Lsh => (0x60, 0),
+        AluOp::Rsh => (0x70, 0),
+        AluOp::Mod => (0x90, 0),
+        AluOp::Smod => (0x90, 1),
+        AluOp::Xor => (0xa0, 0),
+        AluOp::Mov => (0xb0, 0),
+        AluOp::Movsx8 => (0xb0, 8),
+        AluOp::Movsx16 => (0xb0, 16),
+        AluOp::Movsx32 => (0xb0, 32),
+        AluOp::Arsh => (0xc0, 0),
+    }
+}
+
+fn cond_bits(cond: Cond) -> u8 {
+    match cond {
+        Cond::Eq => 0x10,
+        Cond::Gt => 0x20,
+        Cond::Ge => 0x30,
+        Cond::Set => 0x40,
+        Cond::Ne => 0x50,
+        Cond::Sgt => 0x60,
+        Cond::Sge => 0x70,
+        Cond::Lt => 0xa0,
+        Cond::Le => 0xb0,
+        Cond::Slt => 0xc0,
+        Cond::Sle => 0xd0,
+    }
+}
+
+/// (source bit, source register, immediate) of a second operand.
+fn operand_bits(src: Operand) -> (u8, Reg, i32) {
+    match src {
+        Operand::Reg(r) => (SOURCE_REG, r, 0),
+        Operand::Imm(v) => (0, Reg::R0, v),
+    }
+}
+
+/// Slots between the instruction after `pc` and `target`.
+fn distance(pc: usize, target: usize) -> Option<i64> {
+    let next = i64::try_from(pc).ok()?.checked_add(1)?;
+    i64::try_from(target).ok()?.checked_sub(next)
+}
+
+/// Wire form of `op` placed at slot `pc`; `decode` of it gives `op` back. Unconditional jumps
+/// beyond 16 bits take the 32-bit form.
+///
+/// # Errors
+/// `op` has no encoding there. [`Op::LoadImm64Hi`] has none of its own: it comes with the slot
+/// before it.
+pub fn encode(op: &Op, pc: usize) -> Result<Encoded, EncodeError> {
+    let (z, far) = (Reg::R0, |to| EncodeError::OutOfReach { from: pc, to });
+    let one = |code, dst, src, off, imm| {
+        Ok(Encoded::One([Insn {
+            code,
+            regs: regs(dst, src),
+            off,
+            imm,
+        }]))
+    };
+    match *op {
+        Op::Alu {
+            width,
+            op,
+            dst,
+            src,
+        } => {
+            let class = match width {
+                Width::W32 => class::ALU,
+                Width::W64 => class::ALU64,
+            };
+            match (op, src, width) {
+                (AluOp::Movsx8 | AluOp::Movsx16 | AluOp::Movsx32, Operand::Imm(_), _) => {
+                    return Err(EncodeError::NoSuchInstruction(
+                        "sign-extending move of an immediate",
+                    ));
+                }
+                (AluOp::Movsx32, _, Width::W32) => {
+                    return Err(EncodeError::NoSuchInstruction(
+                        "32-bit move sign-extending 32 bits",
+                    ));
+                }
+                _ => {}
+            }
+            let (bits, off) = alu_bits(op);
+            let (source, src, imm) = operand_bits(src);
+            one(bits | source | class, dst, src, off, imm)
+        }
+        Op::Neg {
+            width: Width::W32,
+            dst,
+        } => one(0x80 | class::ALU, dst, z, 0, 0),
+        Op::Neg {
+            width: Width::W64,
+            dst,
+        } => one(0x80 | class::ALU64, dst, z, 0, 0),
+        Op::Endian { order, bits, dst } => {
+            if !matches!(bits, 16 | 32 | 64) {
+                return Err(EncodeError::NoSuchInstruction(
+                    "byte-order operation of this width",
+                ));
+            }
+            let code = match order {
+                Endian::Le => 0xd0 | class::ALU,
+                Endian::Be => 0xd0 | SOURCE_REG | class::ALU,
+                Endian::Swap => 0xd0 | class::ALU64,
+            };
+            one(code, dst, z, 0, i32::from(bits))
+        }
+        Op::LoadImm64 { dst, imm } => {
+            let (kind, low, high) = match imm {
+                Imm64::Value(v) => (0, v as u32 as i32, (v >> 32) as u32 as i32),
+                Imm64::Map(map) => (1, map as i32, 0),
+                Imm64::MapValue { map, offset } => (2, map as i32, offset as i32),
+                Imm64::Other {
+                    src: src @ 3..=6,
+                    imm,
+                    next,
+                } => (src, imm, next),
+                Imm64::Other { .. } => {
+                    return Err(EncodeError::NoSuchInstruction(
+                        "64-bit immediate of this kind",
+                    ));
+                }
+            };
+            let first = Insn {
+                code: LDDW,
+                regs: kind << 4 | dst.index() as u8,
+                off: 0,
+                imm: low,
+            };
+            Ok(Encoded::Two([
+                first,
+                Insn {
+                    imm: high,
+                    ..Insn::default()
+                },
+            ]))
+        }
+        Op::LoadImm64Hi => Err(EncodeError::NoSuchInstruction("second slot on its own")),
+        Op::Load {
+            size,
+            signed,
+            dst,
+            base,
+            off,
+        } => {
+            let mode = match (signed, size) {
+                (false, _) => mode::MEM,
+                (true, Size::Dw) => {
+                    return Err(EncodeError::NoSuchInstruction(
+                        "sign-extending load of 8 bytes",
+                    ));
+                }
+                (true, _) => mode::MEMSX,
+            };
+            one(mode | size_bits(size) | class::LDX, dst, base, off, 0)
+        }
+        Op::Store {
+            size,
+            base,
+            off,
+            src: Operand::Imm(v),
+        } => one(mode::MEM | size_bits(size) | class::ST, base, z, off, v),
+        Op::Store {
+            size,
+            base,
+            off,
+            src: Operand::Reg(r),
+        } => one(mode::MEM | size_bits(size) | class::STX, base, r, off, 0),
+        Op::Atomic {
+            size,
+            op,
+            fetch,
+            base,
+            off,
+            src,
+        } => {
+            if !matches!(size, Size::W | Size::Dw) {
+                return Err(EncodeError::NoSuchInstruction(
+                    "atomic access of this width",
+                ));
+            }
+            let bits = match op {
+                AtomicOp::Add => 0x00,
+                AtomicOp::Or => 0x40,
+                AtomicOp::And => 0x50,
+                AtomicOp::Xor => 0xa0,
+                AtomicOp::Xchg => 0xe0,
+                AtomicOp::CmpXchg => 0xf0,
+            };
+            if !fetch && matches!(op, AtomicOp::Xchg | AtomicOp::CmpXchg) {
+                return Err(EncodeError::NoSuchInstruction(
+                    "exchange that fetches nothing",
+                ));
+            }
+            let imm = bits | if fetch { ATOMIC_FETCH } else { 0 };
+            one(
+                mode::ATOMIC | size_bits(size) | class::STX,
+                base,
+                src,
+                off,
+                imm,
+            )
+        }
+        Op::LoadPacket { size, index, imm } => {
+            if size == Size::Dw {
+                return Err(EncodeError::NoSuchInstruction("packet access of 8 bytes"));
+            }
+            let (mode, index) = match index {
+                None => (mode::ABS, z),
+                Some(r) => (mode::IND, r),
+            };
+            one(mode | size_bits(size) | class::LD, z, index, 0, imm)
+        }
+        Op::Jump { target } => {
+            let by = distance(pc, target).ok_or(far(target))?;
+            match (i16::try_from(by), i32::try_from(by)) {
+                (Ok(off), _) => one(class::JMP, z, z, off, 0),
+                (_, Ok(imm)) => one(GOTOL, z, z, 0, imm),
+                _ => Err(far(target)),
+            }
+        }
+        Op::JumpIf {
+            width,
+            cond,
+            dst,
+            src,
+            target,
+        } => {
+            let off = distance(pc, target)
+                .and_then(|by| i16::try_from(by).ok())
+                .ok_or(EncodeError::JumpTooFar {
+                    from: pc,
+                    to: target,
+                })?;
+            let class = match width {
+                Width::W32 => class::JMP32,
+                Width::W64 => class::JMP,
+            };
+            let (source, src, imm) = operand_bits(src);
+            one(cond_bits(cond) | source | class, dst, src, off, imm)
+        }
+        Op::Call { helper } => one(0x85, z, z, 0, helper as i32),
+        Op::CallLocal { target } => {
+            let imm = distance(pc, target)
+                .and_then(|by| i32::try_from(by).ok())
+                .ok_or(far(target))?;
+            one(0x85, z, Reg::R1, 0, imm)
+        }
+        Op::CallBtf { id } => one(0x85, z, Reg::R2, 0, id),
+        Op::CallReg { reg } => one(CALLX, reg, z, 0, 0),
+        Op::Exit => one(0x95, z, z, 0, 0),
+    }
+}
