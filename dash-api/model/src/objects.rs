@@ -1,0 +1,274 @@
+//! DASH objects after validation: a value of these types cannot be malformed on its own.
+//! What needs other objects (a VNET that must exist, a MAC that must be unique) is the
+//! [`Store`](crate::Store)'s to check.
+//!
+//! Field meanings follow the messages of sonic-dash-api and the SAI DASH headers.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crate::key::{AclGroupId, RouteGroupId, Table, TagName, VnetName};
+use crate::net::{IpPrefix, Mac, PortRange, Vni, VniRange};
+
+/// The IP family an ACL group, a tag or a meter policy is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// `DASH_APPLIANCE_TABLE`: the card. Singleton.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appliance {
+    /// The VIP every received outer packet must carry, and the source of every encap sent.
+    pub sip: Ipv4Addr,
+    /// VNI of VM-to-appliance traffic: packets with it are outbound.
+    pub vm_vni: Vni,
+    /// Region of the card; informational until private link needs it.
+    pub local_region_id: u32,
+    /// Trusted VNIs for every ENI; empty and no ENI list means no check (choice A5).
+    pub trusted_vnis: Vec<VniRange>,
+}
+
+/// `DASH_VNET_TABLE`: a virtual network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vnet {
+    /// VXLAN VNI of the network; cannot change in the life of the object.
+    pub vni: Vni,
+}
+
+/// `DASH_ENI_TABLE`: one virtual NIC and the anchor of its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eni {
+    /// MAC of the VM, unicast and unique on the card. Cannot change.
+    pub mac: Mac,
+    /// PA of the host the VM is on: destination of inbound encaps.
+    pub underlay_ip: Ipv4Addr,
+    /// Forwards only when true.
+    pub enabled: bool,
+    /// VNET the ENI is in. Cannot change.
+    pub vnet: Option<VnetName>,
+    /// Trusted VNIs of this ENI, in addition to the appliance's.
+    pub trusted_vnis: Vec<VniRange>,
+}
+
+/// `DASH_ENI_ROUTE_TABLE`: which route group an ENI uses for outbound packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EniRoute {
+    /// The bound group.
+    pub group: RouteGroupId,
+}
+
+/// `DASH_ROUTE_GROUP_TABLE`: a named set of outbound routes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RouteGroup {
+    /// Version the controller gave; echoed in the result row.
+    pub version: String,
+}
+
+/// `DASH_ROUTE_TABLE`: one outbound route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What a packet that matches does.
+    pub action: RouteAction,
+}
+
+/// Routing types an outbound route may have in this release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteAction {
+    /// Leaves without any encap.
+    Direct,
+    /// Mapping look-up of the packet's destination in this VNET.
+    Vnet(VnetName),
+    /// Mapping look-up of `overlay_ip` (or the packet's destination, A10) in this VNET.
+    VnetDirect {
+        /// The VNET whose mappings are searched.
+        vnet: VnetName,
+        /// Look-up key instead of the packet's destination.
+        overlay_ip: Option<IpAddr>,
+    },
+    /// Drops (A17).
+    Drop,
+}
+
+/// `DASH_ROUTE_RULE_TABLE`: one inbound rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRule {
+    /// Accept or drop (A18).
+    pub action: RuleAction,
+    /// VNET whose PAs are checked; needed when `pa_validation` is set.
+    pub vnet: Option<VnetName>,
+    /// Outer source must be a PA of `vnet`. Unset in the message means false (A4).
+    pub pa_validation: bool,
+}
+
+/// What an inbound route rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleAction {
+    /// Take the packet for the ENI.
+    Decap,
+    /// Drop it.
+    Drop,
+}
+
+/// `DASH_ROUTING_TYPE_TABLE`: what a routing type does; only its static encap matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingTypeDef {
+    /// Encap of the first `staticencap` item, if there is one.
+    pub static_encap: Option<EncapType>,
+}
+
+/// Encapsulations, with SAI's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EncapType {
+    /// `SAI_DASH_ENCAPSULATION_VXLAN`.
+    Vxlan = 1,
+}
+
+/// `DASH_VNET_MAPPING_TABLE`: customer address to provider address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VnetMapping {
+    /// PA: where the encap goes.
+    pub underlay_ip: Ipv4Addr,
+    /// Inner destination MAC to write; `None` leaves the packet's.
+    pub mac: Option<Mac>,
+    /// Encap with the destination VNET's VNI, not the ENI's.
+    pub use_dst_vni: bool,
+}
+
+/// `DASH_ACL_GROUP_TABLE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AclGroup {
+    /// Family of every rule of the group.
+    pub family: Family,
+}
+
+/// `DASH_ACL_RULE_TABLE`: all present fields must match; an empty list matches anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AclRule {
+    /// Lower number is evaluated first.
+    pub priority: u32,
+    /// Verdict.
+    pub action: AclAction,
+    /// Final for the whole ACL, or may a later stage override it.
+    pub terminating: bool,
+    /// IP protocols; empty: all.
+    pub protocols: Vec<u8>,
+    /// Source prefixes, in union with `src_tags`.
+    pub src_prefixes: Vec<IpPrefix>,
+    /// Destination prefixes, in union with `dst_tags`.
+    pub dst_prefixes: Vec<IpPrefix>,
+    /// Source ports; empty: all.
+    pub src_ports: Vec<PortRange>,
+    /// Destination ports; empty: all.
+    pub dst_ports: Vec<PortRange>,
+    /// Source tags; a tag that does not exist matches nothing (A22).
+    pub src_tags: Vec<TagName>,
+    /// Destination tags.
+    pub dst_tags: Vec<TagName>,
+}
+
+/// Verdict of an ACL rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AclAction {
+    /// Let pass.
+    Permit,
+    /// Drop.
+    Deny,
+}
+
+/// `DASH_ACL_IN_TABLE` / `DASH_ACL_OUT_TABLE`: groups of one stage of one ENI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AclBind {
+    /// Group for IPv4 packets.
+    pub v4: Option<AclGroupId>,
+    /// Group for IPv6 packets.
+    pub v6: Option<AclGroupId>,
+}
+
+/// `DASH_PREFIX_TAG_TABLE`: a named prefix list, expanded live (A22). Empty matches nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixTag {
+    /// Family of the prefixes; cannot change.
+    pub family: Family,
+    /// The list.
+    pub prefixes: Vec<IpPrefix>,
+}
+
+impl RouteAction {
+    /// The VNET whose mappings the route searches.
+    pub fn vnet(&self) -> Option<&VnetName> {
+        match self {
+            Self::Vnet(vnet) | Self::VnetDirect { vnet, .. } => Some(vnet),
+            Self::Direct | Self::Drop => None,
+        }
+    }
+}
+
+/// One object of a table that acts, or the bytes of one that is only stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is the table of its name")]
+pub enum Object {
+    Appliance(Appliance),
+    RoutingType(RoutingTypeDef),
+    Vnet(Vnet),
+    Eni(Eni),
+    RouteGroup(RouteGroup),
+    Route(Route),
+    EniRoute(EniRoute),
+    RouteRule(RouteRule),
+    VnetMapping(VnetMapping),
+    AclGroup(AclGroup),
+    AclRule(Arc<AclRule>),
+    AclIn(AclBind),
+    AclOut(AclBind),
+    PrefixTag(Arc<PrefixTag>),
+    /// A DASH table this release stores, reads back and does not act on.
+    Opaque,
+}
+
+impl Object {
+    /// The table the object belongs in; `None` for [`Object::Opaque`].
+    pub fn table(&self) -> Option<Table> {
+        Some(match self {
+            Self::Appliance(_) => Table::Appliance,
+            Self::RoutingType(_) => Table::RoutingType,
+            Self::Vnet(_) => Table::Vnet,
+            Self::Eni(_) => Table::Eni,
+            Self::RouteGroup(_) => Table::RouteGroup,
+            Self::Route(_) => Table::Route,
+            Self::EniRoute(_) => Table::EniRoute,
+            Self::RouteRule(_) => Table::RouteRule,
+            Self::VnetMapping(_) => Table::VnetMapping,
+            Self::AclGroup(_) => Table::AclGroup,
+            Self::AclRule(_) => Table::AclRule,
+            Self::AclIn(_) => Table::AclIn,
+            Self::AclOut(_) => Table::AclOut,
+            Self::PrefixTag(_) => Table::PrefixTag,
+            Self::Opaque => return None,
+        })
+    }
+}

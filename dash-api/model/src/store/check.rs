@@ -1,0 +1,420 @@
+//! What makes a written row wrong. Every check reads the state the transaction leads to.
+
+use std::collections::BTreeSet;
+
+use super::Store;
+use super::commit::{BoundBefore, Written};
+use crate::error::{OpError, Reason};
+use crate::key::{AclGroupId, EniKey, ObjectKey, TagName, VnetName};
+use crate::net::{IpPrefix, PortRange, VniRange};
+use crate::objects::{AclBind, AclGroup, AclRule, Eni, Family, Object, PrefixTag, RouteRule, Vnet};
+use crate::txn::Warning;
+
+impl Store {
+    /// Judges one row of the transaction.
+    pub(super) fn check(
+        &self,
+        row: &Written,
+        bound: &BoundBefore,
+        errors: &mut Vec<OpError>,
+        warnings: &mut Vec<Warning>,
+    ) {
+        // Rows that went with their group: the group's own deletion is judged.
+        if row.cascaded {
+            return;
+        }
+        let change = &row.change;
+        let mut judge = Judge {
+            store: self,
+            index: row.index,
+            key: &change.key,
+            errors,
+            warnings,
+        };
+        if change.changes_meaning() && judge.frozen(bound) {
+            return;
+        }
+        let old = change.old.as_ref().map(|e| &e.object);
+        match (old, &change.new) {
+            (_, Some(new)) => judge.present(old, &new.object),
+            (Some(_), None) => judge.absent(),
+            (None, None) => {}
+        }
+    }
+}
+
+/// The row being judged and where its faults go.
+struct Judge<'a> {
+    store: &'a Store,
+    index: usize,
+    key: &'a ObjectKey,
+    errors: &'a mut Vec<OpError>,
+    warnings: &'a mut Vec<Warning>,
+}
+
+impl Judge<'_> {
+    fn refuse(&mut self, reason: Reason) {
+        self.errors.push(OpError {
+            index: self.index,
+            key: self.key.clone(),
+            reason,
+        });
+    }
+
+    fn refuse_if(&mut self, wrong: bool, reason: impl FnOnce() -> Reason) {
+        if wrong {
+            self.refuse(reason());
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        self.warnings.push(Warning {
+            index: self.index,
+            key: self.key.clone(),
+            text,
+        });
+    }
+
+    /// Refuses the row unless another exists.
+    fn needs(&mut self, parent: ObjectKey) {
+        if self.store.get(&parent).is_none() {
+            self.refuse(Reason::MissingParent { parent });
+        }
+    }
+
+    fn needs_vnet(&mut self, vnet: &VnetName) {
+        self.needs(ObjectKey::Vnet(vnet.clone()));
+    }
+
+    fn needs_eni(&mut self, eni: &EniKey) {
+        self.needs(ObjectKey::Eni(eni.clone()));
+    }
+
+    /// Refuses a change inside a group that is bound before and after the transaction (A24).
+    fn frozen(&mut self, bound: &BoundBefore) -> bool {
+        if self.store.options.update_bound_groups || bound.is_empty() {
+            return false;
+        }
+        let refs = &self.store.refs;
+        let (group, binder) = match self.key {
+            ObjectKey::Route(group, _) => (
+                ObjectKey::RouteGroup(group.clone()),
+                refs.route_group_enis
+                    .first(group)
+                    .cloned()
+                    .map(ObjectKey::EniRoute),
+            ),
+            ObjectKey::AclRule(group, _) => (
+                ObjectKey::AclGroup(group.clone()),
+                refs.acl_group_binds.first(group).cloned(),
+            ),
+            _ => return false,
+        };
+        match binder {
+            Some(binder) if bound.contains(&group) => {
+                self.refuse(Reason::GroupBound { group, binder });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Judges a row that is there afterwards, new, changed or as it was: its parents may have
+    /// gone in the same transaction.
+    fn present(&mut self, old: Option<&Object>, new: &Object) {
+        match (self.key, new) {
+            (ObjectKey::Appliance(id), Object::Appliance(appliance)) => {
+                let other = self.store.rows.appliances.keys().find(|&other| other != id);
+                if let (Some(existing), None) = (other, old) {
+                    let existing = existing.clone();
+                    self.refuse(Reason::SecondAppliance { existing });
+                }
+                self.vni_ranges(&appliance.trusted_vnis);
+            }
+            (ObjectKey::Vnet(_), Object::Vnet(vnet)) => self.vnet(old, vnet),
+            (ObjectKey::Eni(key), Object::Eni(eni)) => self.eni(key, old, eni),
+            (ObjectKey::Route(group, _), Object::Route(route)) => {
+                self.needs(ObjectKey::RouteGroup(group.clone()));
+                if let Some(vnet) = route.action.vnet() {
+                    self.needs_vnet(vnet);
+                }
+            }
+            (ObjectKey::EniRoute(eni), Object::EniRoute(bind)) => {
+                self.needs_eni(eni);
+                self.needs(ObjectKey::RouteGroup(bind.group.clone()));
+            }
+            (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => self.route_rule(&key.eni, rule),
+            (ObjectKey::VnetMapping(vnet, _), Object::VnetMapping(_)) => self.needs_vnet(vnet),
+            (ObjectKey::AclGroup(_), Object::AclGroup(group)) => {
+                if let Some(Object::AclGroup(old)) = old {
+                    self.same("ip_version", &old.family, &group.family);
+                }
+            }
+            (ObjectKey::AclRule(group, _), Object::AclRule(rule)) => self.acl_rule(group, rule),
+            (ObjectKey::AclIn(eni, _), Object::AclIn(bind))
+            | (ObjectKey::AclOut(eni, _), Object::AclOut(bind)) => self.acl_bind(eni, bind),
+            (ObjectKey::PrefixTag(tag), Object::PrefixTag(prefixes)) => {
+                self.tag(tag, old, prefixes);
+            }
+            // Nothing to check: no references, and any contents are legal.
+            (ObjectKey::RoutingType(_) | ObjectKey::RouteGroup(_) | ObjectKey::Opaque(..), _) => {}
+            // Refused before it was written: the object is not of the key's table.
+            _ => {}
+        }
+    }
+
+    fn same<T: PartialEq>(&mut self, field: &'static str, old: &T, new: &T) {
+        self.refuse_if(old != new, || Reason::Immutable { field });
+    }
+
+    fn vni_ranges(&mut self, ranges: &[VniRange]) {
+        let wrong = ranges.iter().any(|r| r.min > r.max);
+        self.refuse_if(wrong, || Reason::EmptyRange {
+            field: "trusted_vnis_list",
+        });
+    }
+
+    fn port_ranges(&mut self, field: &'static str, ranges: &[PortRange]) {
+        let wrong = ranges.iter().any(|r| r.min > r.max);
+        self.refuse_if(wrong, || Reason::EmptyRange { field });
+    }
+
+    fn prefixes(&mut self, field: &'static str, prefixes: &[IpPrefix], expected: Family) {
+        let mut wrong = prefixes.iter().filter(|p| Family::of(p.addr()) != expected);
+        if let Some(&prefix) = wrong.next() {
+            self.refuse(Reason::PrefixFamily {
+                field,
+                prefix,
+                expected,
+            });
+        }
+    }
+
+    fn vnet(&mut self, old: Option<&Object>, vnet: &Vnet) {
+        let none = self.store.rows.appliances.is_empty();
+        self.refuse_if(none, || Reason::NoAppliance);
+        if let Some(Object::Vnet(old)) = old {
+            self.same("vni", &old.vni, &vnet.vni);
+        }
+    }
+
+    fn eni(&mut self, key: &EniKey, old: Option<&Object>, eni: &Eni) {
+        let none = self.store.rows.appliances.is_empty();
+        self.refuse_if(none, || Reason::NoAppliance);
+        match &eni.vnet {
+            Some(vnet) => self.needs_vnet(vnet),
+            None => self.warn("the ENI is in no VNET: it cannot route into one".to_owned()),
+        }
+        let mac = eni.mac;
+        self.refuse_if(!mac.is_unicast(), || Reason::MacNotUnicast { mac });
+        self.vni_ranges(&eni.trusted_vnis);
+        if let Some(Object::Eni(old)) = old {
+            self.same("mac_address", &old.mac, &eni.mac);
+            self.same("vnet", &old.vnet, &eni.vnet);
+            return;
+        }
+        let mut others = self.store.refs.mac_enis.users(&mac);
+        if let Some(other) = others.find(|&other| other != key) {
+            let other = other.clone();
+            self.refuse(Reason::DuplicateMac { mac, other });
+        }
+    }
+
+    fn route_rule(&mut self, eni: &EniKey, rule: &RouteRule) {
+        self.needs_eni(eni);
+        match &rule.vnet {
+            Some(vnet) => self.needs_vnet(vnet),
+            None => {
+                self.refuse_if(rule.pa_validation, || Reason::PaValidationWithoutVnet);
+            }
+        }
+    }
+
+    fn acl_rule(&mut self, group: &AclGroupId, rule: &AclRule) {
+        self.port_ranges("src_port", &rule.src_ports);
+        self.port_ranges("dst_port", &rule.dst_ports);
+        let Some(&AclGroup { family }) = self.store.acl_group(group) else {
+            self.needs(ObjectKey::AclGroup(group.clone()));
+            return;
+        };
+        self.prefixes("src_addr", &rule.src_prefixes, family);
+        self.prefixes("dst_addr", &rule.dst_prefixes, family);
+        let tags: BTreeSet<&TagName> = rule.src_tags.iter().chain(&rule.dst_tags).collect();
+        for name in tags {
+            match self.store.tag(name) {
+                None => self.warn(format!(
+                    "{} does not exist: it matches nothing until it does",
+                    ObjectKey::PrefixTag(name.clone())
+                )),
+                Some(tag) => self.refuse_if(tag.family != family, || Reason::TagFamily {
+                    tag: name.clone(),
+                    group: group.clone(),
+                    expected: family,
+                }),
+            }
+        }
+    }
+
+    fn tag(&mut self, name: &TagName, old: Option<&Object>, tag: &PrefixTag) {
+        self.prefixes("prefix_list", &tag.prefixes, tag.family);
+        if let Some(Object::PrefixTag(old)) = old {
+            self.same("ip_version", &old.family, &tag.family);
+            return;
+        }
+        // Rules may have named it before it was there.
+        let clash = self.store.acl_groups_naming(name).find_map(|id| {
+            let expected = self.store.acl_group(id)?.family;
+            (expected != tag.family).then(|| Reason::TagFamily {
+                tag: name.clone(),
+                group: id.clone(),
+                expected,
+            })
+        });
+        if let Some(reason) = clash {
+            self.refuse(reason);
+        }
+    }
+
+    fn acl_bind(&mut self, eni: &EniKey, bind: &AclBind) {
+        self.needs_eni(eni);
+        if bind.v4.is_none() && bind.v6.is_none() {
+            self.warn("no group is named: the stage stays unbound".to_owned());
+        }
+        for (id, expected) in [(&bind.v4, Family::V4), (&bind.v6, Family::V6)] {
+            let Some(id) = id else { continue };
+            let Some(group) = self.store.acl_group(id) else {
+                self.needs(ObjectKey::AclGroup(id.clone()));
+                continue;
+            };
+            self.refuse_if(group.family != expected, || Reason::GroupFamily {
+                group: id.clone(),
+                expected,
+            });
+            self.refuse_if(self.store.acl_rule_count(id) == 0, || Reason::EmptyGroup {
+                group: id.clone(),
+            });
+        }
+    }
+
+    /// Judges a row that is gone: nothing that is left may need it.
+    fn absent(&mut self) {
+        let store = self.store;
+        let (dependant, count) = match self.key {
+            ObjectKey::Appliance(_) => {
+                if !store.rows.appliances.is_empty() {
+                    return;
+                }
+                let enis = store.rows.enis.keys().cloned().map(ObjectKey::Eni);
+                let vnets = store.rows.vnets.keys().cloned().map(ObjectKey::Vnet);
+                let count = store.rows.enis.len() + store.rows.vnets.len();
+                (enis.chain(vnets).next(), count)
+            }
+            ObjectKey::Vnet(vnet) => store.vnet_users(vnet),
+            ObjectKey::Eni(eni) => store.eni_users(eni),
+            ObjectKey::RouteGroup(group) => (
+                store
+                    .enis_bound_to(group)
+                    .next()
+                    .cloned()
+                    .map(ObjectKey::EniRoute),
+                store.refs.route_group_enis.rows(group),
+            ),
+            ObjectKey::AclGroup(group) => (
+                store.binds_of(group).next().cloned(),
+                store.binds_of(group).count(),
+            ),
+            ObjectKey::PrefixTag(tag) => store.tag_users(tag),
+            ObjectKey::AclRule(group, _) => {
+                let bound = store.refs.acl_group_binds.is_used(group);
+                let emptied = store.acl_group(group).is_some() && store.acl_rule_count(group) == 0;
+                self.refuse_if(bound && emptied, || Reason::EmptyGroup {
+                    group: group.clone(),
+                });
+                return;
+            }
+            ObjectKey::RoutingType(_)
+            | ObjectKey::Route(..)
+            | ObjectKey::EniRoute(_)
+            | ObjectKey::RouteRule(_)
+            | ObjectKey::VnetMapping(..)
+            | ObjectKey::AclIn(..)
+            | ObjectKey::AclOut(..)
+            | ObjectKey::Opaque(..) => return,
+        };
+        if let Some(dependant) = dependant {
+            self.refuse(Reason::InUse { dependant, count });
+        }
+    }
+}
+
+/// One of the rows that need a row, and how many there are.
+type Users = (Option<ObjectKey>, usize);
+
+impl Store {
+    fn vnet_users(&self, vnet: &VnetName) -> Users {
+        let refs = &self.refs;
+        let count = refs.vnet_enis.rows(vnet)
+            + refs.vnet_routes.rows(vnet)
+            + refs.vnet_rules.rows(vnet)
+            + self.mapping_count(vnet);
+        let eni = || refs.vnet_enis.first(vnet).cloned().map(ObjectKey::Eni);
+        let mapping = || {
+            let (ip, _) = self.mappings(vnet).next()?;
+            Some(ObjectKey::VnetMapping(vnet.clone(), ip))
+        };
+        let route = || {
+            let group = refs.vnet_routes.first(vnet)?;
+            let mut routes = self.routes(group);
+            let (prefix, _) = routes.find(|(_, route)| route.action.vnet() == Some(vnet))?;
+            Some(ObjectKey::Route(group.clone(), prefix))
+        };
+        let rule = || {
+            let eni = refs.vnet_rules.first(vnet)?;
+            let mut rules = self.route_rules(eni);
+            let (key, _) = rules.find(|(_, rule)| rule.vnet.as_ref() == Some(vnet))?;
+            Some(ObjectKey::RouteRule(key.clone()))
+        };
+        let one = eni().or_else(mapping).or_else(route).or_else(rule);
+        (one, count)
+    }
+
+    fn eni_users(&self, eni: &EniKey) -> Users {
+        let rows = &self.rows;
+        let route = self
+            .eni_route(eni)
+            .map(|_| ObjectKey::EniRoute(eni.clone()));
+        let rules = rows
+            .route_rules
+            .children(eni)
+            .map(|(key, _)| ObjectKey::RouteRule(key.clone()));
+        let acl_in = rows
+            .acl_in
+            .children(eni)
+            .map(|(stage, _)| ObjectKey::AclIn(eni.clone(), *stage));
+        let acl_out = rows
+            .acl_out
+            .children(eni)
+            .map(|(stage, _)| ObjectKey::AclOut(eni.clone(), *stage));
+        let count = usize::from(route.is_some())
+            + rows.route_rules.count(eni)
+            + rows.acl_in.count(eni)
+            + rows.acl_out.count(eni);
+        let one = route
+            .into_iter()
+            .chain(rules)
+            .chain(acl_in)
+            .chain(acl_out)
+            .next();
+        (one, count)
+    }
+
+    fn tag_users(&self, tag: &TagName) -> Users {
+        let one = self.acl_groups_naming(tag).next().and_then(|group| {
+            let mut rules = self.acl_rules(group);
+            let (rule, _) = rules
+                .find(|(_, rule)| rule.src_tags.contains(tag) || rule.dst_tags.contains(tag))?;
+            Some(ObjectKey::AclRule(group.clone(), rule.clone()))
+        });
+        (one, self.refs.tag_groups.rows(tag))
+    }
+}
