@@ -392,11 +392,15 @@ layout! {
     }
 
     /// The only row of `meta`, per worker: what one stage tells the next about the packet.
-    Meta[128] {
+    Meta[208] {
         /// Key of the inner packet.
         key: FlowKey,
+        /// Key of the other direction, translated as the decision translates the packet.
+        rkey: FlowKey,
         /// The decision so far.
         actions: FlowActions,
+        /// The decision for the other direction.
+        ractions: FlowActions,
         /// Source MAC of the received frame.
         outer_smac: [u8; 6],
         /// Destination MAC of the received frame.
@@ -427,10 +431,10 @@ layout! {
         acl_dport: [u8; 2],
         /// What the ACL stages found: [`acl_state`].
         acl: u32,
-        /// Look-up VNET and its VNI, from route to mapping.
-        dst_vni: u32,
+        /// Clock of the packet, ns.
+        now_ns: u64,
         /// Zero.
-        pad: [u8; 4],
+        pad: u64,
     }
 }
 

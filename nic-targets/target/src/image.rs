@@ -48,6 +48,8 @@ pub type ShapeHash = [u8; 32];
 pub struct Image {
     /// Shape it was made for.
     pub shape: ShapeHash,
+    /// The pipeline as IR text: what the reference model runs, and what is shown to people.
+    pub ir: Arc<str>,
     /// eBPF; map index = [`Table`] number.
     pub object: Arc<Object>,
     /// Compiled form, when the target runs native code.

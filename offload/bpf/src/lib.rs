@@ -3,16 +3,20 @@
 
 #![forbid(unsafe_code)]
 
+pub mod asm;
 pub mod builder;
 pub mod decode;
+pub mod disasm;
 pub mod helper;
 pub mod insn;
 pub mod map;
 pub mod op;
 pub mod program;
 
+pub use asm::assemble;
 pub use builder::Builder;
 pub use decode::{DecodeError, decode, encode};
+pub use disasm::disassemble;
 pub use insn::Insn;
 pub use map::{MapDef, MapKind};
 pub use op::{Op, Operand, Reg, Size, Width};
