@@ -392,7 +392,7 @@ layout! {
     }
 
     /// The only row of `meta`, per worker: what one stage tells the next about the packet.
-    Meta[208] {
+    Meta[216] {
         /// Key of the inner packet.
         key: FlowKey,
         /// Key of the other direction, translated as the decision translates the packet.
@@ -433,8 +433,12 @@ layout! {
         acl: u32,
         /// Clock of the packet, ns.
         now_ns: u64,
+        /// Outer destination.
+        outer_dip: [u8; 4],
+        /// Inner destination MAC.
+        inner_dmac: [u8; 6],
         /// Zero.
-        pad: u64,
+        pad: [u8; 6],
     }
 }
 

@@ -19,6 +19,19 @@ pub const MAP_PUSH_ELEM: u32 = 87;
 pub const MAP_POP_ELEM: u32 = 88;
 pub const MAP_PEEK_ELEM: u32 = 89;
 
+/// How many registers from r1 a helper reads; `None` for helpers that are not ours.
+pub fn arity(helper: u32) -> Option<usize> {
+    Some(match helper {
+        KTIME_GET_NS | GET_PRANDOM_U32 | GET_SMP_PROCESSOR_ID => 0,
+        MAP_LOOKUP_ELEM | MAP_DELETE_ELEM | REDIRECT | XDP_ADJUST_HEAD | XDP_ADJUST_META
+        | XDP_ADJUST_TAIL | MAP_POP_ELEM | MAP_PEEK_ELEM => 2,
+        TAIL_CALL | REDIRECT_MAP | MAP_PUSH_ELEM => 3,
+        MAP_UPDATE_ELEM => 4,
+        CSUM_DIFF => 5,
+        _ => return None,
+    })
+}
+
 /// `enum xdp_action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]

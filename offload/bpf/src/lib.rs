@@ -9,15 +9,18 @@ pub mod decode;
 pub mod disasm;
 pub mod helper;
 pub mod insn;
+pub mod interp;
 pub mod map;
 pub mod op;
 pub mod program;
+pub mod semantics;
 
 pub use asm::assemble;
 pub use builder::Builder;
 pub use decode::{DecodeError, decode, encode};
 pub use disasm::disassemble;
 pub use insn::Insn;
+pub use interp::{Env, Interp, Trap};
 pub use map::{MapDef, MapKind};
 pub use op::{Op, Operand, Reg, Size, Width};
 pub use program::{Object, Program, ProgramKind};
