@@ -1,1 +1,12 @@
-//! Under construction.
+//! DASH objects to pipeline IR and rows; IR to eBPF; the IR evaluator, which is the reference model.
+//!
+//! ```text
+//! Store + Changeset --plan--> shape, rows      shape --template--> ir::Pipeline
+//! ir::Pipeline --lower--> bpf::Object          ir::Pipeline --model--> packets, without any of the above
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod entropy;
+pub mod fields;
+pub mod ir;
