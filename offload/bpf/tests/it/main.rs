@@ -1,0 +1,6 @@
+//! Integration tests of the crate, one binary.
+
+mod conformance;
+mod memory;
+mod roundtrip;
+mod vectors;
