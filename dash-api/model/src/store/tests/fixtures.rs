@@ -1,0 +1,230 @@
+//! Rows by name, and one configuration with every table in it.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::key::ObjectKey;
+use crate::net::{IpPrefix, Mac, Vni};
+use crate::objects::{
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
+    PrefixTag, Route, RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, Vnet,
+    VnetMapping,
+};
+use crate::store::{Store, StoreOptions};
+use crate::txn::{Op, Txn};
+
+pub(super) fn key(text: &str) -> ObjectKey {
+    text.parse().expect(text)
+}
+
+/// The bytes stand for the object: unlike objects have unlike bytes.
+pub(super) fn set(text: &str, object: Object) -> Op {
+    let raw = format!("{object:?}");
+    Op::set(0, key(text), object, raw.into_bytes())
+}
+
+pub(super) fn del(text: &str) -> Op {
+    Op::del(0, key(text))
+}
+
+/// Gives each op its position as index.
+pub(super) fn txn(ops: impl IntoIterator<Item = Op>) -> Txn {
+    ops.into_iter()
+        .enumerate()
+        .map(|(index, op)| Op { index, ..op })
+        .collect()
+}
+
+pub(super) fn vni(n: u32) -> Vni {
+    Vni::new(n).expect("24 bits")
+}
+
+pub(super) fn prefix(text: &str) -> IpPrefix {
+    text.parse().expect(text)
+}
+
+pub(super) fn mac(last: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, last])
+}
+
+pub(super) fn appliance() -> Appliance {
+    Appliance {
+        sip: Ipv4Addr::new(10, 1, 0, 5),
+        vm_vni: vni(9),
+        local_region_id: 100,
+        trusted_vnis: vec![],
+    }
+}
+
+pub(super) fn vnet(n: u32) -> Object {
+    Object::Vnet(Vnet { vni: vni(n) })
+}
+
+pub(super) fn eni(last: u8, vnet: &str) -> Eni {
+    Eni {
+        mac: mac(last),
+        underlay_ip: Ipv4Addr::new(25, 1, 1, last),
+        enabled: true,
+        vnet: Some(vnet.into()),
+        trusted_vnis: vec![],
+    }
+}
+
+pub(super) fn to_vnet(vnet: &str) -> Object {
+    Object::Route(Route {
+        action: RouteAction::Vnet(vnet.into()),
+    })
+}
+
+pub(super) fn direct() -> Object {
+    Object::Route(Route {
+        action: RouteAction::Direct,
+    })
+}
+
+pub(super) fn group() -> Object {
+    Object::RouteGroup(RouteGroup {
+        version: "1".to_owned(),
+    })
+}
+
+pub(super) fn bind_routes(group: &str) -> Object {
+    Object::EniRoute(EniRoute {
+        group: group.into(),
+    })
+}
+
+pub(super) fn decap(vnet: Option<&str>, pa_validation: bool) -> Object {
+    Object::RouteRule(RouteRule {
+        action: RuleAction::Decap,
+        vnet: vnet.map(Into::into),
+        pa_validation,
+    })
+}
+
+pub(super) fn mapping(last: u8) -> Object {
+    Object::VnetMapping(VnetMapping {
+        underlay_ip: Ipv4Addr::new(101, 1, 2, last),
+        mac: Some(mac(last)),
+        use_dst_vni: false,
+    })
+}
+
+pub(super) fn acl_group(family: Family) -> Object {
+    Object::AclGroup(AclGroup { family })
+}
+
+pub(super) fn permit() -> AclRule {
+    AclRule {
+        priority: 1,
+        action: AclAction::Permit,
+        terminating: true,
+        protocols: vec![],
+        src_prefixes: vec![],
+        dst_prefixes: vec![],
+        src_ports: vec![],
+        dst_ports: vec![],
+        src_tags: vec![],
+        dst_tags: vec![],
+    }
+}
+
+pub(super) fn rule(rule: AclRule) -> Object {
+    Object::AclRule(Arc::new(rule))
+}
+
+pub(super) fn bind(v4: Option<&str>, v6: Option<&str>) -> AclBind {
+    AclBind {
+        v4: v4.map(Into::into),
+        v6: v6.map(Into::into),
+    }
+}
+
+pub(super) fn tag(family: Family, prefixes: &[&str]) -> Object {
+    Object::PrefixTag(Arc::new(PrefixTag {
+        family,
+        prefixes: prefixes.iter().map(|p| prefix(p)).collect(),
+    }))
+}
+
+/// Every table, every kind of reference; `e2`, `g2`, `a2` are there but not bound.
+pub(super) fn full_config() -> Vec<Op> {
+    vec![
+        set("DASH_APPLIANCE_TABLE:100", Object::Appliance(appliance())),
+        set(
+            "DASH_ROUTING_TYPE_TABLE:vnet_encap",
+            Object::RoutingType(RoutingTypeDef {
+                static_encap: Some(EncapType::Vxlan),
+            }),
+        ),
+        set("DASH_VNET_TABLE:v1", vnet(2001)),
+        set("DASH_VNET_TABLE:v2", vnet(2002)),
+        set("DASH_ENI_TABLE:e1", Object::Eni(eni(1, "v1"))),
+        set("DASH_ENI_TABLE:e2", Object::Eni(eni(2, "v1"))),
+        set("DASH_ROUTE_GROUP_TABLE:g1", group()),
+        set("DASH_ROUTE_GROUP_TABLE:g2", group()),
+        set("DASH_ROUTE_TABLE:g1:10.1.0.0/16", to_vnet("v1")),
+        set(
+            "DASH_ROUTE_TABLE:g1:fd00::/64",
+            Object::Route(Route {
+                action: RouteAction::VnetDirect {
+                    vnet: "v2".into(),
+                    overlay_ip: None,
+                },
+            }),
+        ),
+        set("DASH_ROUTE_TABLE:g1:0.0.0.0/0", direct()),
+        set("DASH_ROUTE_TABLE:g2:10.1.0.0/16", direct()),
+        set("DASH_ENI_ROUTE_TABLE:e1", bind_routes("g1")),
+        set(
+            "DASH_ROUTE_RULE_TABLE:e1:2001:101.1.2.0/24:1",
+            decap(Some("v1"), true),
+        ),
+        set(
+            "DASH_ROUTE_RULE_TABLE:e1:2002:101.1.3.0/24:1",
+            decap(None, false),
+        ),
+        set("DASH_VNET_MAPPING_TABLE:v1:10.1.0.1", mapping(1)),
+        set("DASH_VNET_MAPPING_TABLE:v1:10.1.0.2", mapping(2)),
+        set("DASH_VNET_MAPPING_TABLE:v2:fd00::1", mapping(3)),
+        set(
+            "DASH_PREFIX_TAG_TABLE:t4",
+            tag(Family::V4, &["10.7.0.0/16"]),
+        ),
+        set("DASH_ACL_GROUP_TABLE:a4", acl_group(Family::V4)),
+        set(
+            "DASH_ACL_RULE_TABLE:a4:1",
+            rule(AclRule {
+                src_prefixes: vec![prefix("10.0.0.0/8")],
+                src_tags: vec!["t4".into(), "t4".into()],
+                dst_tags: vec!["t4".into()],
+                ..permit()
+            }),
+        ),
+        set("DASH_ACL_RULE_TABLE:a4:2", rule(permit())),
+        set("DASH_ACL_GROUP_TABLE:a6", acl_group(Family::V6)),
+        set("DASH_ACL_RULE_TABLE:a6:1", rule(permit())),
+        set("DASH_ACL_GROUP_TABLE:a2", acl_group(Family::V4)),
+        set(
+            "DASH_ACL_IN_TABLE:e1:1",
+            Object::AclIn(bind(Some("a4"), Some("a6"))),
+        ),
+        set(
+            "DASH_ACL_OUT_TABLE:e1:3",
+            Object::AclOut(bind(Some("a4"), None)),
+        ),
+        set("DASH_QOS_TABLE:q1", Object::Opaque),
+        set("DASH_METER_POLICY_TABLE:m1", Object::Opaque),
+    ]
+}
+
+/// A store that holds [`full_config`].
+pub(super) fn full_store(options: StoreOptions) -> Store {
+    let mut store = Store::new(options);
+    let changes = store
+        .commit(txn(full_config()))
+        .expect("a good configuration");
+    assert_eq!(changes.changes.len(), full_config().len());
+    assert_eq!(changes.warnings, []);
+    store
+}
