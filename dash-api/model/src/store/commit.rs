@@ -153,33 +153,22 @@ impl Store {
         written
     }
 
-    /// Removes the contents of deleted groups, but for rows that an op writes: they are refused
-    /// for the want of their group.
+    /// Removes the contents of deleted groups. A row that the transaction wrote into one goes too:
+    /// it is about to be refused for the want of its group.
     fn write_cascades(&mut self, groups: &[(usize, ObjectKey)], written: &mut Vec<Written>) {
-        let kept: HashSet<&ObjectKey> = written
-            .iter()
-            .filter(|row| row.change.new.is_some())
-            .map(|row| &row.change.key)
-            .collect();
         let mut gone = Vec::new();
         for (index, group) in groups {
-            let contents: Vec<ObjectKey> = match group {
-                ObjectKey::RouteGroup(id) => {
-                    let prefixes = self.routes(id);
-                    prefixes
-                        .map(|(prefix, _)| ObjectKey::Route(id.clone(), prefix))
-                        .collect()
-                }
-                ObjectKey::AclGroup(id) => {
-                    let rules = self.acl_rules(id);
-                    rules
-                        .map(|(rule, _)| ObjectKey::AclRule(id.clone(), rule.clone()))
-                        .collect()
-                }
-                _ => continue,
-            };
-            let contents = contents.into_iter().filter(|key| !kept.contains(key));
-            gone.extend(contents.map(|key| (*index, key)));
+            match group {
+                ObjectKey::RouteGroup(id) => gone.extend(
+                    self.routes(id)
+                        .map(|(prefix, _)| (*index, ObjectKey::Route(id.clone(), prefix))),
+                ),
+                ObjectKey::AclGroup(id) => gone.extend(
+                    self.acl_rules(id)
+                        .map(|(rule, _)| (*index, ObjectKey::AclRule(id.clone(), rule.clone()))),
+                ),
+                _ => {}
+            }
         }
         for (index, key) in gone {
             let old = self.put(&key, None);
