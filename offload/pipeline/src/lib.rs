@@ -10,3 +10,4 @@
 pub mod entropy;
 pub mod fields;
 pub mod ir;
+pub mod text;

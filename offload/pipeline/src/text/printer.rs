@@ -1,0 +1,189 @@
+//! Pipelines to text.
+
+use std::fmt::Write;
+
+use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stmt};
+
+pub(super) fn pipeline(pipeline: &Pipeline) -> String {
+    let mut out = Out {
+        text: String::new(),
+        indent: 0,
+    };
+    for (i, stage) in pipeline.stages.iter().enumerate() {
+        if i > 0 {
+            out.text.push('\n');
+        }
+        out.block(&format!("stage {}", stage.name), &stage.body);
+        out.text.push('\n');
+    }
+    out.text
+}
+
+struct Out {
+    text: String,
+    indent: usize,
+}
+
+impl Out {
+    fn margin(&mut self) {
+        for _ in 0..self.indent {
+            self.text.push_str("    ");
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.margin();
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// `HEAD { body }`, the cursor left after the brace.
+    fn block(&mut self, head: &str, body: &[Stmt]) {
+        self.margin();
+        self.text.push_str(head);
+        self.text.push_str(" {\n");
+        self.body(body);
+    }
+
+    fn body(&mut self, body: &[Stmt]) {
+        self.indent += 1;
+        for stmt in body {
+            self.stmt(stmt);
+        }
+        self.indent -= 1;
+        self.margin();
+        self.text.push('}');
+    }
+
+    fn branches(&mut self, head: &str, then: &[Stmt], els: &[Stmt]) {
+        self.block(head, then);
+        if !els.is_empty() {
+            self.text.push_str(" else {\n");
+            self.body(els);
+        }
+        self.text.push('\n');
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::ParseUnderlay => self.line("parse underlay;"),
+            Stmt::ParseVxlan(port) => self.line(&format!("parse vxlan {};", expr(port))),
+            Stmt::Decap => self.line("decap;"),
+            Stmt::ParseInner => self.line("parse inner;"),
+            Stmt::Account => self.line("account;"),
+            Stmt::Match {
+                table,
+                key,
+                row,
+                hit,
+                miss,
+            } => {
+                let key: Vec<_> = key.iter().map(expr).collect();
+                self.branches(
+                    &format!("match {}[{}] as {row}", table.name(), key.join(", ")),
+                    hit,
+                    miss,
+                );
+            }
+            Stmt::If { cond: c, then, els } => self.branches(&format!("if {}", cond(c)), then, els),
+            Stmt::Var { name, ty } => self.line(&format!("var {name}: {ty};")),
+            Stmt::Set { field, value } => self.line(&format!("{field} = {};", expr(value))),
+            Stmt::Entropy { field, key } => {
+                let side = match key {
+                    FlowSide::Key => "key",
+                    FlowSide::Rkey => "rkey",
+                };
+                self.line(&format!("entropy {field} from {side};"));
+            }
+            Stmt::Count { stat, amount } => {
+                let name = stat.name();
+                let short = name
+                    .strip_prefix(super::parser::STAT_PREFIX)
+                    .unwrap_or(name);
+                self.line(&format!("count {short} {};", expr(amount)));
+            }
+            Stmt::FlowLookup { hit, miss } => self.branches("flow lookup", hit, miss),
+            Stmt::FlowCreate => self.line("flow create;"),
+            Stmt::Apply => self.line("apply;"),
+            Stmt::Goto(stage) => self.line(&format!("goto {stage};")),
+            Stmt::Drop(reason) => self.line(&format!("drop {};", reason.name())),
+            Stmt::Pass => self.line("pass;"),
+            Stmt::Send => self.line("send;"),
+            Stmt::Forward(row) => self.line(&format!("forward {row};")),
+        }
+    }
+}
+
+/// An expression as text.
+pub(super) fn expr(e: &Expr) -> String {
+    let mut out = String::new();
+    write_expr(&mut out, e);
+    out
+}
+
+/// A condition as text.
+pub(super) fn cond(c: &Cond) -> String {
+    let mut out = String::new();
+    write_cond(&mut out, c);
+    out
+}
+
+fn write_expr(out: &mut String, e: &Expr) {
+    let call = |out: &mut String, name: &str, of: &Expr| {
+        out.push_str(name);
+        out.push('(');
+        write_expr(out, of);
+        out.push(')');
+    };
+    match e {
+        // Writing to a String cannot fail.
+        Expr::Num(n) => drop(write!(out, "{n}")),
+        Expr::Field(name) => out.push_str(name),
+        Expr::Row(row, field) => drop(write!(out, "{row}.{field}")),
+        Expr::Bin(op, a, b) => {
+            out.push('(');
+            write_expr(out, a);
+            out.push(' ');
+            out.push_str(bin_op(*op));
+            out.push(' ');
+            write_expr(out, b);
+            out.push(')');
+        }
+        Expr::ToBe(bytes, a) => call(out, &format!("be{}", u32::from(*bytes) * 8), a),
+        Expr::Pad16(a) => call(out, "pad16", a),
+        Expr::V4(a) => call(out, "v4", a),
+    }
+}
+
+fn write_cond(out: &mut String, c: &Cond) {
+    let (a, op, b) = match c {
+        Cond::Eq(a, b) | Cond::Ne(a, b) => {
+            write_expr(out, a);
+            out.push_str(if matches!(c, Cond::Eq(..)) {
+                " == "
+            } else {
+                " != "
+            });
+            write_expr(out, b);
+            return;
+        }
+        Cond::And(a, b) => (a, " && ", b),
+        Cond::Or(a, b) => (a, " || ", b),
+    };
+    out.push('(');
+    write_cond(out, a);
+    out.push_str(op);
+    write_cond(out, b);
+    out.push(')');
+}
+
+fn bin_op(op: BinOp) -> &'static str {
+    match op {
+        BinOp::Add => "+",
+        BinOp::Sub => "-",
+        BinOp::And => "&",
+        BinOp::Or => "|",
+        BinOp::Shl => "<<",
+        BinOp::Shr => ">>",
+    }
+}
