@@ -1,1 +1,42 @@
-//! Under construction.
+//! Verified eBPF to position-independent machine code.
+//!
+//! A whole object, its entry and every program tail calls reach, becomes one function
+//! `extern "C" fn(*mut RunCtx) -> u32` (see [`dash_wire::abi`]) without relocations: the same bytes
+//! serve just-in-time and ahead-of-time use.
+//!
+//! ```text
+//! Object --region--> steps --analysis--> notes --stack--> homes --lower--> CLIF --machine--> bytes
+//!         (local calls    (where the ctx,   (what lives in
+//!          expanded)       maps and stack    registers)
+//!                          addresses are)
+//! ```
+//!
+//! The code has no bounds checks: that every access is safe is what the verifier proved, so only
+//! verified objects get in. What this crate checks itself is that it understood the program: an
+//! access that may or may not go to the context, or one outside the stack frame, is an error.
+//!
+//! Not done: legacy packet loads, calls by BTF id, tail calls whose target is only known at run
+//! time, cycles of tail calls. All are errors.
+
+#![forbid(unsafe_code)]
+
+mod analysis;
+mod calls;
+mod chain;
+mod code;
+mod compile;
+mod error;
+mod facts;
+mod helpers;
+mod listing;
+mod liveness;
+mod lower;
+mod machine;
+mod region;
+mod stack;
+#[cfg(feature = "conformance")]
+pub mod unverified;
+
+pub use code::{Isa, Machine, NativeCode, Options};
+pub use error::{NativeError, Reason, Site};
+pub use listing::Listing;

@@ -1,0 +1,115 @@
+//! All programs of an object that its entry can reach by tail calls, each analysed.
+//!
+//! Tail calls become jumps, so the number of them in a row is known when compiling: cycles and
+//! chains longer than Linux allows at run time are refused here and nothing is counted later.
+
+use dash_bpf::{Object, Op, ProgramKind, decode};
+
+use crate::analysis::{self, Analysis};
+use crate::error::{NativeError, Reason, Site};
+use crate::region::{self, MAX_STEPS, Region};
+use crate::stack::{self, Frame};
+
+/// Tail calls one run may make (`MAX_TAIL_CALL_CNT`).
+pub(crate) const MAX_TAIL_CALLS: usize = 33;
+
+/// One program, ready to be lowered.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    pub(crate) region: Region,
+    pub(crate) analysis: Analysis,
+    /// Homes of stack bytes, by depth.
+    pub(crate) frames: Vec<Frame>,
+}
+
+/// Decodes, expands and analyses the programs program 0 can reach, it first.
+pub(crate) fn units(object: &Object, promote_stack: bool) -> Result<Vec<Unit>, NativeError> {
+    let mut units: Vec<Unit> = Vec::new();
+    let mut budget = MAX_STEPS;
+    let mut asked = vec![false; object.programs.len()];
+    let mut work = vec![0usize];
+    while let Some(index) = work.pop() {
+        let Some(program) = object.programs.get(index) else {
+            return Err(NativeError::NoPrograms);
+        };
+        if std::mem::replace(&mut asked[index], true) {
+            continue;
+        }
+        let ops: Vec<Op> = decode(&program.insns).map_err(|source| NativeError::Decode {
+            program: program.name.clone(),
+            source,
+        })?;
+        let region = region::expand(index, &program.name, &ops, &mut budget)?;
+        let analysis = analysis::analyse(&region, object, program.kind)?;
+        // Each kind of program is a function of another signature.
+        let kind_of = |p: u32| object.programs.get(p as usize).map(|p| p.kind);
+        let foreign = |&p: &u32| kind_of(p) != Some(ProgramKind::Xdp);
+        if let Some(&p) = analysis.tail_calls.iter().find(|p| foreign(p)) {
+            return Err(NativeError::At {
+                site: Site {
+                    program: program.name.clone(),
+                    pc: 0,
+                },
+                reason: Reason::TailCallProgram(p),
+            });
+        }
+        work.extend(analysis.tail_calls.iter().map(|&p| p as usize));
+        let frames = stack::layout(&analysis, region.frames, promote_stack);
+        units.push(Unit {
+            region,
+            analysis,
+            frames,
+        });
+    }
+    check_chains(&units)?;
+    Ok(units)
+}
+
+/// Refuses cycles and chains that are too long.
+fn check_chains(units: &[Unit]) -> Result<(), NativeError> {
+    let unit_of = |program: u32| {
+        units
+            .iter()
+            .position(|u| u.region.program == program as usize)
+    };
+    let targets: Vec<Vec<usize>> = units
+        .iter()
+        .map(|u| {
+            u.analysis
+                .tail_calls
+                .iter()
+                .filter_map(|&p| unit_of(p))
+                .collect()
+        })
+        .collect();
+    // Longest chain from each unit, once all its targets are done; on the path until then.
+    let mut longest: Vec<Option<usize>> = vec![None; units.len()];
+    let mut on_path = vec![false; units.len()];
+    let mut stack = vec![0];
+    while let Some(&unit) = stack.last() {
+        let open = targets[unit].iter().find(|&&t| longest[t].is_none());
+        on_path[unit] = true;
+        match open {
+            Some(&next) if on_path[next] => {
+                return Err(NativeError::TailCallCycle {
+                    program: units[next].region.name.clone(),
+                });
+            }
+            Some(&next) => stack.push(next),
+            None => {
+                let below = targets[unit].iter().filter_map(|&t| longest[t]);
+                longest[unit] = Some(below.max().map_or(0, |n| n + 1));
+                on_path[unit] = false;
+                stack.pop();
+            }
+        }
+    }
+    let length = longest[0].unwrap_or(0);
+    if length > MAX_TAIL_CALLS {
+        return Err(NativeError::TailCallDepth {
+            length,
+            limit: MAX_TAIL_CALLS,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What comes out of the compiler, and the choices that go in.
+
+/// Instruction set to compile for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// The machine the compiler runs on, using the extensions it has: fastest, not portable.
+    #[default]
+    Host,
+    /// Any x86-64 (System V calling convention).
+    X86_64,
+    /// Any 64-bit Arm (AAPCS64 calling convention).
+    Aarch64,
+}
+
+/// Instruction set machine code is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Machine {
+    /// x86-64.
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+/// Choices of one compilation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// Instruction set.
+    pub isa: Isa,
+    /// Keep stack slots whose address nobody else sees in registers. Off, every stack access goes
+    /// to memory: the plain twin that tests compare with.
+    pub promote_stack: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            isa: Isa::Host,
+            promote_stack: true,
+        }
+    }
+}
+
+impl Options {
+    /// Defaults for an instruction set.
+    pub fn for_isa(isa: Isa) -> Self {
+        Self {
+            isa,
+            ..Self::default()
+        }
+    }
+}
+
+/// Position-independent machine code of one object: one function, no relocations.
+///
+/// For objects of XDP programs the function is a [`dash_wire::abi::EntryFn`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NativeCode {
+    /// Machine code with its constants.
+    pub code: Vec<u8>,
+    /// Byte offset of the function in `code`.
+    pub entry_offset: usize,
+    /// Alignment in bytes that `code` needs in memory.
+    pub align: usize,
+    /// Instruction set of `code`.
+    pub machine: Machine,
+}

@@ -1,0 +1,336 @@
+//! Helper calls: inlined, through a map object, or through the helper table.
+
+use super::*;
+use crate::calls::{Key, MapOperation};
+use crate::helpers;
+use dash_bpf::Size;
+use dash_bpf::helper::{self, XdpAction};
+use dash_wire::abi::{HELPER_SLOTS, map_handle};
+
+/// `-EINVAL`.
+const EINVAL: i64 = -22;
+
+/// What a tail call to an empty slot leaves in r0.
+const TAIL_CALL_FAILED: i64 = -1;
+
+/// Bytes of an Ethernet header (`ETH_HLEN`): packets never get shorter.
+const ETH_HLEN: i64 = 14;
+
+const ARGUMENTS: [Reg; 5] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5];
+
+/// Signatures of what is called, by number of arguments; all are 64 bits wide.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signatures([SigRef; 4], SigRef);
+
+impl Signatures {
+    pub(super) fn import(b: &mut FunctionBuilder<'_>, conv: CallConv) -> Self {
+        let mut import = |n: usize| {
+            let mut signature = Signature::new(conv);
+            signature.params = vec![AbiParam::new(types::I64); n];
+            signature.returns = vec![AbiParam::new(types::I64)];
+            b.import_signature(signature)
+        };
+        Self([import(1), import(2), import(3), import(4)], import(6))
+    }
+}
+
+impl Lowering<'_> {
+    /// Lowers a call; whether it ended the block.
+    pub(super) fn call(
+        &mut self,
+        place: &Place<'_>,
+        i: usize,
+        op: Op,
+        call: Option<Call>,
+    ) -> Result<bool, NativeError> {
+        let step = &place.unit.region.steps[i];
+        let depth = usize::from(step.depth);
+        let result = match (call, op) {
+            (Some(Call::Helper(number)), _) => self.call_helper(depth, number),
+            (Some(Call::ArrayLookup { map, key }), _) => {
+                return self.array_lookup(place, i, map, key);
+            }
+            (Some(Call::Map(operation)), _) => self.map_operation(depth, operation),
+            (Some(Call::TailCall(Some(program))), _) => {
+                let entry = self.entries.get(program as usize).copied().flatten();
+                let entry = entry.ok_or_else(|| {
+                    let reason = Reason::TailCallProgram(program);
+                    place.unit.region.error(i, reason)
+                })?;
+                let ctx = self.ctx;
+                self.set(0, Reg::R1, ctx);
+                self.b.ins().jump(entry, &[]);
+                return Ok(true);
+            }
+            (Some(Call::TailCall(None)), _) => self.iconst(TAIL_CALL_FAILED),
+            (Some(Call::KtimeGetNs), _) => {
+                let (ctx, flags) = (self.ctx, self.flags.ctx);
+                self.b.ins().load(types::I64, flags, ctx, run_ctx::NOW_NS)
+            }
+            (Some(Call::GetSmpProcessorId), _) => {
+                let (ctx, flags) = (self.ctx, self.flags.ctx);
+                self.b.ins().uload32(flags, ctx, run_ctx::CPU)
+            }
+            (Some(Call::Redirect), _) => self.redirect(depth),
+            (Some(Call::AdjustHead), _) if self.metadata => {
+                self.call_helper(depth, helper::XDP_ADJUST_HEAD)
+            }
+            (Some(Call::AdjustHead), _) => self.adjust_head(depth),
+            (Some(Call::AdjustTail), _) => self.adjust_tail(depth),
+            (None, Op::CallReg { reg }) => {
+                // The verifier proved which helper this is; the mask only keeps a wrong proof
+                // inside the table.
+                let number = self.get(depth, reg);
+                let number = self.b.ins().band_imm_u(number, HELPER_SLOTS as i64 - 1);
+                let at = self.b.ins().ishl_imm_u(number, 3);
+                let entry = self.b.ins().iadd(self.helpers, at);
+                self.call_entry(depth, entry, 0, 5)
+            }
+            (None, _) => {
+                let reason = Reason::Unsupported("a call the analysis did not reach");
+                return Err(place.unit.region.error(i, reason));
+            }
+        };
+        self.clobber(depth, result);
+        Ok(false)
+    }
+
+    /// Calls through the helper table.
+    fn call_helper(&mut self, depth: usize, number: u32) -> Value {
+        // Checked against the table's length by the analysis.
+        let off = (number as i32).wrapping_mul(8);
+        let table = self.helpers;
+        self.call_entry(depth, table, off, helpers::arity(number))
+    }
+
+    /// Calls the helper whose address is at `entry + off`, with its first `arity` arguments.
+    fn call_entry(&mut self, depth: usize, entry: Value, off: i32, arity: usize) -> Value {
+        let flags = self.flags.table;
+        let function = self.b.ins().load(types::I64, flags, entry, off);
+        let mut args = vec![self.ctx];
+        for (n, r) in ARGUMENTS.into_iter().enumerate() {
+            args.push(if n < arity {
+                self.get(depth, r)
+            } else {
+                self.iconst(0)
+            });
+        }
+        let signature = self.signatures.1;
+        self.indirect(signature, function, &args)
+    }
+
+    fn indirect(&mut self, signature: SigRef, function: Value, args: &[Value]) -> Value {
+        let call = self.b.ins().call_indirect(signature, function, args);
+        self.b.inst_results(call)[0]
+    }
+
+    /// Calls an operation at the head of the map object in r1.
+    fn map_operation(&mut self, depth: usize, operation: MapOperation) -> Value {
+        let (at, arity) = match operation {
+            MapOperation::Lookup => (map_handle::LOOKUP, 2),
+            MapOperation::Update => (map_handle::UPDATE, 4),
+            MapOperation::Delete => (map_handle::DELETE, 2),
+            MapOperation::Push => (map_handle::PUSH, 3),
+            MapOperation::Pop => (map_handle::POP, 2),
+            MapOperation::Peek => (map_handle::PEEK, 2),
+        };
+        let map = self.get(depth, Reg::R1);
+        let flags = self.flags.table;
+        let function = self.b.ins().load(types::I64, flags, map, at);
+        let args: Vec<Value> = ARGUMENTS[..arity]
+            .iter()
+            .map(|&r| self.get(depth, r))
+            .collect();
+        let signature = self.signatures.0[arity - 1];
+        self.indirect(signature, function, &args)
+    }
+
+    /// `base + key * stride`, or null when the key is out of range. Where the program tests the
+    /// result for null right away, both tests become one branch. Returns whether it ended the
+    /// block.
+    fn array_lookup(
+        &mut self,
+        place: &Place<'_>,
+        i: usize,
+        map: u32,
+        key: Key,
+    ) -> Result<bool, NativeError> {
+        let step = place.unit.region.steps[i];
+        let depth = usize::from(step.depth);
+        let Some(def) = self.object.maps.get(map as usize) else {
+            return Err(place.unit.region.error(i, Reason::UnknownMap(map)));
+        };
+        let (entries, stride) = (i64::from(def.max_entries), i64::from(def.stride()));
+        let index = match key {
+            Key::Const(k) if i64::from(k) < entries => {
+                let base = self.table_entry(run_ctx::ARRAYS, map);
+                let element = self.b.ins().iadd_imm_u(base, i64::from(k) * stride);
+                self.clobber(depth, element);
+                return Ok(false);
+            }
+            Key::Const(_) => {
+                let null = self.iconst(0);
+                self.clobber(depth, null);
+                return Ok(false);
+            }
+            Key::Stack(at) => self.load_stack(place, at, 4),
+            Key::Memory => {
+                let pointer = self.get(depth, Reg::R2);
+                let flags = self.flags.heap;
+                self.load_memory(flags, pointer, 0, Size::W, false)
+            }
+        };
+        let in_range = self
+            .b
+            .ins()
+            .icmp_imm_u(IntCC::UnsignedLessThan, index, entries);
+        let base = self.table_entry(run_ctx::ARRAYS, map);
+        let offset = self.b.ins().imul_imm_u(index, stride);
+        let element = self.b.ins().iadd(base, offset);
+        let null = self.iconst(0);
+        if let Some((hit, miss)) = null_test(place, &step) {
+            let (hit, miss) = (self.target(place, i, hit)?, self.target(place, i, miss)?);
+            let (on_hit, on_miss) = (self.b.create_block(), self.b.create_block());
+            self.b.ins().brif(in_range, on_hit, &[], on_miss, &[]);
+            for (block, result, to) in [(on_hit, element, hit), (on_miss, null, miss)] {
+                self.b.switch_to_block(block);
+                self.clobber(depth, result);
+                self.b.ins().jump(to, &[]);
+            }
+            return Ok(true);
+        }
+        let result = self.b.ins().select(in_range, element, null);
+        self.clobber(depth, result);
+        Ok(false)
+    }
+
+    /// `bpf_redirect`: like Linux, flags other than 0 abort.
+    fn redirect(&mut self, depth: usize) -> Value {
+        let port = self.get(depth, Reg::R1);
+        let wanted = self.get(depth, Reg::R2);
+        let (ctx, flags) = (self.ctx, self.flags.ctx);
+        self.b
+            .ins()
+            .istore32(flags, port, ctx, run_ctx::REDIRECT_IFINDEX);
+        let plain = self.b.ins().icmp_imm_u(IntCC::Equal, wanted, 0);
+        let redirect = self.iconst(XdpAction::Redirect as i64);
+        let aborted = self.iconst(XdpAction::Aborted as i64);
+        self.b.ins().select(plain, redirect, aborted)
+    }
+
+    /// `bpf_xdp_adjust_head` without metadata: the head moves by r2 (an `int`) within
+    /// `frame_start ..= data_end - 14`, and the (empty) metadata with it.
+    fn adjust_head(&mut self, depth: usize) -> Value {
+        let delta = self.int_argument(depth, Reg::R2);
+        let data = self.ctx_pointer(run_ctx::DATA);
+        let new = self.b.ins().iadd(data, delta);
+        let start = self.ctx_pointer(run_ctx::FRAME_START);
+        let end = self.ctx_pointer(run_ctx::DATA_END);
+        let last = self.b.ins().iadd_imm_s(end, -ETH_HLEN);
+        let low = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThanOrEqual, new, start);
+        let high = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, new, last);
+        self.checked(&[low, high], |this| {
+            this.set_ctx_pointer(run_ctx::DATA, new);
+            this.set_ctx_pointer(run_ctx::DATA_META, new);
+            this.iconst(0)
+        })
+    }
+
+    /// `bpf_xdp_adjust_tail`: shrinks in place down to 14 bytes. Growing zeroes the new bytes,
+    /// which the runtime does.
+    fn adjust_tail(&mut self, depth: usize) -> Value {
+        let delta = self.int_argument(depth, Reg::R2);
+        let grows = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, delta, 0);
+        let (grow, shrink, done) = (
+            self.b.create_block(),
+            self.b.create_block(),
+            self.b.create_block(),
+        );
+        let result = self.b.append_block_param(done, types::I64);
+        self.b.set_cold_block(grow);
+        self.b.ins().brif(grows, grow, &[], shrink, &[]);
+
+        self.b.switch_to_block(grow);
+        let grown = self.call_helper(depth, helper::XDP_ADJUST_TAIL);
+        self.b.ins().jump(done, &[BlockArg::Value(grown)]);
+
+        self.b.switch_to_block(shrink);
+        let end = self.ctx_pointer(run_ctx::DATA_END);
+        let new = self.b.ins().iadd(end, delta);
+        let data = self.ctx_pointer(run_ctx::DATA);
+        let shortest = self.b.ins().iadd_imm_s(data, ETH_HLEN);
+        let long_enough = self
+            .b
+            .ins()
+            .icmp(IntCC::UnsignedGreaterThanOrEqual, new, shortest);
+        let shrunk = self.checked(&[long_enough], |this| {
+            this.set_ctx_pointer(run_ctx::DATA_END, new);
+            this.iconst(0)
+        });
+        self.b.ins().jump(done, &[BlockArg::Value(shrunk)]);
+
+        self.b.switch_to_block(done);
+        result
+    }
+
+    /// What `then` yields when all `tests` hold, else `-EINVAL`.
+    fn checked(&mut self, tests: &[Value], then: impl FnOnce(&mut Self) -> Value) -> Value {
+        let (fail, done) = (self.b.create_block(), self.b.create_block());
+        let result = self.b.append_block_param(done, types::I64);
+        self.b.set_cold_block(fail);
+        for &test in tests {
+            let next = self.b.create_block();
+            self.b.ins().brif(test, next, &[], fail, &[]);
+            self.b.switch_to_block(next);
+        }
+        let value = then(self);
+        self.b.ins().jump(done, &[BlockArg::Value(value)]);
+        self.b.switch_to_block(fail);
+        let error = self.iconst(EINVAL);
+        self.b.ins().jump(done, &[BlockArg::Value(error)]);
+        self.b.switch_to_block(done);
+        result
+    }
+
+    /// A C `int` argument: the low 32 bits, sign-extended.
+    fn int_argument(&mut self, depth: usize, reg: Reg) -> Value {
+        let value = self.register(depth, Width::W32, reg);
+        self.b.ins().sextend(types::I64, value)
+    }
+
+    fn ctx_pointer(&mut self, field: i32) -> Value {
+        let (ctx, flags) = (self.ctx, self.flags.ctx);
+        self.b.ins().load(types::I64, flags, ctx, field)
+    }
+
+    fn set_ctx_pointer(&mut self, field: i32, value: Value) {
+        let (ctx, flags) = (self.ctx, self.flags.ctx);
+        self.b.ins().store(flags, value, ctx, field);
+    }
+}
+
+/// Where control goes when the step after a look-up is nothing but the test of its result: for a
+/// value, and for null.
+fn null_test(place: &Place<'_>, lookup: &Step) -> Option<(u32, u32)> {
+    let test = place.unit.region.steps.get(lookup.next as usize)?;
+    if place.unit.analysis.leader[lookup.next as usize] {
+        return None;
+    }
+    match test.action {
+        Action::Op(Op::JumpIf {
+            width: Width::W64,
+            cond,
+            dst: Reg::R0,
+            src: Operand::Imm(0),
+            ..
+        }) => match cond {
+            Cond::Eq => Some((test.next, test.taken)),
+            Cond::Ne => Some((test.taken, test.next)),
+            _ => None,
+        },
+        _ => None,
+    }
+}

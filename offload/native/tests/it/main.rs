@@ -1,0 +1,4 @@
+//! Compiled code against the interpreter, and against what the calling convention says.
+
+mod conformance;
+mod loader;
