@@ -1,0 +1,248 @@
+//! `apply` and `forward`: the only code that writes packet bytes, from the frozen actions alone.
+
+use dash_bpf::helper::{self, XdpAction};
+use dash_bpf::op::{AluOp, Cond as C};
+use dash_bpf::{Reg, Size};
+use dash_wire::drop::DropReason;
+use dash_wire::stats::EniStat;
+use dash_wire::tables::{
+    Direction, FlowActions, Globals, Meta, UnderlayRow, flow_action, underlay_flags,
+};
+use nic_target::Table;
+use std::mem::offset_of;
+
+use super::LowerError;
+use super::stage::{CTX, META, StageLower};
+
+const R0: Reg = Reg::R0;
+const R1: Reg = Reg::R1;
+const R2: Reg = Reg::R2;
+const R3: Reg = Reg::R3;
+const R4: Reg = Reg::R4;
+const R5: Reg = Reg::R5;
+/// Inner ECN after decap's combination, then the outgoing frame's length.
+const KEEP: Reg = Reg::R8;
+/// Globals row.
+const GLOBALS: Reg = Reg::R9;
+
+const ETH: i16 = 14;
+/// Ethernet, IPv4, UDP and VXLAN.
+const VXLAN_ENCAP: i32 = 50;
+const ETH_IPV6: i32 = 0xdd86;
+
+macro_rules! meta {
+    ($field:ident) => {
+        offset_of!(Meta, $field) as i16
+    };
+}
+macro_rules! action {
+    ($field:ident) => {
+        (offset_of!(Meta, actions) + offset_of!(FlowActions, $field)) as i16
+    };
+}
+
+impl StageLower<'_> {
+    pub(super) fn apply(&mut self) {
+        let internal = self.drop_label(DropReason::Internal);
+        self.b.comment("apply: trim to the IP length");
+        let trimmed = self.b.label();
+        self.load_packet();
+        self.b.alu(AluOp::Sub, R3, R2);
+        self.b.load(Size::H, R2, META, meta!(inner_len));
+        self.b.alu(AluOp::Sub, R2, R3);
+        self.b.jump_if(C::Eq, R2, 0, trimmed);
+        self.b.jump_if(C::Sgt, R2, 0, internal);
+        self.b.mov(R1, CTX);
+        self.b.call(helper::XDP_ADJUST_TAIL);
+        self.b.jump_if(C::Ne, R0, 0, internal);
+        self.b.bind(trimmed);
+
+        self.load_packet();
+        self.need(R2, i32::from(ETH) + 20, internal);
+        self.ecn();
+        let no_dmac = self.b.label();
+        self.b.load(Size::W, R1, META, action!(actions));
+        self.b.alu(AluOp::And, R1, flow_action::SET_DMAC as i32);
+        self.b.jump_if(C::Eq, R1, 0, no_dmac);
+        self.copy(R2, 0, META, action!(dmac), 6);
+        self.b.bind(no_dmac);
+
+        let (bare, done) = (self.b.label(), self.b.label());
+        self.b.load(Size::W, R1, META, action!(actions));
+        self.b.alu(AluOp::And, R1, flow_action::ENCAP_U0 as i32);
+        self.b.jump_if(C::Eq, R1, 0, bare);
+        self.encap();
+        self.b.load(Size::H, KEEP, META, meta!(inner_len));
+        self.b.alu(AluOp::Add, KEEP, VXLAN_ENCAP);
+        self.b.jump(done);
+        self.b.bind(bare);
+        self.b.load(Size::H, KEEP, META, meta!(inner_len));
+        self.b.bind(done);
+        self.count_sent();
+    }
+
+    /// RFC 6040 decapsulation: the inner ECN field after combining; leaves it in KEEP. r2 is the
+    /// inner frame. (CE on a packet that cannot carry it was dropped by `parse inner`.)
+    fn ecn(&mut self) {
+        let (v6, v6_done, done, v4_mark, v6_mark) =
+            (self.b.label(), self.b.label(), self.b.label(), self.b.label(), self.b.label());
+        self.b.comment("ECN");
+        self.b.load(Size::B, R4, META, meta!(outer_tos));
+        self.b.alu(AluOp::And, R4, 3);
+        self.b.load(Size::H, R1, R2, 12);
+        self.b.jump_if(C::Eq, R1, ETH_IPV6, v6);
+
+        self.b.load(Size::B, KEEP, R2, ETH + 1);
+        self.b.alu(AluOp::And, KEEP, 3);
+        self.combine(v4_mark, done);
+        self.b.bind(v4_mark);
+        // RFC 1624 equation 3 over the 16-bit word that holds the TOS, as loaded.
+        self.b.load(Size::H, R1, R2, ETH);
+        self.b.alu(AluOp::Xor, R1, 0xffff);
+        self.b.load(Size::B, R5, R2, ETH + 1);
+        self.b.alu(AluOp::And, R5, 0xfc);
+        self.b.alu(AluOp::Or, R5, KEEP);
+        self.b.store(Size::B, R2, ETH + 1, R5);
+        self.b.load(Size::H, R5, R2, ETH + 10);
+        self.b.alu(AluOp::Xor, R5, 0xffff);
+        self.b.alu(AluOp::Add, R5, R1);
+        self.b.load(Size::H, R1, R2, ETH);
+        self.b.alu(AluOp::Add, R5, R1);
+        self.fold(R5);
+        self.b.alu(AluOp::Xor, R5, 0xffff);
+        self.b.store(Size::H, R2, ETH + 10, R5);
+        self.b.jump(done);
+
+        self.b.bind(v6);
+        self.b.load(Size::B, KEEP, R2, ETH + 1);
+        self.b.alu(AluOp::Rsh, KEEP, 4);
+        self.b.alu(AluOp::And, KEEP, 3);
+        self.combine(v6_mark, v6_done);
+        self.b.bind(v6_mark);
+        self.b.load(Size::B, R5, R2, ETH + 1);
+        self.b.alu(AluOp::And, R5, 0xcf);
+        self.b.mov(R1, KEEP);
+        self.b.alu(AluOp::Lsh, R1, 4);
+        self.b.alu(AluOp::Or, R5, R1);
+        self.b.store(Size::B, R2, ETH + 1, R5);
+        self.b.bind(v6_done);
+        self.b.bind(done);
+    }
+
+    /// KEEP = inner ECN, r4 = outer: falls to `mark` with the new value when it changes, else
+    /// jumps to `done`.
+    fn combine(&mut self, mark: dash_bpf::builder::Label, done: dash_bpf::builder::Label) {
+        let not_ce = self.b.label();
+        self.b.jump_if(C::Ne, R4, 3, not_ce);
+        self.b.jump_if(C::Eq, KEEP, 0, done);
+        self.b.jump_if(C::Eq, KEEP, 3, done);
+        self.b.mov(KEEP, 3);
+        self.b.jump(mark);
+        self.b.bind(not_ce);
+        self.b.jump_if(C::Ne, R4, 1, done);
+        self.b.jump_if(C::Ne, KEEP, 2, done);
+        self.b.mov(KEEP, 1);
+    }
+
+    /// VXLAN over IPv4 in front of the inner frame (DASH reference 3.1).
+    fn encap(&mut self) {
+        let internal = self.drop_label(DropReason::Internal);
+        self.b.comment("encap");
+        self.lookup_array(Table::Globals, 0);
+        self.b.jump_if(C::Eq, R0, 0, internal);
+        self.b.mov(GLOBALS, R0);
+        self.b.mov(R1, CTX);
+        self.b.mov(R2, -VXLAN_ENCAP);
+        self.b.call(helper::XDP_ADJUST_HEAD);
+        self.b.jump_if(C::Ne, R0, 0, internal);
+        self.load_packet();
+        self.need(R2, VXLAN_ENCAP, internal);
+
+        // Back to where it came from unless an underlay route says otherwise.
+        self.copy(R2, 0, META, meta!(outer_smac), 6);
+        self.copy(R2, 6, META, meta!(outer_dmac), 6);
+        self.b.store(Size::H, R2, 12, 0x0008);
+
+        // IPv4: words in wire order, summed as they are stored.
+        self.b.load(Size::H, R4, META, meta!(inner_len));
+        self.b.mov(R3, R4);
+        self.b.alu(AluOp::Add, R3, 36);
+        self.b.be16(R3);
+        self.b.alu(AluOp::Lsh, R3, 16);
+        self.b.load(Size::B, R5, META, meta!(outer_tos));
+        self.b.alu(AluOp::And, R5, 0xfc);
+        self.b.alu(AluOp::Or, R5, KEEP);
+        self.b.alu(AluOp::Lsh, R5, 8);
+        self.b.alu(AluOp::Or, R5, 0x45);
+        self.b.alu(AluOp::Or, R5, R3);
+        self.b.store(Size::W, R2, ETH, R5);
+        self.b.store(Size::W, R2, ETH + 4, 0);
+        self.b.load(Size::B, R3, GLOBALS, offset_of!(Globals, encap_ttl) as i16);
+        self.b.alu(AluOp::Or, R3, 17 << 8);
+        self.b.store(Size::H, R2, ETH + 8, R3);
+        self.b.alu(AluOp::Add, R5, R3);
+        self.b.load(Size::W, R1, META, action!(u0_sip));
+        self.b.store(Size::W, R2, ETH + 12, R1);
+        self.b.alu(AluOp::Add, R5, R1);
+        self.b.load(Size::W, R1, META, action!(u0_dip));
+        self.b.store(Size::W, R2, ETH + 16, R1);
+        self.b.alu(AluOp::Add, R5, R1);
+        self.fold(R5);
+        self.b.alu(AluOp::Xor, R5, 0xffff);
+        self.b.store(Size::H, R2, ETH + 10, R5);
+
+        self.b.load(Size::H, R1, META, action!(sport));
+        self.b.store(Size::H, R2, ETH + 20, R1);
+        self.b.load(Size::H, R1, GLOBALS, offset_of!(Globals, vxlan_port) as i16);
+        self.b.store(Size::H, R2, ETH + 22, R1);
+        self.b.alu(AluOp::Add, R4, 16);
+        self.b.be16(R4);
+        self.b.store(Size::H, R2, ETH + 24, R4);
+        self.b.store(Size::H, R2, ETH + 26, 0);
+        self.b.store(Size::W, R2, ETH + 28, 0x08);
+        self.b.load(Size::W, R1, META, action!(u0_vni));
+        self.b.alu(AluOp::Lsh, R1, 8);
+        self.b.be32(R1);
+        self.b.store(Size::W, R2, ETH + 32, R1);
+    }
+
+    /// Counts a frame of KEEP bytes as sent.
+    fn count_sent(&mut self) {
+        let (inbound, done) = (self.b.label(), self.b.label());
+        self.count_one(EniStat::TxPackets);
+        self.count(EniStat::TxBytes, KEEP);
+        self.b.load(Size::B, R1, META, meta!(direction));
+        self.b.jump_if(C::Ne, R1, Direction::Outbound as i32, inbound);
+        self.count_one(EniStat::OutboundTxPackets);
+        self.count(EniStat::OutboundTxBytes, KEEP);
+        self.b.jump(done);
+        self.b.bind(inbound);
+        self.count_one(EniStat::InboundTxPackets);
+        self.count(EniStat::InboundTxBytes, KEEP);
+        self.b.bind(done);
+    }
+
+    pub(super) fn forward(&mut self, row: &str) -> Result<(), LowerError> {
+        let unresolved = self.exit_label(DropReason::NeighborMiss, XdpAction::Pass);
+        let internal = self.drop_label(DropReason::Internal);
+        let bare = self.b.label();
+        let flags = self.row(row, "flags", R4)?;
+        let base = flags.base;
+        self.b.load(Size::W, R1, base, flags.off);
+        self.b.alu(AluOp::And, R1, underlay_flags::RESOLVED as i32);
+        self.b.jump_if(C::Eq, R1, 0, unresolved);
+        self.b.load(Size::W, R1, META, action!(actions));
+        self.b.alu(AluOp::And, R1, flow_action::ENCAP_U0 as i32);
+        self.b.jump_if(C::Eq, R1, 0, bare);
+        self.load_packet();
+        self.need(R2, i32::from(ETH), internal);
+        self.copy(R2, 0, base, offset_of!(UnderlayRow, dmac) as i16, 6);
+        self.copy(R2, 6, base, offset_of!(UnderlayRow, smac) as i16, 6);
+        self.b.bind(bare);
+        self.b.load(Size::W, R1, base, offset_of!(UnderlayRow, port) as i16);
+        self.b.mov(R2, 0);
+        self.b.call(helper::REDIRECT);
+        self.b.exit();
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! Flow statements over three standard maps: an index of both keys, a slab of connections, and a
+//! stack of free slots; a fourth, a queue, tells the ager which deadlines came nearer.
+
+use dash_bpf::helper;
+use dash_bpf::op::{AluOp, Cond as C};
+use dash_bpf::{Reg, Size};
+use dash_wire::drop::DropReason;
+use dash_wire::stats::EniStat;
+use dash_wire::tables::{FlowActions, FlowEntry, FlowKey, Globals, Meta, flow_state};
+use nic_target::Table;
+use std::mem::{offset_of, size_of};
+
+use super::LowerError;
+use super::stage::{META, StageLower};
+use crate::entropy::MULTIPLIER;
+use crate::ir::FlowSide;
+
+const R0: Reg = Reg::R0;
+const R1: Reg = Reg::R1;
+const R2: Reg = Reg::R2;
+const R3: Reg = Reg::R3;
+const R4: Reg = Reg::R4;
+const FP: Reg = Reg::R10;
+/// Slot number across calls.
+const SLOT: Reg = Reg::R8;
+/// The connection's entry across calls.
+const ENTRY: Reg = Reg::R9;
+
+const TCP: i32 = 6;
+const FIN: i32 = 0x01;
+const SYN: i32 = 0x02;
+const RST: i32 = 0x04;
+const ACK: i32 = 0x10;
+
+/// Idle timeouts in milliseconds (DASH reference 4.5).
+pub(crate) const TIMEOUT_HALF_OPEN_MS: u32 = 5_000;
+pub(crate) const TIMEOUT_IDLE_MS: u32 = 30_000;
+pub(crate) const TIMEOUT_CLOSING_MS: u32 = 2_000;
+
+const BPF_NOEXIST: i32 = 1;
+
+macro_rules! meta {
+    ($field:ident) => {
+        offset_of!(Meta, $field) as i16
+    };
+}
+macro_rules! entry {
+    ($field:ident) => {
+        offset_of!(FlowEntry, $field) as i16
+    };
+}
+
+impl StageLower<'_> {
+    /// Falls through on a hit with `actions` loaded; jumps to `miss` else.
+    pub(super) fn flow_lookup(&mut self, miss: dash_bpf::builder::Label) {
+        self.b.comment("flow lookup");
+        let key_off = self.alloc(size_of::<FlowKey>());
+        self.copy(FP, key_off, META, meta!(key), size_of::<FlowKey>());
+        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_LOOKUP_ELEM);
+        self.release(size_of::<FlowKey>());
+        self.b.jump_if(C::Eq, R0, 0, miss);
+        self.b.load(Size::W, SLOT, R0, 0);
+        self.b.mov(R1, SLOT);
+        self.b.alu(AluOp::Rsh, R1, 1);
+        self.b.store(Size::W, FP, self.index_slot, R1);
+        self.call_with_stack_key(Table::FlowSlab, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if(C::Eq, R0, 0, miss);
+        self.b.mov(ENTRY, R0);
+
+        let (side1, found, reset, hit) = (self.b.label(), self.b.label(), self.b.label(), self.b.label());
+        self.b.mov(R1, SLOT);
+        self.b.alu(AluOp::And, R1, 1);
+        self.b.alu(AluOp::Rsh, SLOT, 1);
+        self.b.jump_if(C::Ne, R1, 0, side1);
+        self.hit_side(0, reset);
+        self.b.jump(found);
+        self.b.bind(side1);
+        self.hit_side(1, reset);
+        self.b.bind(found);
+
+        // TCP: FIN from both sides closes, RST ends.
+        self.b.load(Size::B, R1, META, (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16);
+        self.b.jump_if(C::Ne, R1, TCP, hit);
+        let no_rst = self.b.label();
+        self.b.load(Size::B, R1, META, meta!(tcp_flags));
+        self.b.alu(AluOp::And, R1, RST);
+        self.b.jump_if(C::Eq, R1, 0, no_rst);
+        self.delete_pair();
+        self.b.jump(hit);
+        self.b.bind(no_rst);
+        self.b.load(Size::B, R1, ENTRY, entry!(fin));
+        self.b.jump_if(C::Ne, R1, 3, hit);
+        self.b.load(Size::B, R1, ENTRY, entry!(state));
+        self.b.jump_if(C::Eq, R1, i32::from(flow_state::CLOSING), hit);
+        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::CLOSING));
+        self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_CLOSING_MS as i32);
+        self.push(Table::FlowEvents);
+        self.b.jump(hit);
+
+        // A new connection on a live tuple: forget the old one and decide again.
+        self.b.bind(reset);
+        self.delete_pair();
+        self.b.jump(miss);
+        self.b.bind(hit);
+    }
+
+    /// What a packet of one side does to its entry.
+    fn hit_side(&mut self, side: u8, reset: dash_bpf::builder::Label) {
+        let (not_tcp, counted) = (self.b.label(), self.b.label());
+        let half = i16::from(side);
+        self.b.load(Size::B, R1, META, (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16);
+        self.b.jump_if(C::Ne, R1, TCP, not_tcp);
+        self.b.load(Size::B, R4, META, meta!(tcp_flags));
+        self.b.mov(R1, R4);
+        self.b.alu(AluOp::And, R1, SYN | ACK);
+        let not_syn = self.b.label();
+        self.b.jump_if(C::Ne, R1, SYN, not_syn);
+        if side == 0 {
+            // A retransmitted SYN of a connection still opening is not a new connection.
+            self.b.load(Size::B, R1, ENTRY, entry!(state));
+            self.b.jump_if(C::Ne, R1, i32::from(flow_state::HALF_OPEN), reset);
+        } else {
+            self.b.jump(reset);
+        }
+        self.b.bind(not_syn);
+        if side == 1 {
+            let open = self.b.label();
+            self.b.load(Size::B, R1, ENTRY, entry!(state));
+            self.b.jump_if(C::Ne, R1, i32::from(flow_state::HALF_OPEN), open);
+            self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::ESTABLISHED));
+            self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
+            self.b.bind(open);
+        }
+        self.b.alu(AluOp::And, R4, FIN);
+        self.b.jump_if(C::Eq, R4, 0, counted);
+        self.b.load(Size::B, R1, ENTRY, entry!(fin));
+        self.b.alu(AluOp::Or, R1, 1 << side);
+        self.b.store(Size::B, ENTRY, entry!(fin), R1);
+        self.b.bind(not_tcp);
+        self.b.bind(counted);
+        let actions = size_of::<FlowActions>();
+        self.copy(META, meta!(actions), ENTRY, entry!(actions) + half * actions as i16, actions);
+        self.b.load(Size::Dw, R1, META, meta!(now_ns));
+        self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);
+        self.b.load(Size::Dw, R1, ENTRY, entry!(packets) + half * 8);
+        self.b.alu(AluOp::Add, R1, 1);
+        self.b.store(Size::Dw, ENTRY, entry!(packets) + half * 8, R1);
+        self.b.load(Size::H, R2, META, meta!(inner_len));
+        self.b.load(Size::Dw, R1, ENTRY, entry!(bytes) + half * 8);
+        self.b.alu(AluOp::Add, R1, R2);
+        self.b.store(Size::Dw, ENTRY, entry!(bytes) + half * 8, R1);
+    }
+
+    /// Takes both keys of ENTRY out of the index and frees SLOT.
+    fn delete_pair(&mut self) {
+        for side in 0..2i16 {
+            let key_off = self.alloc(size_of::<FlowKey>());
+            self.copy(FP, key_off, ENTRY, entry!(key) + side * size_of::<FlowKey>() as i16, size_of::<FlowKey>());
+            self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_DELETE_ELEM);
+            self.release(size_of::<FlowKey>());
+        }
+        self.free_slot();
+        self.count_one(EniStat::FlowDeleted);
+    }
+
+    fn free_slot(&mut self) {
+        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::FREE));
+        self.push(Table::FlowFree);
+    }
+
+    /// Pushes SLOT to a queue or stack; a full one loses it, which only the ager's sweep notices.
+    fn push(&mut self, table: Table) {
+        self.b.store(Size::W, FP, self.index_slot, SLOT);
+        self.b.mov(R3, 0);
+        self.call_with_stack_key(table, self.index_slot, helper::MAP_PUSH_ELEM);
+    }
+
+    pub(super) fn flow_create(&mut self) {
+        self.b.comment("flow create");
+        let full = self.drop_label(DropReason::FlowTableFull);
+        let internal = self.drop_label(DropReason::Internal);
+        let (undo, undo_first, created) = (self.b.label(), self.b.label(), self.b.label());
+        self.b.store(Size::W, FP, self.index_slot, 0);
+        self.call_with_stack_key(Table::FlowFree, self.index_slot, helper::MAP_POP_ELEM);
+        self.b.jump_if(C::Ne, R0, 0, full);
+        self.b.load(Size::W, SLOT, FP, self.index_slot);
+        self.call_with_stack_key(Table::FlowSlab, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if(C::Eq, R0, 0, internal);
+        self.b.mov(ENTRY, R0);
+
+        // Keys and actions lie in the same order in both, so one copy moves them all.
+        const { assert!(offset_of!(Meta, key) == 0 && offset_of!(FlowEntry, key) == 0) };
+        const { assert!(offset_of!(Meta, actions) == offset_of!(FlowEntry, actions)) };
+        self.copy(ENTRY, 0, META, 0, 2 * size_of::<FlowKey>() + 2 * size_of::<FlowActions>());
+        self.b.load(Size::Dw, R1, META, meta!(now_ns));
+        self.b.store(Size::Dw, ENTRY, entry!(created_ns), R1);
+        self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);
+        self.b.store(Size::Dw, ENTRY, entry!(packets), 1);
+        self.b.store(Size::Dw, ENTRY, entry!(packets) + 8, 0);
+        self.b.load(Size::H, R1, META, meta!(inner_len));
+        self.b.store(Size::Dw, ENTRY, entry!(bytes), R1);
+        self.b.store(Size::Dw, ENTRY, entry!(bytes) + 8, 0);
+        self.b.load(Size::W, R1, META, meta!(eni));
+        self.b.store(Size::H, ENTRY, entry!(eni), R1);
+        self.b.load(Size::B, R1, META, meta!(direction));
+        self.b.store(Size::B, ENTRY, entry!(direction), R1);
+        let (tcp, keyed) = (self.b.label(), self.b.label());
+        self.b.load(Size::B, R1, META, (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16);
+        self.b.jump_if(C::Eq, R1, TCP, tcp);
+        self.b.store(Size::B, ENTRY, entry!(fin), 0);
+        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::ESTABLISHED));
+        self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
+        self.b.jump(keyed);
+        self.b.bind(tcp);
+        self.b.load(Size::B, R1, META, meta!(tcp_flags));
+        self.b.alu(AluOp::And, R1, FIN);
+        self.b.store(Size::B, ENTRY, entry!(fin), R1);
+        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::HALF_OPEN));
+        self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_HALF_OPEN_MS as i32);
+        self.b.bind(keyed);
+
+        self.index(meta!(key), 0);
+        self.b.jump_if(C::Ne, R0, 0, undo);
+        self.index(meta!(rkey), 1);
+        self.b.jump_if(C::Ne, R0, 0, undo_first);
+        self.push(Table::FlowEvents);
+        self.count_one(EniStat::FlowCreated);
+        self.b.jump(created);
+
+        self.b.bind(undo_first);
+        let key_off = self.alloc(size_of::<FlowKey>());
+        self.copy(FP, key_off, META, meta!(key), size_of::<FlowKey>());
+        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_DELETE_ELEM);
+        self.release(size_of::<FlowKey>());
+        self.b.bind(undo);
+        self.free_slot();
+        self.b.jump(full);
+        self.b.bind(created);
+    }
+
+    /// r0 = outcome of adding the key at a metadata offset as `side` of SLOT.
+    fn index(&mut self, key: i16, side: i32) {
+        let key_off = self.alloc(size_of::<FlowKey>());
+        self.copy(FP, key_off, META, key, size_of::<FlowKey>());
+        self.b.mov(R1, SLOT);
+        self.b.alu(AluOp::Lsh, R1, 1);
+        self.b.alu(AluOp::Or, R1, side);
+        self.b.store(Size::W, FP, self.index_slot, R1);
+        self.stack_address(R3, self.index_slot);
+        self.b.mov(R4, BPF_NOEXIST);
+        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_UPDATE_ELEM);
+        self.release(size_of::<FlowKey>());
+    }
+
+    /// [`crate::entropy::hash`] in eBPF.
+    pub(super) fn entropy(&mut self, field: &str, side: FlowSide) -> Result<(), LowerError> {
+        let aborted = self.drop_label(DropReason::Internal);
+        self.lookup_array(Table::Globals, 0);
+        self.b.jump_if(C::Eq, R0, 0, aborted);
+        let base = match side {
+            FlowSide::Key => meta!(key),
+            FlowSide::Rkey => meta!(rkey),
+        };
+        self.b.load_imm64(R4, MULTIPLIER);
+        self.b.mov(R2, 0);
+        for word in 0..5 {
+            self.b.load(Size::Dw, R1, META, base + word * 8);
+            self.b.alu(AluOp::Xor, R2, R1);
+            self.b.alu(AluOp::Mul, R2, R4);
+            self.b.mov(R1, R2);
+            self.b.alu(AluOp::Rsh, R1, 32);
+            self.b.alu(AluOp::Xor, R2, R1);
+        }
+        self.b.load(Size::H, R1, R0, offset_of!(Globals, sport_mask) as i16);
+        self.b.alu(AluOp::And, R2, R1);
+        self.b.load(Size::H, R1, R0, offset_of!(Globals, sport_base) as i16);
+        self.b.alu(AluOp::Add, R2, R1);
+        self.b.be16(R2);
+        let place = self.field(field)?;
+        self.b.store(Size::H, place.base, place.off, R2);
+        Ok(())
+    }
+}

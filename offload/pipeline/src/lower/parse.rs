@@ -1,0 +1,339 @@
+//! The parsers: every header read is proved inside the packet, every length cross-checked.
+
+use dash_bpf::builder::Label;
+use dash_bpf::helper::{self, XdpAction, xdp_md};
+use dash_bpf::op::{AluOp, Cond as C};
+use dash_bpf::{Reg, Size};
+use dash_wire::drop::DropReason;
+use dash_wire::tables::{FlowKey, Meta, flow_flags};
+use std::mem::offset_of;
+
+use super::LowerError;
+use super::stage::{CTX, META, StageLower};
+use crate::ir::Expr;
+
+const R0: Reg = Reg::R0;
+const R1: Reg = Reg::R1;
+const R2: Reg = Reg::R2;
+const R3: Reg = Reg::R3;
+const R4: Reg = Reg::R4;
+const R5: Reg = Reg::R5;
+
+/// EtherTypes as a little-endian 16-bit load of the wire bytes gives them.
+const ETH_IPV4: i32 = 0x0008;
+const ETH_IPV6: i32 = 0xdd86;
+const ETH_ARP: i32 = 0x0608;
+/// More-fragments bit and fragment offset of IPv4, loaded the same way.
+const FRAGMENT_BITS: i32 = 0xff3f;
+
+const ETH: i16 = 14;
+const TCP: i32 = 6;
+const UDP: i32 = 17;
+const ICMP: i32 = 1;
+const ICMPV6: i32 = 58;
+
+macro_rules! meta {
+    ($field:ident) => {
+        offset_of!(Meta, $field) as i16
+    };
+}
+macro_rules! key {
+    ($field:ident) => {
+        (offset_of!(Meta, key) + offset_of!(FlowKey, $field)) as i16
+    };
+}
+
+impl StageLower<'_> {
+    /// r2 = packet start, r3 = packet end.
+    pub(super) fn load_packet(&mut self) {
+        self.b.load(Size::W, R2, CTX, xdp_md::DATA);
+        self.b.load(Size::W, R3, CTX, xdp_md::DATA_END);
+    }
+
+    /// Jumps unless `base + len <= r3`. Uses r0.
+    pub(super) fn need(&mut self, base: Reg, len: i32, otherwise: Label) {
+        self.b.mov(R0, base);
+        self.b.alu(AluOp::Add, R0, len);
+        self.b.jump_if(C::Gt, R0, R3, otherwise);
+    }
+
+    pub(super) fn parse_underlay(&mut self) {
+        let malformed = self.drop_label(DropReason::OuterMalformed);
+        let fragment = self.drop_label(DropReason::OuterFragment);
+        let vip_miss = self.drop_label(DropReason::VipMiss);
+        self.b.comment("parse underlay");
+        self.b.call(helper::KTIME_GET_NS);
+        self.b.store(Size::Dw, META, meta!(now_ns), R0);
+        self.b.store(Size::B, META, meta!(drop), 0);
+        self.b.store(Size::W, META, meta!(acl), 0);
+        self.load_packet();
+        self.b.mov(R5, R3);
+        self.b.alu(AluOp::Sub, R5, R2);
+        self.b.store(Size::W, META, meta!(frame_len), R5);
+        self.need(R2, i32::from(ETH), malformed);
+        self.copy(META, meta!(outer_dmac), R2, 0, 6);
+        self.copy(META, meta!(outer_smac), R2, 6, 6);
+
+        let (ipv4, pass) = (self.b.label(), self.b.label());
+        self.b.load(Size::H, R1, R2, 12);
+        self.b.jump_if(C::Eq, R1, ETH_IPV4, ipv4);
+        self.b.jump_if(C::Eq, R1, ETH_ARP, pass);
+        self.b.jump_if(C::Ne, R1, ETH_IPV6, vip_miss);
+        // Neighbour discovery is control's; no VIP of this release is IPv6.
+        self.need(R2, i32::from(ETH) + 41, vip_miss);
+        self.b.load(Size::B, R1, R2, ETH + 6);
+        self.b.jump_if(C::Ne, R1, ICMPV6, vip_miss);
+        self.b.load(Size::B, R1, R2, ETH + 40);
+        self.b.jump_if(C::Lt, R1, 133, vip_miss);
+        self.b.jump_if(C::Gt, R1, 137, vip_miss);
+        self.b.bind(pass);
+        self.exit(XdpAction::Pass);
+
+        self.b.bind(ipv4);
+        self.need(R2, i32::from(ETH) + 20, malformed);
+        self.b.load(Size::B, R4, R2, ETH);
+        self.b.mov(R1, R4);
+        self.b.alu(AluOp::Rsh, R1, 4);
+        self.b.jump_if(C::Ne, R1, 4, malformed);
+        self.b.alu(AluOp::And, R4, 0xf);
+        self.b.jump_if(C::Lt, R4, 5, malformed);
+        self.b.alu(AluOp::Lsh, R4, 2);
+        // r4 = header length, r1 = total length, r5 = frame length.
+        self.b.load(Size::H, R1, R2, ETH + 2);
+        self.b.be16(R1);
+        self.b.jump_if(C::Lt, R1, R4, malformed);
+        self.b.alu(AluOp::Add, R1, i32::from(ETH));
+        self.b.jump_if(C::Gt, R1, R5, malformed);
+        self.header_checksum(malformed);
+
+        self.b.load(Size::H, R1, R2, ETH + 6);
+        self.b.alu(AluOp::And, R1, FRAGMENT_BITS);
+        self.b.jump_if(C::Ne, R1, 0, fragment);
+        self.b.load(Size::B, R1, R2, ETH + 1);
+        self.b.store(Size::B, META, meta!(outer_tos), R1);
+        self.b.load(Size::W, R1, R2, ETH + 12);
+        self.b.store(Size::W, META, meta!(outer_sip), R1);
+        self.b.load(Size::W, R1, R2, ETH + 16);
+        self.b.store(Size::W, META, meta!(outer_dip), R1);
+    }
+
+    /// Sums the IPv4 header at r2 + 14, r4 bytes long; uses r0, r1, r5. The one's complement sum
+    /// does not depend on byte order (RFC 1071), so words are added as loaded.
+    fn header_checksum(&mut self, malformed: Label) {
+        let folded = self.b.label();
+        self.b.load(Size::W, R5, R2, ETH);
+        for word in 1..5 {
+            self.b.load(Size::W, R1, R2, ETH + word * 4);
+            self.b.alu(AluOp::Add, R5, R1);
+        }
+        // Options, at most ten words, each proved on its own.
+        for word in 5..15 {
+            self.b.jump_if(C::Le, R4, i32::from(word * 4), folded);
+            self.need(R2, i32::from(ETH + (word + 1) * 4), malformed);
+            self.b.load(Size::W, R1, R2, ETH + word * 4);
+            self.b.alu(AluOp::Add, R5, R1);
+        }
+        self.b.bind(folded);
+        self.fold(R5);
+        self.b.jump_if(C::Ne, R5, 0xffff, malformed);
+    }
+
+    /// Folds a sum of up to 2^16 32-bit words into 16 bits. Uses r1.
+    pub(super) fn fold(&mut self, sum: Reg) {
+        // 48 bits -> 33 -> 18 -> 17 -> 16: each line adds what is above the low half.
+        for (shift, mask) in [(32, u64::from(u32::MAX)), (16, 0xffff), (16, 0xffff), (16, 0xffff)] {
+            self.b.mov(R1, sum);
+            self.b.alu(AluOp::Rsh, R1, shift);
+            if mask == 0xffff {
+                self.b.alu(AluOp::And, sum, 0xffff);
+            } else {
+                self.b.mov32(sum, sum);
+            }
+            self.b.alu(AluOp::Add, sum, R1);
+        }
+    }
+
+    pub(super) fn parse_vxlan(&mut self, port: &Expr) -> Result<(), LowerError> {
+        let malformed = self.drop_label(DropReason::OuterMalformed);
+        self.b.comment("parse vxlan");
+        self.load_packet();
+        self.need(R2, i32::from(ETH) + 20, malformed);
+        self.b.load(Size::B, R1, R2, ETH + 9);
+        self.b.jump_if(C::Ne, R1, UDP, malformed);
+        self.b.load(Size::H, R5, R2, ETH + 2);
+        self.b.be16(R5);
+        self.b.load(Size::B, R4, R2, ETH);
+        self.b.alu(AluOp::And, R4, 0xf);
+        self.b.alu(AluOp::Lsh, R4, 2);
+        self.b.alu(AluOp::Add, R2, R4);
+        // r2 + 14 is the UDP header; it, VXLAN and the inner Ethernet header are 30 bytes.
+        self.need(R2, i32::from(ETH) + 30, malformed);
+        self.b.load(Size::H, R1, R2, ETH + 4);
+        self.b.be16(R1);
+        self.b.jump_if(C::Lt, R1, 30, malformed);
+        self.b.alu(AluOp::Add, R1, R4);
+        self.b.jump_if(C::Gt, R1, R5, malformed);
+        self.b.load(Size::H, R1, R2, ETH + 2);
+        self.eval_b2(port, R5)?;
+        self.b.jump_if(C::Ne, R1, R5, malformed);
+        self.b.load(Size::B, R1, R2, ETH + 8);
+        self.b.alu(AluOp::And, R1, 8);
+        self.b.jump_if(C::Eq, R1, 0, malformed);
+        self.b.load(Size::W, R1, R2, ETH + 12);
+        self.b.be32(R1);
+        self.b.alu(AluOp::Rsh, R1, 8);
+        self.b.store(Size::W, META, meta!(vni), R1);
+        self.copy(META, meta!(inner_dmac), R2, ETH + 16, 6);
+        self.copy(META, meta!(inner_smac), R2, ETH + 22, 6);
+        Ok(())
+    }
+
+    /// Drops everything up to and including the VXLAN header.
+    pub(super) fn decap(&mut self) {
+        let malformed = self.drop_label(DropReason::OuterMalformed);
+        let internal = self.drop_label(DropReason::Internal);
+        self.b.comment("decap");
+        self.load_packet();
+        self.need(R2, i32::from(ETH) + 20, malformed);
+        self.b.load(Size::B, R4, R2, ETH);
+        self.b.alu(AluOp::And, R4, 0xf);
+        self.b.alu(AluOp::Lsh, R4, 2);
+        self.b.alu(AluOp::Add, R4, i32::from(ETH) + 16);
+        self.b.mov(R1, CTX);
+        self.b.mov(R2, R4);
+        self.b.call(helper::XDP_ADJUST_HEAD);
+        self.b.jump_if(C::Ne, R0, 0, internal);
+    }
+
+    pub(super) fn parse_inner(&mut self) -> Result<(), LowerError> {
+        let malformed = self.drop_label(DropReason::InnerMalformed);
+        let unsupported = self.drop_label(DropReason::InnerUnsupported);
+        let fragment = self.drop_label(DropReason::InnerFragment);
+        self.b.comment("parse inner");
+        self.load_packet();
+        self.b.mov(R5, R3);
+        self.b.alu(AluOp::Sub, R5, R2);
+        self.need(R2, i32::from(ETH), malformed);
+        self.b.load(Size::W, R1, META, meta!(eni));
+        self.b.store(Size::H, META, key!(eni), R1);
+        self.b.store(Size::B, META, meta!(tcp_flags), 0);
+        self.b.store(Size::W, META, key!(sport), 0);
+        self.b.store(Size::W, META, meta!(acl_sport), 0);
+
+        let (v6, done) = (self.b.label(), self.b.label());
+        self.b.load(Size::H, R1, R2, 12);
+        self.b.jump_if(C::Eq, R1, ETH_IPV6, v6);
+        self.b.jump_if(C::Ne, R1, ETH_IPV4, unsupported);
+
+        self.need(R2, i32::from(ETH) + 20, malformed);
+        self.b.load(Size::B, R1, R2, ETH);
+        self.b.mov(R4, R1);
+        self.b.alu(AluOp::Rsh, R4, 4);
+        self.b.jump_if(C::Ne, R4, 4, malformed);
+        self.b.jump_if(C::Ne, R1, 0x45, unsupported);
+        self.b.load(Size::H, R4, R2, ETH + 2);
+        self.b.be16(R4);
+        self.b.jump_if(C::Lt, R4, 20, malformed);
+        self.b.mov(R1, R4);
+        self.b.alu(AluOp::Add, R1, i32::from(ETH));
+        self.b.jump_if(C::Gt, R1, R5, malformed);
+        self.b.store(Size::H, META, meta!(inner_len), R1);
+        self.b.load(Size::H, R1, R2, ETH + 6);
+        self.b.alu(AluOp::And, R1, FRAGMENT_BITS);
+        self.b.jump_if(C::Ne, R1, 0, fragment);
+        for (field, off) in [(key!(sip), 12), (key!(dip), 16)] {
+            self.b.store(Size::Dw, META, field, 0);
+            self.b.store(Size::W, META, field + 8, 0);
+            self.b.load(Size::W, R1, R2, ETH + off);
+            self.b.store(Size::W, META, field + 12, R1);
+        }
+        self.flags(0);
+        self.b.load(Size::B, R5, R2, ETH + 9);
+        self.b.store(Size::B, META, key!(proto), R5);
+        self.b.alu(AluOp::Sub, R4, 20);
+        self.l4(ETH + 20, ICMP, (8, 0), malformed);
+        self.b.load(Size::B, R1, R2, ETH + 1);
+        self.b.alu(AluOp::And, R1, 3);
+        self.b.jump(done);
+
+        self.b.bind(v6);
+        self.need(R2, i32::from(ETH) + 40, malformed);
+        self.b.load(Size::B, R1, R2, ETH);
+        self.b.alu(AluOp::Rsh, R1, 4);
+        self.b.jump_if(C::Ne, R1, 6, malformed);
+        self.b.load(Size::H, R4, R2, ETH + 4);
+        self.b.be16(R4);
+        self.b.mov(R1, R4);
+        self.b.alu(AluOp::Add, R1, i32::from(ETH) + 40);
+        self.b.jump_if(C::Gt, R1, R5, malformed);
+        self.b.store(Size::H, META, meta!(inner_len), R1);
+        self.copy(META, key!(sip), R2, ETH + 8, 16);
+        self.copy(META, key!(dip), R2, ETH + 24, 16);
+        self.flags(flow_flags::V6);
+        self.b.load(Size::B, R5, R2, ETH + 6);
+        self.b.jump_if(C::Eq, R5, 44, fragment);
+        self.b.store(Size::B, META, key!(proto), R5);
+        self.l4(ETH + 40, ICMPV6, (128, 129), malformed);
+        self.b.load(Size::B, R1, R2, ETH + 1);
+        self.b.alu(AluOp::Rsh, R1, 4);
+        self.b.alu(AluOp::And, R1, 3);
+
+        // r1 = inner ECN. RFC 6040: congestion cannot be handed to a transport that does not know it.
+        self.b.bind(done);
+        let ok = self.b.label();
+        let not_capable = self.drop_label(DropReason::EcnNotCapable);
+        self.b.jump_if(C::Ne, R1, 0, ok);
+        self.b.load(Size::B, R4, META, meta!(outer_tos));
+        self.b.alu(AluOp::And, R4, 3);
+        self.b.jump_if(C::Eq, R4, 3, not_capable);
+        self.b.bind(ok);
+        Ok(())
+    }
+
+    /// `key.flags` from the direction. Uses r1.
+    fn flags(&mut self, family: u8) {
+        self.b.load(Size::B, R1, META, meta!(direction));
+        self.b.alu(AluOp::Lsh, R1, i32::from(flow_flags::DIRECTION_SHIFT));
+        if family != 0 {
+            self.b.alu(AluOp::Or, R1, i32::from(family));
+        }
+        self.b.store(Size::B, META, key!(flags), R1);
+    }
+
+    /// Ports, flags and identifiers of the transport header at a constant offset of r2; r4 = its
+    /// length, r5 = its protocol.
+    fn l4(&mut self, off: i16, icmp: i32, echo: (i32, i32), malformed: Label) {
+        let (not_tcp, ports, not_udp, end) = (self.b.label(), self.b.label(), self.b.label(), self.b.label());
+        self.b.jump_if(C::Ne, R5, TCP, not_tcp);
+        self.b.jump_if(C::Lt, R4, 20, malformed);
+        self.need(R2, i32::from(off) + 20, malformed);
+        self.b.load(Size::B, R1, R2, off + 13);
+        self.b.store(Size::B, META, meta!(tcp_flags), R1);
+        self.b.jump(ports);
+
+        self.b.bind(not_tcp);
+        self.b.jump_if(C::Ne, R5, UDP, not_udp);
+        self.b.jump_if(C::Lt, R4, 8, malformed);
+        self.b.bind(ports);
+        self.need(R2, i32::from(off) + 8, malformed);
+        self.b.load(Size::W, R1, R2, off);
+        self.b.store(Size::W, META, key!(sport), R1);
+        self.b.store(Size::W, META, meta!(acl_sport), R1);
+        self.b.jump(end);
+
+        self.b.bind(not_udp);
+        self.b.jump_if(C::Ne, R5, icmp, end);
+        self.b.jump_if(C::Lt, R4, 8, malformed);
+        self.need(R2, i32::from(off) + 8, malformed);
+        let is_echo = self.b.label();
+        self.b.load(Size::B, R1, R2, off);
+        self.b.jump_if(C::Eq, R1, echo.0, is_echo);
+        self.b.jump_if(C::Ne, R1, echo.1, end);
+        self.b.bind(is_echo);
+        // The identifier stands for both ports, so request and reply are one flow.
+        self.b.load(Size::H, R1, R2, off + 4);
+        self.b.store(Size::H, META, key!(sport), R1);
+        self.b.store(Size::H, META, key!(dport), R1);
+        self.b.bind(end);
+    }
+}

@@ -1,0 +1,421 @@
+//! One stage: prologue, statements, and the shared exits of its drops.
+
+use dash_bpf::builder::{Builder, Label};
+use dash_bpf::helper::{self, XdpAction};
+use dash_bpf::insn::Insn;
+use dash_bpf::op::{AluOp, Cond as C};
+use dash_bpf::{Reg, Size};
+use dash_wire::drop::DropReason;
+use dash_wire::stats::{EniStat, PortStat};
+use dash_wire::tables::Meta;
+use nic_target::Table;
+use std::mem::offset_of;
+
+use super::LowerError;
+use crate::fields::{FieldDef, Ty, key_schema, meta_field, row_field};
+use crate::ir::{Cond, Expr, Pipeline, Stage, Stmt};
+
+pub(super) const CTX: Reg = Reg::R6;
+pub(super) const META: Reg = Reg::R7;
+const FP: Reg = Reg::R10;
+
+/// Where the row of an enclosing `match` is.
+#[derive(Clone, Copy)]
+enum RowPlace {
+    Reg(Reg),
+    Stack(i16),
+}
+
+struct Row {
+    name: String,
+    table: Table,
+    place: RowPlace,
+}
+
+struct Local {
+    name: String,
+    ty: Ty,
+    off: i16,
+}
+
+/// Something the code can load from or store to.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) base: Reg,
+    pub(super) off: i16,
+    pub(super) ty: Ty,
+}
+
+pub(super) struct StageLower<'a> {
+    pub(super) b: Builder,
+    pipeline: &'a Pipeline,
+    stage: &'a Stage,
+    rows: Vec<Row>,
+    locals: Vec<Local>,
+    /// Bytes of stack in use below r10.
+    stack: i16,
+    deepest: i16,
+    /// Scratch `u32` for array keys and queue values.
+    pub(super) index_slot: i16,
+    /// Spilled address of the ENI's counter block.
+    stats_slot: i16,
+    aborted: Label,
+    drops: Vec<(DropReason, XdpAction, Label)>,
+}
+
+pub(super) fn lower_stage(pipeline: &Pipeline, stage: &Stage) -> Result<Vec<Insn>, LowerError> {
+    let mut b = Builder::new();
+    let aborted = b.label();
+    let mut s = StageLower {
+        b,
+        pipeline,
+        stage,
+        rows: Vec::new(),
+        locals: Vec::new(),
+        stack: 0,
+        deepest: 0,
+        index_slot: 0,
+        stats_slot: 0,
+        aborted,
+        drops: Vec::new(),
+    };
+    s.index_slot = s.alloc(8);
+    s.stats_slot = s.alloc(8);
+    s.prologue();
+    s.block(&stage.body)?;
+    s.exits();
+    if s.deepest > 512 {
+        return Err(LowerError::Stack { stage: stage.name.clone(), need: s.deepest as usize });
+    }
+    s.b.finish().map_err(|source| LowerError::Build { stage: stage.name.clone(), source })
+}
+
+impl StageLower<'_> {
+    /// Takes `size` bytes of stack, 8-byte aligned; returns the offset from r10.
+    pub(super) fn alloc(&mut self, size: usize) -> i16 {
+        self.stack += size.next_multiple_of(8) as i16;
+        self.deepest = self.deepest.max(self.stack);
+        -self.stack
+    }
+
+    /// Gives the last allocation back.
+    pub(super) fn release(&mut self, size: usize) {
+        self.stack -= size.next_multiple_of(8) as i16;
+    }
+
+    pub(super) fn unsupported(&self, what: impl Into<String>) -> LowerError {
+        LowerError::Unsupported { stage: self.stage.name.clone(), what: what.into() }
+    }
+
+    fn prologue(&mut self) {
+        self.b.mov(CTX, Reg::R1);
+        let aborted = self.aborted;
+        self.lookup_array(Table::Meta, 0);
+        self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
+        self.b.mov(META, Reg::R0);
+    }
+
+    /// r0 = address of the element with a constant index.
+    pub(super) fn lookup_array(&mut self, table: Table, index: i32) {
+        self.b.store(Size::W, FP, self.index_slot, index);
+        self.call_with_stack_key(table, self.index_slot, helper::MAP_LOOKUP_ELEM);
+    }
+
+    /// r0 = helper(map, stack address); further arguments are the caller's to set before.
+    pub(super) fn call_with_stack_key(&mut self, table: Table, off: i16, helper: u32) {
+        self.stack_address(Reg::R2, off);
+        self.b.load_map(Reg::R1, table.index());
+        self.b.call(helper);
+    }
+
+    pub(super) fn stack_address(&mut self, dst: Reg, off: i16) {
+        self.b.mov(dst, FP);
+        self.b.alu(AluOp::Add, dst, i32::from(off));
+    }
+
+    fn block(&mut self, body: &[Stmt]) -> Result<(), LowerError> {
+        for stmt in body {
+            self.stmt(stmt)?;
+        }
+        Ok(())
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) -> Result<(), LowerError> {
+        match stmt {
+            Stmt::ParseUnderlay => self.parse_underlay(),
+            Stmt::ParseVxlan(port) => self.parse_vxlan(port)?,
+            Stmt::Decap => self.decap(),
+            Stmt::ParseInner => self.parse_inner()?,
+            Stmt::Account => self.account(),
+            Stmt::Match { table, key, row, hit, miss } => self.match_table(*table, key, row, hit, miss)?,
+            Stmt::If { cond, then, els } => {
+                let (els_label, end) = (self.b.label(), self.b.label());
+                self.cond(cond, els_label)?;
+                self.block(then)?;
+                if !els.is_empty() && !ends(then) {
+                    self.b.jump(end);
+                }
+                self.b.bind(els_label);
+                self.block(els)?;
+                self.b.bind(end);
+            }
+            Stmt::Var { name, ty } => {
+                let size = ty.size().next_multiple_of(8);
+                let off = self.alloc(size);
+                for k in 0..size / 8 {
+                    self.b.store(Size::Dw, FP, off + (k * 8) as i16, 0);
+                }
+                self.locals.push(Local { name: name.clone(), ty: *ty, off });
+            }
+            Stmt::Set { field, value } => self.set(field, value)?,
+            Stmt::Entropy { field, key } => self.entropy(field, *key)?,
+            Stmt::Count { stat, amount } => {
+                self.eval(amount, Reg::R2)?;
+                self.count(*stat, Reg::R2);
+            }
+            Stmt::FlowLookup { hit, miss } => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("flow lookup inside a match"));
+                }
+                let (miss_label, end) = (self.b.label(), self.b.label());
+                self.flow_lookup(miss_label);
+                self.block(hit)?;
+                if !ends(hit) {
+                    self.b.jump(end);
+                }
+                self.b.bind(miss_label);
+                self.block(miss)?;
+                self.b.bind(end);
+            }
+            Stmt::FlowCreate => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("flow create inside a match"));
+                }
+                self.flow_create();
+            }
+            Stmt::Apply => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("apply inside a match"));
+                }
+                self.apply();
+            }
+            Stmt::Goto(name) => self.goto(name)?,
+            Stmt::Drop(reason) => {
+                let label = self.drop_label(*reason);
+                self.b.jump(label);
+            }
+            Stmt::Pass => self.exit(XdpAction::Pass),
+            Stmt::Send => self.exit(XdpAction::Tx),
+            Stmt::Forward(row) => self.forward(row)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn exit(&mut self, action: XdpAction) {
+        self.b.mov(Reg::R0, action as i32);
+        self.b.exit();
+    }
+
+    fn goto(&mut self, name: &str) -> Result<(), LowerError> {
+        let index = self
+            .pipeline
+            .stages
+            .iter()
+            .position(|s| s.name == name)
+            .ok_or_else(|| self.unsupported(format!("goto {name}: no such stage")))?;
+        self.b.mov(Reg::R1, CTX);
+        self.b.load_map(Reg::R2, Table::Stages.index());
+        self.b.mov(Reg::R3, index as i32);
+        self.b.call(helper::TAIL_CALL);
+        // Reached only when the chain was not filled in: the packet is lost and it shows.
+        self.exit(XdpAction::Aborted);
+        Ok(())
+    }
+
+    fn account(&mut self) {
+        let aborted = self.aborted;
+        self.b.load(Size::W, Reg::R1, META, offset_of!(Meta, eni) as i16);
+        self.b.store(Size::W, FP, self.index_slot, Reg::R1);
+        self.call_with_stack_key(Table::EniStats, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
+        self.b.store(Size::Dw, FP, self.stats_slot, Reg::R0);
+    }
+
+    /// Adds a register (not r1 or r3) to an ENI counter. Uses r1 and r3.
+    pub(super) fn count(&mut self, stat: EniStat, amount: Reg) {
+        self.b.load(Size::Dw, Reg::R1, FP, self.stats_slot);
+        let off = stat.offset() as i16;
+        self.b.load(Size::Dw, Reg::R3, Reg::R1, off);
+        self.b.alu(AluOp::Add, Reg::R3, amount);
+        self.b.store(Size::Dw, Reg::R1, off, Reg::R3);
+    }
+
+    pub(super) fn count_one(&mut self, stat: EniStat) {
+        self.b.load(Size::Dw, Reg::R1, FP, self.stats_slot);
+        self.bump(stat.offset() as i16);
+    }
+
+    /// Adds 1 to the counter at r1 + `off`. Uses r3.
+    fn bump(&mut self, off: i16) {
+        self.b.load(Size::Dw, Reg::R3, Reg::R1, off);
+        self.b.alu(AluOp::Add, Reg::R3, 1);
+        self.b.store(Size::Dw, Reg::R1, off, Reg::R3);
+    }
+
+    /// The stage's exit for a reason: the code is emitted once, after the body.
+    pub(super) fn drop_label(&mut self, reason: DropReason) -> Label {
+        self.exit_label(reason, XdpAction::Drop)
+    }
+
+    pub(super) fn exit_label(&mut self, reason: DropReason, action: XdpAction) -> Label {
+        if let Some((.., label)) = self.drops.iter().find(|(r, a, _)| *r == reason && *a == action) {
+            return *label;
+        }
+        let label = self.b.label();
+        self.drops.push((reason, action, label));
+        label
+    }
+
+    fn exits(&mut self) {
+        let aborted = self.aborted;
+        for (reason, action, label) in std::mem::take(&mut self.drops) {
+            self.b.bind(label);
+            self.b.comment(format!("drop {}", reason.name()));
+            self.b.store(Size::B, META, offset_of!(Meta, drop) as i16, reason as i32 + 1);
+            if !reason.port_stats().is_empty() {
+                self.lookup_array(Table::PortStats, 0);
+                self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
+                self.b.mov(Reg::R1, Reg::R0);
+                for stat in reason.port_stats() {
+                    self.bump(PortStat::offset(*stat) as i16);
+                }
+            }
+            if !reason.eni_stats().is_empty() {
+                self.b.load(Size::Dw, Reg::R1, FP, self.stats_slot);
+                for stat in reason.eni_stats() {
+                    self.bump(stat.offset() as i16);
+                }
+            }
+            self.exit(action);
+        }
+        self.b.bind(aborted);
+        self.exit(XdpAction::Aborted);
+    }
+
+    fn match_table(
+        &mut self,
+        table: Table,
+        key: &[Expr],
+        row: &str,
+        hit: &[Stmt],
+        miss: &[Stmt],
+    ) -> Result<(), LowerError> {
+        let def = table.def(&nic_target::Capacity::default());
+        let size = def.key_size as usize;
+        let lpm = def.kind == dash_bpf::MapKind::LpmTrie;
+        let key_off = self.alloc(size);
+        // Padding counts in a key: clear it all, then fill.
+        for k in 0..size.next_multiple_of(8) / 8 {
+            self.b.store(Size::Dw, FP, key_off + (k * 8) as i16, 0);
+        }
+        if lpm {
+            let bits = (key_bits_end(table) - 4) * 8;
+            self.b.store(Size::W, FP, key_off, bits as i32);
+        }
+        for (component, expr) in key_schema(table).iter().zip(key) {
+            let place = Place { base: FP, off: key_off + component.offset as i16, ty: component.ty };
+            self.assign(place, expr)?;
+        }
+        self.call_with_stack_key(table, key_off, helper::MAP_LOOKUP_ELEM);
+        self.release(size);
+
+        let (miss_label, end) = (self.b.label(), self.b.label());
+        self.b.jump_if(C::Eq, Reg::R0, 0, miss_label);
+        let place = match self.rows.len() {
+            0 => RowPlace::Reg(Reg::R8),
+            1 => RowPlace::Reg(Reg::R9),
+            _ => RowPlace::Stack(self.alloc(8)),
+        };
+        match place {
+            RowPlace::Reg(r) => self.b.mov(r, Reg::R0),
+            RowPlace::Stack(off) => self.b.store(Size::Dw, FP, off, Reg::R0),
+        }
+        self.rows.push(Row { name: row.to_owned(), table, place });
+        self.block(hit)?;
+        self.rows.pop();
+        if matches!(place, RowPlace::Stack(_)) {
+            self.release(8);
+        }
+        if !miss.is_empty() && !ends(hit) {
+            self.b.jump(end);
+        }
+        self.b.bind(miss_label);
+        self.block(miss)?;
+        self.b.bind(end);
+        Ok(())
+    }
+
+    /// Where a metadata field or a local is.
+    pub(super) fn field(&self, name: &str) -> Result<Place, LowerError> {
+        if let Some(FieldDef { ty, offset, .. }) = meta_field(name) {
+            return Ok(Place { base: META, off: offset as i16, ty });
+        }
+        self.locals
+            .iter()
+            .find(|l| l.name == name)
+            .map(|l| Place { base: FP, off: l.off, ty: l.ty })
+            .ok_or_else(|| self.unsupported(format!("unknown field {name}")))
+    }
+
+    /// Where a row's field is; a spilled row's address is loaded into `scratch` first.
+    pub(super) fn row(&mut self, row: &str, field: &str, scratch: Reg) -> Result<Place, LowerError> {
+        let found = self.rows.iter().rev().find(|r| r.name == row).map(|r| (r.table, r.place));
+        let (table, place) = found.ok_or_else(|| self.unsupported(format!("unknown row {row}")))?;
+        let def = row_field(table, field)
+            .ok_or_else(|| self.unsupported(format!("{} has no field {field}", table.name())))?;
+        let base = match place {
+            RowPlace::Reg(r) => r,
+            RowPlace::Stack(off) => {
+                self.b.load(Size::Dw, scratch, FP, off);
+                scratch
+            }
+        };
+        Ok(Place { base, off: def.offset as i16, ty: def.ty })
+    }
+
+    fn cond(&mut self, cond: &Cond, otherwise: Label) -> Result<(), LowerError> {
+        match cond {
+            Cond::Eq(a, b) => self.compare(a, b, true, otherwise),
+            Cond::Ne(a, b) => self.compare(a, b, false, otherwise),
+            Cond::And(a, b) => {
+                self.cond(a, otherwise)?;
+                self.cond(b, otherwise)
+            }
+            Cond::Or(a, b) => {
+                let (second, yes) = (self.b.label(), self.b.label());
+                self.cond(a, second)?;
+                self.b.jump(yes);
+                self.b.bind(second);
+                self.cond(b, otherwise)?;
+                self.b.bind(yes);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// End of the last key component: what a longest-prefix look-up matches in full.
+fn key_bits_end(table: Table) -> usize {
+    let def = table.def(&nic_target::Capacity::default());
+    def.key_size as usize
+}
+
+/// True when control never falls out of the block's end.
+fn ends(body: &[Stmt]) -> bool {
+    match body.last() {
+        Some(Stmt::Goto(_) | Stmt::Drop(_) | Stmt::Pass | Stmt::Send | Stmt::Forward(_)) => true,
+        Some(Stmt::If { then, els, .. }) => ends(then) && ends(els),
+        Some(Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss }) => ends(hit) && ends(miss),
+        _ => false,
+    }
+}

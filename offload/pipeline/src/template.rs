@@ -1,0 +1,421 @@
+//! The pipeline's text for a shape: the whole DASH policy of this release in the IR's own words.
+//!
+//! Stage order and actions follow the DASH pipeline (`dash_pipeline.p4` and the design documents);
+//! what differs from the P4 text is listed as choices A1-A53 in `specs/architecture.md`.
+
+use std::fmt::Write as _;
+
+use crate::plan::Shape;
+
+/// IR text of the pipeline with this shape. It parses and checks for every shape.
+pub fn pipeline_text(shape: &Shape) -> String {
+    let mut out = String::with_capacity(8 << 10);
+    out.push_str(RX);
+    stage_flow(&mut out, shape);
+    if shape.trusted_vnis {
+        stage_trusted(&mut out, shape);
+    }
+    if shape.acl_out != 0 {
+        stage_acl(&mut out, "out", shape.acl_out, "route");
+    }
+    out.push_str(ROUTE_HEAD);
+    out.push_str(PROTOCOL_CHECK);
+    out.push_str(ROUTE_BODY);
+    stage_inbound(&mut out, shape);
+    if shape.acl_in != 0 {
+        stage_acl(&mut out, "in", shape.acl_in, "deliver");
+    }
+    out.push_str(DELIVER_HEAD);
+    out.push_str(PROTOCOL_CHECK);
+    out.push_str(DELIVER_BODY);
+    out.push_str(CREATE);
+    stage_apply(&mut out, shape);
+    out
+}
+
+const RX: &str = "\
+# Outer headers, VIP, direction, ENI, decap.
+stage rx {
+    parse underlay;
+    var mac: b6;
+    match globals[0] as g {
+        if g.vip == 0 {
+            drop vip-miss;
+        }
+        if outer_dip != g.vip {
+            drop vip-miss;
+        }
+        parse vxlan g.vxlan_port;
+        # The VM's VNI says outbound, and then the ENI is the inner source (direction lookup).
+        if vni == g.vm_vni {
+            direction = 1;
+            mac = inner_smac;
+        } else {
+            direction = 2;
+            mac = inner_dmac;
+        }
+    } else {
+        drop vip-miss;
+    }
+    match eni_mac[mac] as m {
+        eni = m.value;
+    } else {
+        drop eni-miss;
+    }
+    account;
+    count RX_PACKETS 1;
+    count RX_BYTES frame_len;
+    if direction == 1 {
+        count OUTBOUND_RX_PACKETS 1;
+        count OUTBOUND_RX_BYTES frame_len;
+    } else {
+        count INBOUND_RX_PACKETS 1;
+        count INBOUND_RX_BYTES frame_len;
+    }
+    match eni[eni] as e {
+        if (e.flags & 1) == 0 {
+            drop eni-down;
+        }
+    } else {
+        drop eni-down;
+    }
+    decap;
+    goto flow;
+}
+
+";
+
+/// Where a new flow's policy starts, by direction.
+fn policy_entry(shape: &Shape) -> (&'static str, &'static str) {
+    (if shape.acl_out != 0 { "acl_out" } else { "route" }, "inbound")
+}
+
+fn branch(out: &mut String, indent: &str, (outbound, inbound): (&str, &str)) {
+    let _ = write!(
+        out,
+        "{indent}if direction == 1 {{\n{indent}    goto {outbound};\n{indent}}} else {{\n{indent}    goto {inbound};\n{indent}}}\n"
+    );
+}
+
+fn stage_flow(out: &mut String, shape: &Shape) {
+    out.push_str("# The customer's frame, and its flow.\nstage flow {\n    account;\n    parse inner;\n");
+    out.push_str("    if key.proto == 6 {\n        if direction == 1 {\n");
+    tcp_counts(out, "OUTBOUND");
+    out.push_str("        } else {\n");
+    tcp_counts(out, "INBOUND");
+    out.push_str("        }\n    }\n    flow lookup {\n        goto apply;\n    } else {\n");
+    if shape.trusted_vnis {
+        out.push_str("        goto trusted;\n");
+    } else {
+        branch(out, "        ", policy_entry(shape));
+    }
+    out.push_str("    }\n}\n\n");
+}
+
+/// SYN counts without ACK; the others whenever their bit is set.
+fn tcp_counts(out: &mut String, direction: &str) {
+    for (mask, value, name) in [(0x12, 0x02, "SYN"), (0x12, 0x12, "SYNACK"), (0x01, 0x01, "FIN"), (0x04, 0x04, "RST")] {
+        let _ = write!(
+            out,
+            "            if (tcp_flags & {mask:#x}) == {value:#x} {{\n                count {direction}_TCP_{name}_PACKETS 1;\n            }}\n"
+        );
+    }
+}
+
+fn stage_trusted(out: &mut String, shape: &Shape) {
+    out.push_str(
+        "\
+# VNIs are checked only where somebody lists some (A5).
+stage trusted {
+    account;
+    match globals[0] as g {
+        match eni[eni] as e {
+            if ((g.flags & 1) != 0 || (e.flags & 2) != 0) {
+                match trusted_vni[be16(0xffff), be24(vni)] as t {
+                } else {
+                    match trusted_vni[be16(eni), be24(vni)] as u {
+                    } else {
+                        drop trusted-vni-miss;
+                    }
+                }
+            }
+        } else {
+            drop eni-down;
+        }
+    } else {
+        drop vip-miss;
+    }
+",
+    );
+    branch(out, "    ", policy_entry(shape));
+    out.push_str("}\n\n");
+}
+
+/// Five stages in a row; a soft verdict may be overridden by a later stage (A6), a bound group
+/// without a matching rule denies (A9).
+fn stage_acl(out: &mut String, direction: &str, stages: u8, next: &str) {
+    let _ = write!(
+        out,
+        "stage acl_{direction} {{\n    account;\n    var group: u32;\n    var v6: u8;\n    v6 = (key.flags & 1);\n    match eni[eni] as e {{\n"
+    );
+    for k in (1..=5).filter(|k| stages >> (k - 1) & 1 == 1) {
+        let _ = write!(
+            out,
+            "\
+        if v6 == 0 {{
+            group = e.acl_{direction}_v4_{k};
+        }} else {{
+            group = e.acl_{direction}_v6_{k};
+        }}
+        if group != 0 {{
+            match acl[group, key.proto, v6, key.sip, key.dip, acl_sport, acl_dport] as r {{
+                if (r.value & 0xff) == 2 {{
+                    drop acl-deny;
+                }}
+                if (r.value & 0xff) == 3 {{
+                    acl = ((acl & 2) | 1);
+                }} else {{
+                    acl = ((acl & 2) | ((r.value & 0x100) >> 7));
+                    if (r.value & 0xff) == 0 {{
+                        goto {next};
+                    }}
+                }}
+            }} else {{
+                drop acl-deny;
+            }}
+        }}
+"
+        );
+    }
+    let _ = write!(
+        out,
+        "    }} else {{\n        drop eni-down;\n    }}\n    if (acl & 1) != 0 {{\n        drop acl-deny;\n    }}\n    goto {next};\n}}\n\n"
+    );
+}
+
+/// Protocols other than TCP, UDP and ICMP pass only when a permit rule names them (A52).
+const PROTOCOL_CHECK: &str = "\
+    if (key.proto != 6 && (key.proto != 17 && (acl & 2) == 0)) {
+        if (key.flags & 1) == 0 {
+            if key.proto != 1 {
+                drop unsupported-protocol;
+            }
+        } else {
+            if key.proto != 58 {
+                drop unsupported-protocol;
+            }
+        }
+    }
+";
+
+const ROUTE_HEAD: &str = "\
+# Outbound routing, CA-to-PA mapping, and the decision for both directions.
+stage route {
+    account;
+";
+
+const ROUTE_BODY: &str = "\
+    var vnet: u16;
+    var vni_of_vnet: u32;
+    var ip: b16;
+    var ip_v6: u8;
+    var action: u8;
+    var zero2: b2;
+    var zero4: b4;
+    var zero6: b6;
+    match eni[eni] as e {
+        if (e.flags & 4) == 0 {
+            drop route-group-miss;
+        }
+        ip = key.dip;
+        ip_v6 = (key.flags & 1);
+        if ip_v6 == 0 {
+            match route4[e.route_group, v4(key.dip)] as r {
+                action = r.action;
+                vnet = r.vnet;
+                vni_of_vnet = r.vni;
+                if r.action == 1 {
+                    ip = r.overlay_ip;
+                    ip_v6 = r.overlay_v6;
+                }
+            } else {
+                drop route-miss;
+            }
+        } else {
+            match route6[e.route_group, key.dip] as r {
+                action = r.action;
+                vnet = r.vnet;
+                vni_of_vnet = r.vni;
+                if r.action == 1 {
+                    ip = r.overlay_ip;
+                    ip_v6 = r.overlay_v6;
+                }
+            } else {
+                drop route-miss;
+            }
+        }
+        if action == 4 {
+            drop route-drop;
+        }
+        actions.actions = 0;
+        actions.u0_sip = zero4;
+        actions.u0_dip = zero4;
+        actions.u0_vni = 0;
+        actions.dmac = zero6;
+        actions.sport = zero2;
+        actions.meter_class = 0;
+        actions.u0_encap = 0;
+        # Replies go to the VM's host.
+        ractions.actions = 1;
+        ractions.u0_dip = e.vm_underlay_dip;
+        ractions.u0_vni = e.vm_vni;
+        ractions.dmac = zero6;
+        if action != 2 {
+            match mapping[vnet, ip_v6, ip] as m {
+                actions.actions = 1;
+                actions.u0_encap = 1;
+                actions.u0_dip = m.underlay_dip;
+                if (m.flags & 2) != 0 {
+                    actions.actions = 9;
+                    actions.dmac = m.dmac;
+                }
+                if (m.flags & 1) != 0 {
+                    actions.u0_vni = vni_of_vnet;
+                } else {
+                    actions.u0_vni = e.vnet_vni;
+                }
+            } else {
+                drop mapping-miss;
+            }
+        }
+    } else {
+        drop eni-down;
+    }
+    rkey.flags = ((key.flags & 1) | 4);
+    goto create;
+}
+
+";
+
+fn stage_inbound(out: &mut String, shape: &Shape) {
+    out.push_str(
+        "\
+# Inbound route rules and PA validation.
+stage inbound {
+    account;
+    match inbound[eni, vni, outer_sip] as r {
+        if r.action == 2 {
+            drop inbound-drop;
+        }
+",
+    );
+    if shape.inbound_pa_validation {
+        out.push_str(
+            "\
+        if r.action == 1 {
+            match pa_validation[r.vnet, outer_sip] as p {
+            } else {
+                drop pa-validation;
+            }
+        }
+",
+        );
+    }
+    let next = if shape.acl_in != 0 { "acl_in" } else { "deliver" };
+    let _ = write!(out, "    }} else {{\n        drop inbound-miss;\n    }}\n    goto {next};\n}}\n\n");
+}
+
+const DELIVER_HEAD: &str = "\
+# To the VM; replies go back to the PA and VNI the packet came from.
+stage deliver {
+    account;
+";
+
+const DELIVER_BODY: &str = "\
+    var zero6: b6;
+    match eni[eni] as e {
+        actions.actions = 1;
+        actions.u0_encap = 1;
+        actions.u0_dip = e.vm_underlay_dip;
+        actions.u0_vni = e.vm_vni;
+        actions.dmac = zero6;
+        actions.meter_class = 0;
+    } else {
+        drop eni-down;
+    }
+    ractions.actions = 9;
+    ractions.u0_dip = outer_sip;
+    ractions.u0_vni = vni;
+    ractions.dmac = inner_smac;
+    rkey.flags = ((key.flags & 1) | 2);
+    goto create;
+}
+
+";
+
+const CREATE: &str = "\
+# The pair: both keys, both decisions, frozen.
+stage create {
+    account;
+    rkey.sip = key.dip;
+    rkey.dip = key.sip;
+    rkey.sport = key.dport;
+    rkey.dport = key.sport;
+    rkey.eni = key.eni;
+    rkey.proto = key.proto;
+    ractions.meter_class = actions.meter_class;
+    ractions.u0_encap = 1;
+    match globals[0] as g {
+        ractions.u0_sip = g.vip;
+        if (actions.actions & 1) != 0 {
+            actions.u0_sip = g.vip;
+        }
+    } else {
+        drop vip-miss;
+    }
+    if (actions.actions & 1) != 0 {
+        entropy actions.sport from key;
+    }
+    entropy ractions.sport from rkey;
+    # A reset opens nothing.
+    if (tcp_flags & 4) == 0 {
+        flow create;
+    }
+    goto apply;
+}
+
+";
+
+fn stage_apply(out: &mut String, shape: &Shape) {
+    out.push_str("# The only stage that writes packet bytes.\nstage apply {\n    account;\n    apply;\n");
+    if shape.underlay_routes {
+        out.push_str(
+            "\
+    if (actions.actions & 1) != 0 {
+        match underlay[0, pad16(actions.u0_dip)] as n {
+            forward n;
+        } else {
+            send;
+        }
+    } else {
+        if (key.flags & 1) == 0 {
+            match underlay[0, pad16(v4(key.dip))] as n {
+                forward n;
+            } else {
+                send;
+            }
+        } else {
+            match underlay[1, key.dip] as n {
+                forward n;
+            } else {
+                send;
+            }
+        }
+    }
+}
+",
+        );
+    } else {
+        out.push_str("    send;\n}\n");
+    }
+}
