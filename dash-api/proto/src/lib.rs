@@ -1,10 +1,37 @@
-//! gNMI and SONiC-DASH messages.
+//! gNMI and SONiC-DASH messages, and their way into the model.
+//!
+//! ```text
+//! gNMI SetRequest --set::decode_set----.
+//! config file --config::load_config,   |--row::decode_row--> Op { key, object, raw } --> Txn
+//!               config::config_to_txn--'      |
+//!                                             |-- json: a JSON dialect -> the table's message
+//!                                             '-- convert: the message -> a checked object
+//! stored row --json::row_to_json--> readable JSON          path: gNMI paths <-> table and key
+//! ```
+//!
+//! * [`dash`], [`gnmi`], [`gnmi_ext`]: messages and the gNMI client and server, generated from
+//!   `specs/proto`; [`FILE_DESCRIPTOR_SET`] is what reflection serves.
+//! * [`row`]: one row, protobuf or JSON, to a validated object.
+//! * [`json`]: the JSON dialects of a row.
+//! * [`config`]: configuration files.
+//! * [`path`]: gNMI paths of the `sonic-db` origin and their text form.
+//! * [`set`]: whole Set requests, and their errors as gRPC statuses.
+//! * [`schema`]: which message the rows of a table are.
+//!
+//! A row is judged alone; what needs other rows (a VNET that must exist) is the store's to check.
+
 #![forbid(unsafe_code)]
 
+pub mod json;
+pub mod row;
+pub mod schema;
+
+mod convert;
 mod generated;
 
 pub use generated::{dash, gnmi, gnmi_ext};
+pub use json::row_to_json;
+pub use row::{DecodedRow, Kind, RowError, RowValue, decode_row};
 
 /// Encoded `google.protobuf.FileDescriptorSet` of every file in `specs/proto` and its imports.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,154 @@
+//! Messages to objects of the model, with every check that a row allows on its own.
+//!
+//! What the pipeline of this release cannot do is refused here; what has no effect on packets
+//! (metering, QoS, private link fields of an ENI) is accepted with a warning that names it.
+//! Not checked here: anything that needs another row. The store does that.
+
+mod acl;
+mod card;
+mod net;
+mod routing;
+
+use dash_model::ObjectKey;
+use dash_model::key::Table;
+use dash_model::objects::Object;
+use prost::Message;
+use prost_reflect::DynamicMessage;
+
+use crate::dash;
+use crate::row::FieldError;
+use crate::schema;
+
+/// What was accepted without effect.
+#[derive(Debug, Default)]
+pub(crate) struct Notes(Vec<String>);
+
+impl Notes {
+    /// The field is kept and read back, and does nothing.
+    fn ignored(&mut self, field: &str) {
+        self.0.push(format!("stored, not acted on: {field}"));
+    }
+
+    /// [`Notes::ignored`] when `present`.
+    fn ignored_if(&mut self, present: bool, field: &str) {
+        if present {
+            self.ignored(field);
+        }
+    }
+
+    fn add(&mut self, text: impl Into<String>) {
+        self.0.push(text.into());
+    }
+
+    pub(crate) fn into_warnings(self) -> Vec<String> {
+        self.0
+    }
+}
+
+/// Decodes the message of `key`'s table and checks it. Gives the key back because an inbound rule
+/// may have its priority in the message.
+pub(crate) fn object(
+    key: ObjectKey,
+    key_text: &str,
+    raw: &[u8],
+    notes: &mut Notes,
+) -> Result<(ObjectKey, Object), FieldError> {
+    let object = match &key {
+        ObjectKey::Appliance(_) => Object::Appliance(card::appliance(
+            decode(Table::Appliance, raw, notes)?,
+            notes,
+        )?),
+        ObjectKey::RoutingType(kind) => Object::RoutingType(card::routing_type(
+            *kind,
+            decode(Table::RoutingType, raw, notes)?,
+            notes,
+        )?),
+        ObjectKey::Vnet(_) => Object::Vnet(card::vnet(decode(Table::Vnet, raw, notes)?, notes)?),
+        ObjectKey::Eni(_) => Object::Eni(card::eni(decode(Table::Eni, raw, notes)?, notes)?),
+        ObjectKey::RouteGroup(_) => {
+            Object::RouteGroup(routing::route_group(decode(Table::RouteGroup, raw, notes)?))
+        }
+        ObjectKey::Route(..) => {
+            Object::Route(routing::route(decode(Table::Route, raw, notes)?, notes)?)
+        }
+        ObjectKey::EniRoute(_) => {
+            Object::EniRoute(routing::eni_route(decode(Table::EniRoute, raw, notes)?)?)
+        }
+        ObjectKey::RouteRule(rule) => {
+            let message: dash::route_rule::RouteRule = decode(Table::RouteRule, raw, notes)?;
+            let rule = routing::rule_key(rule, key_text, &message, notes);
+            let object = Object::RouteRule(routing::route_rule(message, notes)?);
+            return Ok((ObjectKey::RouteRule(rule), object));
+        }
+        ObjectKey::VnetMapping(..) => Object::VnetMapping(routing::vnet_mapping(
+            decode(Table::VnetMapping, raw, notes)?,
+            notes,
+        )?),
+        ObjectKey::AclGroup(_) => {
+            Object::AclGroup(acl::group(&decode(Table::AclGroup, raw, notes)?)?)
+        }
+        ObjectKey::AclRule(..) => {
+            Object::AclRule(acl::rule(decode(Table::AclRule, raw, notes)?)?.into())
+        }
+        ObjectKey::AclIn(..) => {
+            let bind: dash::acl_in::AclIn = decode(Table::AclIn, raw, notes)?;
+            Object::AclIn(acl::bind(&bind.v4_acl_group_id, &bind.v6_acl_group_id)?)
+        }
+        ObjectKey::AclOut(..) => {
+            let bind: dash::acl_out::AclOut = decode(Table::AclOut, raw, notes)?;
+            Object::AclOut(acl::bind(&bind.v4_acl_group_id, &bind.v6_acl_group_id)?)
+        }
+        ObjectKey::PrefixTag(_) => {
+            Object::PrefixTag(acl::tag(&decode(Table::PrefixTag, raw, notes)?)?.into())
+        }
+        ObjectKey::Opaque(table, _) => {
+            opaque(table, raw)?;
+            notes.add("stored, not acted on");
+            Object::Opaque
+        }
+    };
+    Ok((key, object))
+}
+
+fn decode<M: Message + Default>(
+    table: Table,
+    raw: &[u8],
+    notes: &mut Notes,
+) -> Result<M, FieldError> {
+    let message = M::decode(raw).map_err(|e| not_the_message(table.name(), &e))?;
+    // Lengths agree for all canonical encodings of known fields; the slow look is for the rest.
+    if message.encoded_len() != raw.len() {
+        for number in unknown_fields(table.name(), raw) {
+            notes.add(format!("stored, not acted on: unknown field {number}"));
+        }
+    }
+    Ok(message)
+}
+
+fn unknown_fields(table: &str, raw: &[u8]) -> Vec<u32> {
+    let Some(message) = schema::message_of(table).and_then(|d| DynamicMessage::decode(d, raw).ok())
+    else {
+        return Vec::new();
+    };
+    let mut numbers: Vec<u32> = message.unknown_fields().map(|f| f.number()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// A row that is only stored must still be the message of its table, if that is known.
+fn opaque(table: &str, raw: &[u8]) -> Result<(), FieldError> {
+    match schema::message_of(table) {
+        Some(_) if schema::keeps_json(table) && crate::json::is_json(raw) => Ok(()),
+        Some(descriptor) => DynamicMessage::decode(descriptor, raw)
+            .map(drop)
+            .map_err(|e| not_the_message(table, &e)),
+        None => Ok(()),
+    }
+}
+
+fn not_the_message(table: &str, error: &prost::DecodeError) -> FieldError {
+    let message = schema::message_of(table);
+    let name = message.as_ref().map_or("message", |m| m.full_name());
+    FieldError::malformed(format!("not a {name}: {error}"))
+}

@@ -1,0 +1,145 @@
+//! Appliance, routing types, VNETs and ENIs.
+
+use dash_model::key::RoutingType;
+use dash_model::objects::{Appliance, EncapType, Eni, RoutingTypeDef, Vnet};
+
+use super::{Notes, net};
+use crate::dash;
+use crate::dash::eni::{EniMode, State};
+use crate::dash::route_type::{ActionType, EncapType as PbEncap};
+use crate::row::FieldError;
+
+pub(super) fn appliance(
+    row: dash::appliance::Appliance,
+    _notes: &mut Notes,
+) -> Result<Appliance, FieldError> {
+    match net::text(row.outbound_direction_lookup.as_ref()) {
+        None | Some("src_mac") => {}
+        Some("dst_mac") => {
+            return Err(FieldError::unimplemented(
+                "outbound_direction_lookup",
+                "dst_mac (floating NIC) is not supported yet",
+            ));
+        }
+        Some(other) => {
+            return Err(FieldError::invalid(
+                "outbound_direction_lookup",
+                format!("`{other}` is neither src_mac nor dst_mac"),
+            ));
+        }
+    }
+    Ok(Appliance {
+        sip: net::underlay("sip", row.sip.as_ref())?,
+        vm_vni: net::vni("vm_vni", row.vm_vni)?,
+        local_region_id: row.local_region_id,
+        trusted_vnis: net::vni_ranges(row.trusted_vnis.as_ref(), &row.trusted_vnis_list)?,
+    })
+}
+
+pub(super) fn vnet(row: dash::vnet::Vnet, notes: &mut Notes) -> Result<Vnet, FieldError> {
+    // Peering is said by routes, not by these lists.
+    notes.ignored_if(!row.address_space.is_empty(), "address_space");
+    notes.ignored_if(!row.peer_list.is_empty(), "peer_list");
+    Ok(Vnet {
+        vni: net::vni("vni", row.vni)?,
+    })
+}
+
+pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldError> {
+    let mac = net::mac("mac_address", &row.mac_address)?;
+    if !mac.is_unicast() {
+        return Err(FieldError::invalid(
+            "mac_address",
+            format!("{mac} is not a unicast address"),
+        ));
+    }
+    let mode: EniMode = net::constant("eni_mode", row.eni_mode.unwrap_or_default(), "an ENI mode")?;
+    if mode == EniMode::ModeFnic {
+        return Err(FieldError::unimplemented(
+            "eni_mode",
+            "floating NICs are not supported yet",
+        ));
+    }
+    let state: State = net::constant("admin_state", row.admin_state, "an admin state")?;
+
+    notes.ignored_if(!row.qos.is_empty(), "qos");
+    notes.ignored_if(row.pl_sip_encoding.is_some(), "pl_sip_encoding");
+    notes.ignored_if(row.pl_underlay_sip.is_some(), "pl_underlay_sip");
+    let (v4, v6) = (&row.v4_meter_policy_id, &row.v6_meter_policy_id);
+    notes.ignored_if(net::text(v4.as_ref()).is_some(), "v4_meter_policy_id");
+    notes.ignored_if(net::text(v6.as_ref()).is_some(), "v6_meter_policy_id");
+    notes.ignored_if(
+        row.disable_fast_path_icmp_flow_redirection == Some(true),
+        "disable_fast_path_icmp_flow_redirection",
+    );
+
+    Ok(Eni {
+        mac,
+        underlay_ip: net::underlay("underlay_ip", row.underlay_ip.as_ref())?,
+        enabled: state == State::Enabled,
+        vnet: net::text(Some(&row.vnet)).map(Into::into),
+        trusted_vnis: net::vni_ranges(row.trusted_vnis.as_ref(), &row.trusted_vnis_list)?,
+    })
+}
+
+pub(super) fn routing_type(
+    kind: RoutingType,
+    row: dash::route_type::RouteType,
+    notes: &mut Notes,
+) -> Result<RoutingTypeDef, FieldError> {
+    let acts = matches!(
+        kind,
+        RoutingType::Direct
+            | RoutingType::Vnet
+            | RoutingType::VnetDirect
+            | RoutingType::VnetEncap
+            | RoutingType::Drop
+    );
+    if !acts {
+        notes.add(format!("stored, not acted on: routing type {kind}"));
+    }
+    let mut static_encap = None;
+    let mut seen = false;
+    for (n, item) in row.items.iter().enumerate() {
+        let action: ActionType = net::constant(
+            &format!("items[{n}].action_type"),
+            item.action_type,
+            "an action type",
+        )?;
+        let field = format!("items[{n}].encap_type");
+        let encap: PbEncap = net::constant(
+            &field,
+            item.encap_type.unwrap_or_default(),
+            "an encap type (1 is VXLAN, 2 NVGRE)",
+        )?;
+        if action != ActionType::Staticencap {
+            continue;
+        }
+        if seen {
+            notes.ignored(&format!("items[{n}], a second staticencap"));
+            continue;
+        }
+        seen = true;
+        match encap {
+            PbEncap::Vxlan => static_encap = Some(EncapType::Vxlan),
+            // Private link over NVGRE is legal to define and cannot be used yet.
+            PbEncap::Nvgre if !acts => {}
+            PbEncap::Nvgre => {
+                return Err(FieldError::unimplemented(
+                    field,
+                    format!("{kind} over NVGRE is not supported yet"),
+                ));
+            }
+            PbEncap::Unspecified => {
+                return Err(FieldError::invalid(
+                    field,
+                    "staticencap needs an encap type",
+                ));
+            }
+        }
+        // A VNET's encaps carry the VNET's VNI.
+        let vni = item.vni.unwrap_or_default();
+        notes.ignored_if(acts && vni != 0, &format!("items[{n}].vni"));
+    }
+    Ok(RoutingTypeDef { static_encap })
+}

@@ -1,0 +1,150 @@
+//! One row: table, key text and value to a validated object of the model.
+
+use std::sync::Arc;
+
+use dash_model::key::KeyError;
+use dash_model::objects::Object;
+use dash_model::{Kind as ModelKind, ObjectKey};
+use thiserror::Error;
+
+use crate::{convert, json};
+
+/// A row's value as it came in.
+#[derive(Clone, Copy, Debug)]
+pub enum RowValue<'a> {
+    /// The table's protobuf message, encoded; empty means every field at its default.
+    Pb(&'a [u8]),
+    /// The row in one of the JSON dialects (see [`crate::json`]).
+    Json(&'a serde_json::Value),
+}
+
+/// A row that is right as far as it can be judged alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedRow {
+    /// The row's name. An inbound rule without a priority in its key text has here the priority
+    /// of its message (choice A47).
+    pub key: ObjectKey,
+    /// What the row says; [`Object::Opaque`] for a row that is only stored.
+    pub object: Object,
+    /// The protobuf bytes as received, or encoded from JSON. A JSON row of a table without a
+    /// message is kept as its JSON text.
+    pub raw: Arc<[u8]>,
+    /// What was accepted without effect, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Class of a [`RowError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The bytes are not the table's message, or the JSON not an object of its fields.
+    Malformed,
+    /// A field or the key has a value it cannot have.
+    InvalidArgument,
+    /// Legal DASH that this release cannot do.
+    Unimplemented,
+}
+
+/// Why a row is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{table}:{key}: {}{reason}", .field.as_ref().map(|f| format!("{f}: ")).unwrap_or_default())]
+pub struct RowError {
+    /// The table.
+    pub table: String,
+    /// The key text as given.
+    pub key: String,
+    /// Path of the field inside the message (`src_port[2]`); `None` when the row as a whole or its
+    /// key is meant.
+    pub field: Option<String>,
+    /// The class.
+    pub kind: Kind,
+    /// What is wrong, for a person.
+    pub reason: String,
+}
+
+impl RowError {
+    pub(crate) fn new(table: &str, key: &str, error: FieldError) -> Self {
+        Self {
+            table: table.to_owned(),
+            key: key.to_owned(),
+            field: error.field,
+            kind: error.kind,
+            reason: error.reason,
+        }
+    }
+
+    /// The error of a key that names no row of the table.
+    pub(crate) fn key(table: &str, key: &str, error: &KeyError) -> Self {
+        Self {
+            table: table.to_owned(),
+            key: key.to_owned(),
+            field: None,
+            kind: match error.kind() {
+                ModelKind::Unimplemented => Kind::Unimplemented,
+                _ => Kind::InvalidArgument,
+            },
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// A [`RowError`] before its row is known.
+#[derive(Debug)]
+pub(crate) struct FieldError {
+    pub(crate) field: Option<String>,
+    pub(crate) kind: Kind,
+    pub(crate) reason: String,
+}
+
+impl FieldError {
+    /// The row as a whole is not what the table holds.
+    pub(crate) fn malformed(reason: impl Into<String>) -> Self {
+        Self {
+            field: None,
+            kind: Kind::Malformed,
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: Some(field.into()),
+            kind: Kind::InvalidArgument,
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn unimplemented(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: Some(field.into()),
+            kind: Kind::Unimplemented,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Decodes and checks one row.
+///
+/// JSON is first encoded as the table's message and then takes the same way as protobuf, so there
+/// is one validator.
+///
+/// # Errors
+/// When the key names no row of the table, the value is not the table's message, a field has a
+/// value it cannot have, or the row asks for what this release cannot do.
+pub fn decode_row(table: &str, key: &str, value: RowValue<'_>) -> Result<DecodedRow, RowError> {
+    let parsed = ObjectKey::parse(table, key).map_err(|e| RowError::key(table, key, &e))?;
+    let raw: Arc<[u8]> = match value {
+        RowValue::Pb(bytes) => bytes.into(),
+        RowValue::Json(value) => json::row_to_pb(table, value)
+            .map_err(|e| RowError::new(table, key, e))?
+            .into(),
+    };
+    let mut notes = convert::Notes::default();
+    let (key, object) =
+        convert::object(parsed, key, &raw, &mut notes).map_err(|e| RowError::new(table, key, e))?;
+    Ok(DecodedRow {
+        key,
+        object,
+        raw,
+        warnings: notes.into_warnings(),
+    })
+}
