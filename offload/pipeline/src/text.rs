@@ -29,7 +29,7 @@ mod printer;
 
 use thiserror::Error;
 
-use crate::ir::Pipeline;
+use crate::ir::{Expr, Pipeline, Stmt};
 
 /// Most levels of nested blocks and parentheses that [`parse`] follows; deeper text is an error, so
 /// that no text can exhaust the stack.
@@ -61,4 +61,14 @@ pub fn print(pipeline: &Pipeline) -> String {
 /// Reads a pipeline.
 pub fn parse(text: &str) -> Result<Pipeline, TextError> {
     parser::pipeline(&lexer::tokens(text)?)
+}
+
+/// An expression, for messages.
+pub(crate) fn print_expr(expr: &Expr) -> String {
+    printer::expr(expr)
+}
+
+/// A statement without the blocks in it, for messages.
+pub(crate) fn print_stmt(stmt: &Stmt) -> String {
+    printer::head(stmt)
 }

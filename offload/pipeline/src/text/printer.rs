@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::parser::STAT_PREFIX;
 use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stmt};
 
 pub(super) fn pipeline(pipeline: &Pipeline) -> String {
@@ -19,6 +20,50 @@ pub(super) fn pipeline(pipeline: &Pipeline) -> String {
     out.text
 }
 
+/// A statement without its `;` or its blocks.
+pub(super) fn head(stmt: &Stmt) -> String {
+    match stmt {
+        Stmt::ParseUnderlay => "parse underlay".to_owned(),
+        Stmt::ParseVxlan(port) => format!("parse vxlan {}", expr(port)),
+        Stmt::Decap => "decap".to_owned(),
+        Stmt::ParseInner => "parse inner".to_owned(),
+        Stmt::Account => "account".to_owned(),
+        Stmt::Match {
+            table, key, row, ..
+        } => {
+            let key: Vec<_> = key.iter().map(expr).collect();
+            format!("match {}[{}] as {row}", table.name(), key.join(", "))
+        }
+        Stmt::If { cond: c, .. } => format!("if {}", cond(c)),
+        Stmt::Var { name, ty } => format!("var {name}: {ty}"),
+        Stmt::Set { field, value } => format!("{field} = {}", expr(value)),
+        Stmt::Entropy {
+            field,
+            key: FlowSide::Key,
+        } => format!("entropy {field} from key"),
+        Stmt::Entropy {
+            field,
+            key: FlowSide::Rkey,
+        } => format!("entropy {field} from rkey"),
+        Stmt::Count { stat, amount } => {
+            let name = stat.name();
+            format!(
+                "count {} {}",
+                name.strip_prefix(STAT_PREFIX).unwrap_or(name),
+                expr(amount)
+            )
+        }
+        Stmt::FlowLookup { .. } => "flow lookup".to_owned(),
+        Stmt::FlowCreate => "flow create".to_owned(),
+        Stmt::Apply => "apply".to_owned(),
+        Stmt::Goto(stage) => format!("goto {stage}"),
+        Stmt::Drop(reason) => format!("drop {}", reason.name()),
+        Stmt::Pass => "pass".to_owned(),
+        Stmt::Send => "send".to_owned(),
+        Stmt::Forward(row) => format!("forward {row}"),
+    }
+}
+
 struct Out {
     text: String,
     indent: usize,
@@ -29,12 +74,6 @@ impl Out {
         for _ in 0..self.indent {
             self.text.push_str("    ");
         }
-    }
-
-    fn line(&mut self, line: &str) {
-        self.margin();
-        self.text.push_str(line);
-        self.text.push('\n');
     }
 
     /// `HEAD { body }`, the cursor left after the brace.
@@ -65,51 +104,17 @@ impl Out {
     }
 
     fn stmt(&mut self, stmt: &Stmt) {
+        let head = head(stmt);
         match stmt {
-            Stmt::ParseUnderlay => self.line("parse underlay;"),
-            Stmt::ParseVxlan(port) => self.line(&format!("parse vxlan {};", expr(port))),
-            Stmt::Decap => self.line("decap;"),
-            Stmt::ParseInner => self.line("parse inner;"),
-            Stmt::Account => self.line("account;"),
-            Stmt::Match {
-                table,
-                key,
-                row,
-                hit,
-                miss,
-            } => {
-                let key: Vec<_> = key.iter().map(expr).collect();
-                self.branches(
-                    &format!("match {}[{}] as {row}", table.name(), key.join(", ")),
-                    hit,
-                    miss,
-                );
+            Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss } => {
+                self.branches(&head, hit, miss)
             }
-            Stmt::If { cond: c, then, els } => self.branches(&format!("if {}", cond(c)), then, els),
-            Stmt::Var { name, ty } => self.line(&format!("var {name}: {ty};")),
-            Stmt::Set { field, value } => self.line(&format!("{field} = {};", expr(value))),
-            Stmt::Entropy { field, key } => {
-                let side = match key {
-                    FlowSide::Key => "key",
-                    FlowSide::Rkey => "rkey",
-                };
-                self.line(&format!("entropy {field} from {side};"));
+            Stmt::If { then, els, .. } => self.branches(&head, then, els),
+            _ => {
+                self.margin();
+                self.text.push_str(&head);
+                self.text.push_str(";\n");
             }
-            Stmt::Count { stat, amount } => {
-                let name = stat.name();
-                let short = name
-                    .strip_prefix(super::parser::STAT_PREFIX)
-                    .unwrap_or(name);
-                self.line(&format!("count {short} {};", expr(amount)));
-            }
-            Stmt::FlowLookup { hit, miss } => self.branches("flow lookup", hit, miss),
-            Stmt::FlowCreate => self.line("flow create;"),
-            Stmt::Apply => self.line("apply;"),
-            Stmt::Goto(stage) => self.line(&format!("goto {stage};")),
-            Stmt::Drop(reason) => self.line(&format!("drop {};", reason.name())),
-            Stmt::Pass => self.line("pass;"),
-            Stmt::Send => self.line("send;"),
-            Stmt::Forward(row) => self.line(&format!("forward {row};")),
         }
     }
 }
