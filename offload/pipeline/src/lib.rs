@@ -10,4 +10,5 @@
 pub mod entropy;
 pub mod fields;
 pub mod ir;
+pub mod plan;
 pub mod text;

@@ -1,0 +1,441 @@
+//! The planner: DASH objects to the rows that programs read and the shape their code depends on.
+//!
+//! ```text
+//!  Store, Changeset --Planner::plan--> Plan { shape, delta }
+//!  UnderlayTable ----Planner::underlay-^
+//!
+//!  ids       names of ENIs, VNETs and groups to the numbers in rows
+//!  rows      one object to its row
+//!  trusted   VNI ranges to prefixes
+//!  inbound   route rules by priority to rows by longest prefix
+//!  pas       which PAs of a VNET are valid: as long as a mapping names them (A43)
+//!  acl       a group's rules with their tags expanded (A21, A22)
+//!  underlay  routes and neighbours of the card's own ports
+//!  census    what the shape is counted from
+//! ```
+//!
+//! A plan costs what changed and what depends on it, never the size of the store: routes and
+//! mappings are planned from the change alone, inbound rows below the prefixes whose rules
+//! changed, ACL groups whole (a group is one row for a target), ENI rows by themselves.
+//!
+//! In a delta the rows that go come before the rows that come, so a number may pass from an
+//! object to another in one transaction.
+//!
+//! Not planned: `DASH_ROUTING_TYPE_TABLE`, as VXLAN is the only encap of this release, and
+//! `DASH_PA_VALIDATION_TABLE`, which the store only keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dash_model::key::{AclGroupId, EniKey, ObjectKey, RouteGroupId, VnetName};
+use dash_model::objects::Object;
+use dash_model::{Changeset, Store};
+use dash_wire::tables::{EniMacKey, EniRow, Globals, TRUSTED_VNI_GLOBAL};
+use nic_target::{Capacity, Table, TableDelta, TableOp};
+use thiserror::Error;
+
+mod acl;
+mod census;
+mod ids;
+mod inbound;
+mod ops;
+mod pas;
+mod rows;
+mod trusted;
+mod underlay;
+
+pub use underlay::{UnderlayRoute, UnderlayTable};
+
+use census::Census;
+use ids::Directory;
+use inbound::Inbound;
+use ops::Ops;
+use pas::Pas;
+use underlay::Underlay;
+
+/// What the planner puts into `globals` beside the appliance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// TTL of encaps (A13).
+    pub encap_ttl: u8,
+    /// Lowest outer UDP source port of encaps.
+    pub sport_base: u16,
+    /// Ports from `sport_base` up that flows are spread over, as a power of two; more than 16 is
+    /// as 16.
+    pub sport_bits: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            vxlan_port: 4789,
+            encap_ttl: 64,
+            sport_base: 5120,
+            sport_bits: 7,
+        }
+    }
+}
+
+/// What code depends on: the same shape, the same code.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Shape {
+    /// The appliance or an ENI lists trusted VNIs (A5).
+    pub trusted_vnis: bool,
+    /// Bit `k - 1`: an ENI binds a group to outbound stage `k`.
+    pub acl_out: u8,
+    /// Bit `k - 1`: an ENI binds a group to inbound stage `k`.
+    pub acl_in: u8,
+    /// An inbound rule validates PAs.
+    pub inbound_pa_validation: bool,
+    /// The underlay has a route; without any, packets leave by the port they came from.
+    pub underlay_routes: bool,
+}
+
+/// What a target has to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The shape from now on.
+    pub shape: Shape,
+    /// The shape is not that of the plan before; true for the first plan.
+    pub shape_changed: bool,
+    /// Rows that change.
+    pub delta: TableDelta,
+}
+
+/// Rows of a table that a plan writes and removes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Rows (of `acl`: groups) written.
+    pub puts: usize,
+    /// Rows (of `acl`: groups) removed.
+    pub deletes: usize,
+}
+
+impl Plan {
+    /// How much of which table changes.
+    pub fn touched(&self) -> BTreeMap<Table, Touched> {
+        let mut touched = BTreeMap::<Table, Touched>::new();
+        for op in &self.delta.ops {
+            let (table, puts) = match op {
+                TableOp::Put { table, .. } => (*table, true),
+                TableOp::Delete { table, .. } => (*table, false),
+                TableOp::Acl { rules, .. } => (Table::Acl, rules.is_some()),
+            };
+            let count = touched.entry(table).or_default();
+            if puts {
+                count.puts += 1;
+            } else {
+                count.deletes += 1;
+            }
+        }
+        touched
+    }
+}
+
+/// Why objects that the store accepts cannot become rows.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// More objects of a table than the data plane can number.
+    #[error("{key} does not fit: the data plane holds at most {limit} rows of {}", .key.table_name())]
+    Full {
+        /// The first object without a place.
+        key: ObjectKey,
+        /// How many objects of its table there may be.
+        limit: u32,
+    },
+}
+
+/// Turns changes of objects into changes of rows. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Planner {
+    settings: Settings,
+    ids: Directory,
+    /// As emitted last; `None` before the first plan.
+    globals: Option<Globals>,
+    /// As emitted last, by index.
+    enis: BTreeMap<u32, EniRow>,
+    inbound: Inbound,
+    pas: Pas,
+    underlay: Underlay,
+    census: Census,
+    /// Of the plan before.
+    shape: Option<Shape>,
+}
+
+/// A row before and after, in the direction it is planned.
+#[derive(Clone, Copy, Debug)]
+struct Edit<'a> {
+    key: &'a ObjectKey,
+    old: Option<&'a Object>,
+    new: Option<&'a Object>,
+}
+
+impl Planner {
+    /// A planner for a store and a target without rows.
+    pub fn new(settings: Settings, capacity: &Capacity) -> Self {
+        Self {
+            settings,
+            ids: Directory::new(capacity),
+            globals: None,
+            enis: BTreeMap::new(),
+            inbound: Inbound::default(),
+            pas: Pas::default(),
+            underlay: Underlay::default(),
+            census: Census::default(),
+            shape: None,
+        }
+    }
+
+    /// Plans a commit. `store` is in the state after it; every commit is planned, in order.
+    ///
+    /// The first plan writes `globals` even when there is nothing in the store.
+    ///
+    /// # Errors
+    /// When an object cannot be numbered. Nothing in the planner changed then.
+    ///
+    /// # Panics
+    /// When `changes` did not come from a commit to `store`, or a commit was left out.
+    pub fn plan(&mut self, store: &Store, changes: &Changeset) -> Result<Plan, PlanError> {
+        let edits = changes.changes.iter().map(|change| Edit {
+            key: &change.key,
+            old: change.old.as_ref().map(|entry| &entry.object),
+            new: change.new.as_ref().map(|entry| &entry.object),
+        });
+        self.run(store, edits)
+    }
+
+    /// Plans the way back from a commit: `store` is in the state before it
+    /// ([`Store::revert`]).
+    ///
+    /// The same as [`plan`](Self::plan) of the changeset with old and new swapped. Taken back at
+    /// once, every name has the number it had before, so that a target which refused the plan and
+    /// one which took the plan and this one both hold what the planner thinks.
+    ///
+    /// # Errors
+    /// None when the commit before was planned: everything had its number.
+    ///
+    /// # Panics
+    /// As [`plan`](Self::plan).
+    pub fn take_back(&mut self, store: &Store, changes: &Changeset) -> Result<Plan, PlanError> {
+        let edits = changes.changes.iter().map(|change| Edit {
+            key: &change.key,
+            old: change.new.as_ref().map(|entry| &entry.object),
+            new: change.old.as_ref().map(|entry| &entry.object),
+        });
+        self.run(store, edits)
+    }
+
+    /// Plans the underlay: `routes` is all of it, the plan is what differs from the call before.
+    pub fn underlay(&mut self, routes: &UnderlayTable) -> Plan {
+        let mut ops = Ops::default();
+        self.underlay.update(routes, &mut ops);
+        self.finish(ops)
+    }
+
+    /// Index of an ENI.
+    pub fn eni_index(&self, eni: &EniKey) -> Option<u32> {
+        self.ids.enis.id(eni)
+    }
+
+    /// The ENI of an index.
+    pub fn eni_key(&self, index: u32) -> Option<&EniKey> {
+        self.ids.enis.key(index)
+    }
+
+    /// Every ENI, by index.
+    pub fn enis(&self) -> impl Iterator<Item = (u32, &EniKey)> {
+        self.ids.enis.iter()
+    }
+
+    /// Id of a VNET, 1..=65,535.
+    pub fn vnet_id(&self, vnet: &VnetName) -> Option<u16> {
+        self.ids.vnets.id(vnet)?.try_into().ok()
+    }
+
+    /// The VNET of an id.
+    pub fn vnet(&self, id: u16) -> Option<&VnetName> {
+        self.ids.vnets.key(id.into())
+    }
+
+    /// Id of a route group, from 1.
+    pub fn route_group_id(&self, group: &RouteGroupId) -> Option<u32> {
+        self.ids.route_groups.id(group)
+    }
+
+    /// The route group of an id.
+    pub fn route_group(&self, id: u32) -> Option<&RouteGroupId> {
+        self.ids.route_groups.key(id)
+    }
+
+    /// Id of an ACL group, from 1.
+    pub fn acl_group_id(&self, group: &AclGroupId) -> Option<u32> {
+        self.ids.acl_groups.id(group)
+    }
+
+    /// The ACL group of an id.
+    pub fn acl_group(&self, id: u32) -> Option<&AclGroupId> {
+        self.ids.acl_groups.key(id)
+    }
+
+    fn run<'a>(
+        &mut self,
+        store: &Store,
+        edits: impl Iterator<Item = Edit<'a>>,
+    ) -> Result<Plan, PlanError> {
+        let edits: Vec<Edit<'_>> = edits.filter(|edit| edit.old != edit.new).collect();
+        let turnover = self.ids.turnover(&edits)?;
+        // From here on nothing fails.
+        let mut ops = Ops::default();
+
+        // What goes, goes by the ids it came with; what comes may get the ids of what went.
+        let acl_groups = acl::touched(store, &edits);
+        for edit in &edits {
+            if let Some(old) = edit.old {
+                self.withdraw(edit, old, &mut ops);
+            }
+        }
+        for group in &acl_groups {
+            if store.acl_rule_count(group) == 0 {
+                ops.remove_acl(self.ids.acl_group(group));
+            }
+        }
+        self.ids.apply(turnover);
+        for edit in &edits {
+            if let Some(new) = edit.new {
+                self.place(store, edit, new, &mut ops);
+            }
+        }
+        for group in acl_groups {
+            if let Some(rules) = acl::rules(store, group) {
+                ops.put_acl(self.ids.acl_group(group), rules);
+            }
+        }
+
+        self.inbound.flush(&mut ops);
+        self.pas.flush(&mut ops);
+        self.update_enis(store, &edits, &mut ops);
+        self.update_globals(store, &mut ops);
+        Ok(self.finish(ops))
+    }
+
+    /// Takes out what stands for an object that is gone or about to be replaced.
+    fn withdraw(&mut self, edit: &Edit<'_>, old: &Object, ops: &mut Ops) {
+        let gone = edit.new.is_none();
+        self.census.remove(edit.key, old);
+        match (edit.key, old) {
+            (ObjectKey::Appliance(_), Object::Appliance(_)) => {
+                trusted::remove(edit, TRUSTED_VNI_GLOBAL, ops);
+            }
+            (ObjectKey::Eni(key), Object::Eni(eni)) => {
+                let index = self.ids.eni(key);
+                trusted::remove(edit, trusted::owner(index), ops);
+                if gone {
+                    self.enis.remove(&index);
+                    ops.delete_index(Table::Eni, index);
+                    ops.delete(Table::EniMac, &eni_mac(eni.mac.0));
+                }
+            }
+            (ObjectKey::Route(group, prefix), Object::Route(_)) if gone => {
+                rows::delete_route(self.ids.route_group(group), prefix, ops);
+            }
+            (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
+                let vnet = self.ids.vnet(vnet);
+                self.pas.release(vnet, mapping.underlay_ip);
+                if gone {
+                    ops.delete(Table::Mapping, &rows::mapping_key(vnet, *ip));
+                }
+            }
+            (ObjectKey::RouteRule(key), Object::RouteRule(_)) => {
+                self.inbound.remove(self.ids.eni(&key.eni), key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts in what stands for an object that is new or was withdrawn.
+    fn place(&mut self, store: &Store, edit: &Edit<'_>, new: &Object, ops: &mut Ops) {
+        self.census.add(edit.key, new);
+        match (edit.key, new) {
+            (ObjectKey::Appliance(_), Object::Appliance(_)) => {
+                trusted::add(edit, TRUSTED_VNI_GLOBAL, ops);
+            }
+            (ObjectKey::Eni(key), Object::Eni(eni)) => {
+                let index = self.ids.eni(key);
+                trusted::add(edit, trusted::owner(index), ops);
+                if edit.old.is_none() {
+                    ops.put(Table::EniMac, &eni_mac(eni.mac.0), &index);
+                }
+            }
+            (ObjectKey::Route(group, prefix), Object::Route(route)) => {
+                let row = rows::route(store, &self.ids, &route.action);
+                rows::put_route(self.ids.route_group(group), prefix, &row, ops);
+            }
+            (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
+                let vnet = self.ids.vnet(vnet);
+                self.pas.hold(vnet, mapping.underlay_ip);
+                ops.put(
+                    Table::Mapping,
+                    &rows::mapping_key(vnet, *ip),
+                    &rows::mapping(mapping),
+                );
+            }
+            (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => {
+                let row = rows::inbound(&self.ids, rule);
+                self.inbound.insert(self.ids.eni(&key.eni), key, row);
+            }
+            _ => {}
+        }
+    }
+
+    /// Rewrites the rows of ENIs that an edit is about, where they differ. A VNET is not among
+    /// the causes: neither its VNI nor an ENI's VNET changes in the life of the object.
+    fn update_enis(&mut self, store: &Store, edits: &[Edit<'_>], ops: &mut Ops) {
+        let mut touched = BTreeSet::new();
+        for edit in edits {
+            match edit.key {
+                ObjectKey::Appliance(_) => touched.extend(store.enis().map(|(key, _)| key)),
+                ObjectKey::Eni(eni)
+                | ObjectKey::EniRoute(eni)
+                | ObjectKey::AclIn(eni, _)
+                | ObjectKey::AclOut(eni, _) => {
+                    touched.insert(eni);
+                }
+                _ => {}
+            }
+        }
+        for key in touched {
+            let Some(eni) = store.eni(key) else { continue };
+            let index = self.ids.eni(key);
+            let row = rows::eni(store, &self.ids, key, eni);
+            if self.enis.insert(index, row) != Some(row) {
+                ops.put_index(Table::Eni, index, &row);
+            }
+        }
+    }
+
+    fn update_globals(&mut self, store: &Store, ops: &mut Ops) {
+        let row = rows::globals(store.appliance().map(|(_, a)| a), &self.settings);
+        if self.globals.replace(row) != Some(row) {
+            ops.put_index(Table::Globals, 0, &row);
+        }
+    }
+
+    fn finish(&mut self, ops: Ops) -> Plan {
+        let shape = Shape {
+            underlay_routes: self.underlay.has_routes(),
+            ..self.census.shape()
+        };
+        let before = self.shape.replace(shape.clone());
+        Plan {
+            shape_changed: before.as_ref() != Some(&shape),
+            shape,
+            delta: ops.into_delta(),
+        }
+    }
+}
+
+fn eni_mac(mac: [u8; 6]) -> EniMacKey {
+    EniMacKey { mac, pad: [0; 2] }
+}

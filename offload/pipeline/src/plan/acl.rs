@@ -1,0 +1,111 @@
+//! ACL groups as a classifier takes them: rules in order, tags expanded (A21, A22).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dash_model::Store;
+use dash_model::key::{AclGroupId, ObjectKey, TagName};
+use dash_model::net::{IpPrefix, PortRange};
+use dash_model::objects::{AclAction, AclRule, Family};
+use dash_wire::tables::acl_action;
+use nic_target::{AclPrefix, AclRuleRow};
+
+use super::Edit;
+use super::rows::ip16;
+
+/// Groups whose rules may be others after the edits: their own changed, or those of a tag that a
+/// rule names.
+pub(super) fn touched<'a>(store: &'a Store, edits: &[Edit<'a>]) -> BTreeSet<&'a AclGroupId> {
+    let mut groups = BTreeSet::new();
+    for edit in edits {
+        match edit.key {
+            ObjectKey::AclRule(group, _) => {
+                groups.insert(group);
+            }
+            ObjectKey::PrefixTag(tag) => groups.extend(store.acl_groups_naming(tag)),
+            _ => {}
+        }
+    }
+    groups
+}
+
+/// The rules of a group by priority, then by number text; `None` for a group without rules, which
+/// has no row.
+pub(super) fn rules(store: &Store, group: &AclGroupId) -> Option<Arc<[AclRuleRow]>> {
+    let family = store.acl_group(group)?.family;
+    let mut rules: Vec<&AclRule> = store.acl_rules(group).map(|(_, rule)| &**rule).collect();
+    // They come by number text, and the sort is stable.
+    rules.sort_by_key(|rule| rule.priority);
+    let rows: Arc<[AclRuleRow]> = rules.iter().map(|rule| row(store, family, rule)).collect();
+    (!rows.is_empty()).then_some(rows)
+}
+
+fn row(store: &Store, family: Family, rule: &AclRule) -> AclRuleRow {
+    AclRuleRow {
+        action: action(rule),
+        protocols: any_or(&rule.protocols, |protocol| *protocol),
+        src: prefixes(store, family, &rule.src_prefixes, &rule.src_tags),
+        dst: prefixes(store, family, &rule.dst_prefixes, &rule.dst_tags),
+        src_ports: any_or(&rule.src_ports, ports),
+        dst_ports: any_or(&rule.dst_ports, ports),
+    }
+}
+
+fn action(rule: &AclRule) -> u32 {
+    let action = match (rule.action, rule.terminating) {
+        (AclAction::Permit, true) => acl_action::PERMIT,
+        (AclAction::Permit, false) => acl_action::PERMIT_AND_CONTINUE,
+        (AclAction::Deny, true) => acl_action::DENY,
+        (AclAction::Deny, false) => acl_action::DENY_AND_CONTINUE,
+    };
+    if rule.protocols.is_empty() {
+        action
+    } else {
+        action | acl_action::NAMES_PROTOCOL
+    }
+}
+
+/// An empty list in an object is "any", which a classifier's `None` is.
+fn any_or<T, U>(list: &[T], convert: impl Fn(&T) -> U) -> Option<Box<[U]>> {
+    (!list.is_empty()).then(|| list.iter().map(convert).collect())
+}
+
+fn ports(range: &PortRange) -> (u16, u16) {
+    (range.min, range.max)
+}
+
+/// Prefixes and the contents of tags together. A rule that names tags is never "any": with tags
+/// that are empty or do not exist the list is empty and matches nothing.
+fn prefixes(
+    store: &Store,
+    family: Family,
+    own: &[IpPrefix],
+    tags: &[TagName],
+) -> Option<Box<[AclPrefix]>> {
+    if own.is_empty() && tags.is_empty() {
+        return None;
+    }
+    let tags = tags
+        .iter()
+        .filter_map(|tag| store.tag(tag))
+        .filter(|tag| tag.family == family);
+    let mut all: Vec<&IpPrefix> = own
+        .iter()
+        .chain(tags.flat_map(|tag| &tag.prefixes))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    Some(all.into_iter().map(prefix).collect())
+}
+
+fn prefix(prefix: &IpPrefix) -> AclPrefix {
+    let above = match prefix.addr() {
+        IpAddr::V4(_) => 96,
+        IpAddr::V6(_) => 0,
+    };
+    AclPrefix {
+        addr: ip16(prefix.addr()),
+        len: above + prefix.prefix_len(),
+    }
+}

@@ -1,0 +1,196 @@
+//! One object to its row.
+
+use std::net::IpAddr;
+
+use dash_model::Store;
+use dash_model::key::{AclGroupId, EniKey};
+use dash_model::net::IpPrefix;
+use dash_model::objects::{
+    AclBind, Appliance, Eni, RouteAction, RouteRule, RuleAction, VnetMapping,
+};
+use dash_wire::tables::{
+    ACL_STAGES, EniRow, Globals, InboundRow, MappingKey, MappingRow, Route4Key, Route6Key,
+    RouteRow, eni_flags, globals_flags, inbound_action, mapping_flags, route_action,
+};
+use nic_target::Table;
+
+use super::Settings;
+use super::census::validates;
+use super::ids::Directory;
+use super::ops::Ops;
+
+pub(super) fn globals(appliance: Option<&Appliance>, settings: &Settings) -> Globals {
+    let mask = 1u32
+        .checked_shl(settings.sport_bits.into())
+        .unwrap_or(0)
+        .wrapping_sub(1);
+    let trusted = appliance.is_some_and(|a| !a.trusted_vnis.is_empty());
+    Globals {
+        vip: appliance.map_or([0; 4], |a| a.sip.octets()),
+        vm_vni: appliance.map_or(0, |a| a.vm_vni.get()),
+        vxlan_port: settings.vxlan_port.to_be_bytes(),
+        encap_ttl: settings.encap_ttl,
+        flags: if trusted {
+            globals_flags::TRUSTED_VNIS
+        } else {
+            0
+        },
+        sport_base: settings.sport_base,
+        sport_mask: u16::try_from(mask).unwrap_or(u16::MAX),
+    }
+}
+
+pub(super) fn eni(store: &Store, ids: &Directory, key: &EniKey, eni: &Eni) -> EniRow {
+    let group = store
+        .eni_route(key)
+        .map(|bind| ids.route_group(&bind.group));
+    let mut flags = 0;
+    for (bit, set) in [
+        (eni_flags::ADMIN_UP, eni.enabled),
+        (eni_flags::TRUSTED_VNIS, !eni.trusted_vnis.is_empty()),
+        (eni_flags::ROUTE_GROUP, group.is_some()),
+    ] {
+        flags |= if set { bit } else { 0 };
+    }
+    let vnet = eni.vnet.as_ref();
+    let [out_v4, out_v6] = acl_groups(ids, |stage| store.acl_out(key, stage));
+    let [in_v4, in_v6] = acl_groups(ids, |stage| store.acl_in(key, stage));
+    EniRow {
+        mac: eni.mac.0,
+        flags,
+        vm_underlay_dip: eni.underlay_ip.octets(),
+        vm_vni: store.appliance().map_or(0, |(_, a)| a.vm_vni.get()),
+        vnet_vni: vnet.and_then(|v| store.vnet(v)).map_or(0, |v| v.vni.get()),
+        vnet: vnet.map_or(0, |v| ids.vnet(v)),
+        pad: 0,
+        route_group: group.unwrap_or(0),
+        acl: [out_v4, out_v6, in_v4, in_v6],
+        pad2: 0,
+    }
+}
+
+/// Ids of the groups of each stage: IPv4, then IPv6.
+fn acl_groups<'a>(
+    ids: &Directory,
+    bind_of: impl Fn(u8) -> Option<&'a AclBind>,
+) -> [[u32; ACL_STAGES]; 2] {
+    let mut groups = [[0; ACL_STAGES]; 2];
+    for (stage, index) in (1..).zip(0..ACL_STAGES) {
+        if let Some(bind) = bind_of(stage) {
+            let id = |group: &Option<AclGroupId>| group.as_ref().map_or(0, |g| ids.acl_group(g));
+            groups[0][index] = id(&bind.v4);
+            groups[1][index] = id(&bind.v6);
+        }
+    }
+    groups
+}
+
+pub(super) fn route(store: &Store, ids: &Directory, action: &RouteAction) -> RouteRow {
+    let row = |action| RouteRow {
+        action,
+        ..RouteRow::default()
+    };
+    let mut row = match action {
+        RouteAction::Direct => row(route_action::DIRECT),
+        RouteAction::Drop => row(route_action::DROP),
+        // Without an overlay_ip it is the packet's destination, which is VNET (A10).
+        RouteAction::Vnet(_)
+        | RouteAction::VnetDirect {
+            overlay_ip: None, ..
+        } => row(route_action::VNET),
+        RouteAction::VnetDirect {
+            overlay_ip: Some(ip),
+            ..
+        } => RouteRow {
+            overlay_v6: u8::from(ip.is_ipv6()),
+            overlay_ip: ip16(*ip),
+            ..row(route_action::VNET_DIRECT)
+        },
+    };
+    if let Some(vnet) = action.vnet() {
+        row.vnet = ids.vnet(vnet);
+        row.vni = store.vnet(vnet).map_or(0, |v| v.vni.get());
+    }
+    row
+}
+
+pub(super) fn put_route(group: u32, prefix: &IpPrefix, row: &RouteRow, ops: &mut Ops) {
+    match route_key(group, prefix) {
+        RouteKey::V4(key) => ops.put(Table::Route4, &key, row),
+        RouteKey::V6(key) => ops.put(Table::Route6, &key, row),
+    }
+}
+
+pub(super) fn delete_route(group: u32, prefix: &IpPrefix, ops: &mut Ops) {
+    match route_key(group, prefix) {
+        RouteKey::V4(key) => ops.delete(Table::Route4, &key),
+        RouteKey::V6(key) => ops.delete(Table::Route6, &key),
+    }
+}
+
+enum RouteKey {
+    V4(Route4Key),
+    V6(Route6Key),
+}
+
+fn route_key(group: u32, prefix: &IpPrefix) -> RouteKey {
+    let prefix_len = 32 + u32::from(prefix.prefix_len());
+    match prefix.addr() {
+        IpAddr::V4(ip) => RouteKey::V4(Route4Key {
+            prefix_len,
+            group,
+            dst: ip.octets(),
+        }),
+        IpAddr::V6(ip) => RouteKey::V6(Route6Key {
+            prefix_len,
+            group,
+            dst: ip.octets(),
+        }),
+    }
+}
+
+pub(super) fn mapping_key(vnet: u16, ip: IpAddr) -> MappingKey {
+    MappingKey {
+        vnet,
+        v6: u8::from(ip.is_ipv6()),
+        pad: 0,
+        ip: ip16(ip),
+    }
+}
+
+pub(super) fn mapping(mapping: &VnetMapping) -> MappingRow {
+    let mut flags = 0;
+    if mapping.use_dst_vni {
+        flags |= mapping_flags::USE_DST_VNI;
+    }
+    if mapping.mac.is_some() {
+        flags |= mapping_flags::SET_DMAC;
+    }
+    MappingRow {
+        underlay_dip: mapping.underlay_ip.octets(),
+        dmac: mapping.mac.map_or([0; 6], |mac| mac.0),
+        flags,
+    }
+}
+
+/// The VNET is named only where it is asked for, so that rules which decide alike have equal rows.
+pub(super) fn inbound(ids: &Directory, rule: &RouteRule) -> InboundRow {
+    let vnet = rule.vnet.as_ref().filter(|_| validates(rule));
+    InboundRow {
+        action: match rule.action {
+            RuleAction::Drop => inbound_action::DROP,
+            RuleAction::Decap if validates(rule) => inbound_action::DECAP_PA_VALIDATE,
+            RuleAction::Decap => inbound_action::DECAP,
+        },
+        pad: 0,
+        vnet: vnet.map_or(0, |vnet| ids.vnet(vnet)),
+    }
+}
+
+/// An address in 16 bytes: IPv4 in the last 4, the rest zero.
+pub(super) fn ip16(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)).to_be_bytes(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
