@@ -80,13 +80,13 @@ impl Checker<'_> {
                 self.typed(b, Kind::Number, "an operator", below)?;
                 Kind::Number
             }
-            Expr::ToBe(bytes @ (2 | 3), a) => {
+            Expr::ToBe(bits @ (16 | 24), a) => {
                 self.typed(a, Kind::Number, "`be16` or `be24`", below)?;
-                Kind::Bytes(*bytes)
+                Kind::Bytes(*bits / 8)
             }
-            Expr::ToBe(bytes, _) => {
+            Expr::ToBe(bits, _) => {
                 return Err(Fault::BadName {
-                    name: format!("be{}", u32::from(*bytes) * 8),
+                    name: format!("be{bits}"),
                     why: "there are only be16 and be24",
                 });
             }

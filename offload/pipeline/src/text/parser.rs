@@ -379,8 +379,8 @@ impl<'t> Parser<'t, '_> {
                 Ok(Node::Expr(Expr::Num(n)))
             }
             Kind::Punct("(") => self.nested(Self::parenthesised),
-            Kind::Word("be16") => Ok(Node::Expr(Expr::ToBe(2, self.argument()?))),
-            Kind::Word("be24") => Ok(Node::Expr(Expr::ToBe(3, self.argument()?))),
+            Kind::Word("be16") => Ok(Node::Expr(Expr::ToBe(16, self.argument()?))),
+            Kind::Word("be24") => Ok(Node::Expr(Expr::ToBe(24, self.argument()?))),
             Kind::Word("pad16") => Ok(Node::Expr(Expr::Pad16(self.argument()?))),
             Kind::Word("v4") => Ok(Node::Expr(Expr::V4(self.argument()?))),
             Kind::Word(_) => {

@@ -154,7 +154,7 @@ fn write_expr(out: &mut String, e: &Expr) {
             write_expr(out, b);
             out.push(')');
         }
-        Expr::ToBe(bytes, a) => call(out, &format!("be{}", u32::from(*bytes) * 8), a),
+        Expr::ToBe(bits, a) => call(out, &format!("be{bits}"), a),
         Expr::Pad16(a) => call(out, "pad16", a),
         Expr::V4(a) => call(out, "v4", a),
     }
