@@ -79,7 +79,7 @@ pub(crate) fn analyse(
     kind: ProgramKind,
 ) -> Result<Analysis, NativeError> {
     let postorder = liveness::postorder(region);
-    let live = liveness::live_in(region, &postorder);
+    let live = liveness::live_in(region, kind, &postorder);
     let leader = leaders(region, &postorder);
     let mut rank = vec![0u32; region.steps.len()];
     for (i, &step) in postorder.iter().rev().enumerate() {
@@ -92,6 +92,7 @@ pub(crate) fn analyse(
     let mut flow = Flow {
         region,
         object,
+        kind,
         escaped: Escaped::default(),
         record: None,
     };
@@ -153,6 +154,7 @@ enum Flows {
 struct Flow<'a> {
     region: &'a Region,
     object: &'a Object,
+    kind: ProgramKind,
     escaped: Escaped,
     /// Set in the last pass.
     record: Option<Analysis>,
@@ -513,7 +515,10 @@ impl Flow<'_> {
 
     fn call(&mut self, i: usize, state: &mut State, number: u32) -> Result<Flows, NativeError> {
         let depth = self.region.steps[i].depth;
-        let plan = calls::plan(self.object, state, number, depth, &mut self.escaped);
+        let plan = match self.kind {
+            ProgramKind::Xdp => calls::plan(self.object, state, number, depth, &mut self.escaped),
+            ProgramKind::Raw => calls::plan_raw(number),
+        };
         let plan = plan.map_err(|reason| self.region.error(i, reason))?;
         self.note(i, Note::Call(plan.call));
         for memory in &plan.memory {
@@ -540,7 +545,7 @@ impl Flow<'_> {
             return Ok(Flows::Nowhere);
         }
         if !plan.followed {
-            self.lose_arguments(state, crate::helpers::arity(number));
+            self.lose_arguments(state, crate::helpers::arity(self.kind, number));
         }
         state.clobber(plan.result);
         Ok(Flows::All)

@@ -143,6 +143,17 @@ pub(crate) fn plan(
     }
 }
 
+/// Raw programs bring helpers of their own: all go through the table.
+pub(crate) fn plan_raw(number: u32) -> Result<Plan, Reason> {
+    if number as usize >= HELPER_SLOTS {
+        return Err(Reason::UnknownHelper(number));
+    }
+    Ok(Plan {
+        followed: false,
+        ..Plan::followed(Call::Helper(number), Vec::new())
+    })
+}
+
 fn map_call(index: u32, def: &MapDef, state: &State, number: u32, escaped: &mut Escaped) -> Plan {
     if number == helper::MAP_LOOKUP_ELEM && def.kind.is_array() && def.key_size == 4 {
         return array_lookup(index, def, state, escaped);

@@ -4,20 +4,20 @@
 //! does not force a whole frame into memory.
 
 use dash_bpf::op::AtomicOp;
-use dash_bpf::{Op, Operand, Reg};
+use dash_bpf::{Op, Operand, ProgramKind, Reg};
 
 use crate::helpers;
 use crate::region::{Action, Region, Step, register_bit};
 
 /// For each step, the registers that may be read from there on (see [`register_bit`]).
-pub(crate) fn live_in(region: &Region, postorder: &[u32]) -> Vec<u128> {
+pub(crate) fn live_in(region: &Region, kind: ProgramKind, postorder: &[u32]) -> Vec<u128> {
     let mut live = vec![0u128; region.steps.len()];
     loop {
         let mut changed = false;
         for &i in postorder {
             let step = &region.steps[i as usize];
             let out = step.successors().fold(0, |set, s| set | live[s as usize]);
-            let new = before(step, out);
+            let new = before(step, kind, out);
             changed |= std::mem::replace(&mut live[i as usize], new) != new;
         }
         if !changed {
@@ -54,7 +54,7 @@ pub(crate) fn postorder(region: &Region) -> Vec<u32> {
 const R1_TO_R5: [Reg; 5] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5];
 
 /// Registers live before a step, given those live after it.
-fn before(step: &Step, after: u128) -> u128 {
+fn before(step: &Step, kind: ProgramKind, after: u128) -> u128 {
     let depth = usize::from(step.depth);
     match step.action {
         Action::Return => register_bit(depth, Reg::R0),
@@ -70,13 +70,13 @@ fn before(step: &Step, after: u128) -> u128 {
             (after & !(0x3f << caller)) | if after >> caller & 1 != 0 { r0 } else { 0 }
         }
         Action::Op(op) => {
-            let (reads, writes) = reads_writes(op, depth);
+            let (reads, writes) = reads_writes(op, kind, depth);
             reads | (after & !writes)
         }
     }
 }
 
-fn reads_writes(op: Op, depth: usize) -> (u128, u128) {
+fn reads_writes(op: Op, kind: ProgramKind, depth: usize) -> (u128, u128) {
     let bit = |r| register_bit(depth, r);
     let arguments = |n: usize| R1_TO_R5[..n].iter().fold(0, |set, &r| set | bit(r));
     let operand = |o| match o {
@@ -111,7 +111,7 @@ fn reads_writes(op: Op, depth: usize) -> (u128, u128) {
         }
         Op::LoadPacket { index, .. } => (bit(Reg::R6) | index.map_or(0, bit), clobbered),
         Op::JumpIf { dst, src, .. } => (bit(dst) | operand(src), 0),
-        Op::Call { helper } => (arguments(helpers::arity(helper)), clobbered),
+        Op::Call { helper } => (arguments(helpers::arity(kind, helper)), clobbered),
         Op::CallReg { reg } => (arguments(5) | bit(reg), clobbered),
         Op::CallBtf { .. } | Op::CallLocal { .. } | Op::Exit => (arguments(5), clobbered),
     }

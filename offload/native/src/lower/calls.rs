@@ -100,7 +100,7 @@ impl Lowering<'_> {
         // Checked against the table's length by the analysis.
         let off = (number as i32).wrapping_mul(8);
         let table = self.helpers;
-        self.call_entry(depth, table, off, helpers::arity(number))
+        self.call_entry(depth, table, off, helpers::arity(self.kind, number))
     }
 
     /// Calls the helper whose address is at `entry + off`, with its first `arity` arguments.
