@@ -1,1 +1,11 @@
-//! Under construction.
+//! Opens a target from a string ([`spec`], [`open`]), and speaks ARP and IPv6 neighbour discovery
+//! for the addresses a port owns ([`neighbor`]).
+
+#![forbid(unsafe_code)]
+
+pub mod neighbor;
+pub mod open;
+pub mod spec;
+
+pub use open::{AnyPort, OpenError, Opened, open};
+pub use spec::{SpecError, TargetSpec};

@@ -54,6 +54,8 @@ pub enum CaptureError {
         packet: u64,
         reason: String,
     },
+    #[error("{path} would be read and emptied at once: write to another file")]
+    SameFile { path: PathBuf },
     #[error("{path}: packet {packet} cannot be written: {reason}")]
     Write {
         path: PathBuf,

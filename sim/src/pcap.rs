@@ -37,6 +37,16 @@ impl PcapPort {
     /// Opens `input` and creates `output`. Without input the port is at its end at once; without
     /// output what is sent is only counted.
     pub fn open(input: Option<&Path>, output: Option<&Path>) -> Result<Self, CaptureError> {
+        if let (Some(input), Some(output)) = (input, output) {
+            // By what the names lead to: links and relative paths count.
+            if let (Ok(a), Ok(b)) = (input.canonicalize(), output.canonicalize())
+                && a == b
+            {
+                return Err(CaptureError::SameFile {
+                    path: output.to_owned(),
+                });
+            }
+        }
         let show = |p: Option<&Path>| p.map_or("-".to_owned(), |p| p.display().to_string());
         Ok(Self {
             name: format!("pcap:in={},out={}", show(input), show(output)),

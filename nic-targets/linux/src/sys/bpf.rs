@@ -1,0 +1,1 @@
+//! eBPF maps and programs (bpf(2)).

@@ -1,0 +1,196 @@
+//! From a [`TargetSpec`] to ports.
+
+use std::io;
+
+use nic_linux::AfPacketPort;
+use nic_linux::sys::netdev;
+use nic_sim::port::{SimConfig, SimHandle, SimPort, build};
+use nic_sim::{CaptureError, PcapPort};
+use nic_target::{Frame, FramePool, Port, Rx, Tx};
+use thiserror::Error;
+
+use crate::spec::TargetSpec;
+
+/// A port of any kind: one worker loop, one match a burst.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each is the port it holds")]
+pub enum AnyPort {
+    Sim(SimPort),
+    Pcap(PcapPort),
+    AfPacket(AfPacketPort),
+}
+
+macro_rules! each {
+    ($self:expr, $port:ident => $call:expr) => {
+        match $self {
+            AnyPort::Sim($port) => $call,
+            AnyPort::Pcap($port) => $call,
+            AnyPort::AfPacket($port) => $call,
+        }
+    };
+}
+
+impl Port for AnyPort {
+    fn name(&self) -> &str {
+        each!(self, p => p.name())
+    }
+    fn mac(&self) -> [u8; 6] {
+        each!(self, p => p.mac())
+    }
+    fn rx(
+        &mut self,
+        index: u16,
+        pool: &mut FramePool,
+        burst: &mut Vec<Frame>,
+        max: usize,
+    ) -> io::Result<Rx> {
+        each!(self, p => p.rx(index, pool, burst, max))
+    }
+    fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx> {
+        each!(self, p => p.tx(pool, frames))
+    }
+    fn idle(&mut self) {
+        each!(self, p => p.idle());
+    }
+    fn virtual_time(&self) -> bool {
+        each!(self, p => p.virtual_time())
+    }
+}
+
+/// A target that is open.
+#[derive(Debug)]
+pub struct Opened {
+    /// Port `n` of the target is element `n`.
+    pub ports: Vec<AnyPort>,
+    /// The far side of a `sim:` target.
+    pub sim: Option<SimHandle>,
+}
+
+/// Why a target did not open. Nothing stays open.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "fields are what the message says")]
+pub enum OpenError {
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    #[error("interface {interface} does not exist; there are: {existing}")]
+    NoInterface { interface: String, existing: String },
+    #[error("interface {interface}: a raw socket needs root or CAP_NET_RAW")]
+    Permission { interface: String },
+    #[error("interface {interface}: {source}")]
+    Interface {
+        interface: String,
+        source: io::Error,
+    },
+}
+
+/// Opens what a spec names.
+pub fn open(spec: &TargetSpec) -> Result<Opened, OpenError> {
+    match spec {
+        TargetSpec::Sim { ports } => {
+            let (ports, handle) = build(&SimConfig {
+                ports: *ports,
+                ..SimConfig::default()
+            });
+            Ok(Opened {
+                ports: ports.into_iter().map(AnyPort::Sim).collect(),
+                sim: Some(handle),
+            })
+        }
+        TargetSpec::Pcap { input, output } => {
+            let port = PcapPort::open(input.as_deref(), output.as_deref())?;
+            Ok(Opened {
+                ports: vec![AnyPort::Pcap(port)],
+                sim: None,
+            })
+        }
+        TargetSpec::AfPacket { interfaces } => {
+            let ports = interfaces
+                .iter()
+                .map(|name| Ok(AnyPort::AfPacket(afpacket(name)?)));
+            Ok(Opened {
+                ports: ports.collect::<Result<_, OpenError>>()?,
+                sim: None,
+            })
+        }
+    }
+}
+
+fn afpacket(name: &str) -> Result<AfPacketPort, OpenError> {
+    let interface = name.to_owned();
+    AfPacketPort::open(name).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => OpenError::Permission { interface },
+        _ => match netdev::names() {
+            Ok(names) if !names.iter().any(|n| n == name) => OpenError::NoInterface {
+                interface,
+                existing: names.join(", "),
+            },
+            _ => OpenError::Interface { interface, source },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sim_carries_a_frame_in_and_out_through_any_port() {
+        let Opened { mut ports, sim } = open(&"sim:ports=2".parse().unwrap()).unwrap();
+        let mut sim = sim.expect("sim: has a far side");
+        assert_eq!(
+            ports
+                .iter()
+                .map(|p| p.name().to_owned())
+                .collect::<Vec<_>>(),
+            ["sim0", "sim1"]
+        );
+        let (mut pool, mut burst) = (FramePool::new(4), Vec::new());
+        sim.inject_at(0, 5, b"a frame of sixteen").unwrap();
+        assert_eq!(
+            ports[0].rx(0, &mut pool, &mut burst, 4).unwrap(),
+            Rx::Received(1)
+        );
+        assert_eq!(
+            ports[1].tx(&mut pool, &mut burst).unwrap(),
+            Tx {
+                sent: 1,
+                dropped: 0
+            }
+        );
+        let sent = sim.collect().unwrap();
+        assert_eq!(
+            (sent.port, sent.timestamp_ns, sent.data.as_slice()),
+            (1, 5, b"a frame of sixteen".as_slice())
+        );
+        assert!(ports[0].virtual_time());
+    }
+
+    #[test]
+    fn a_missing_capture_is_named_and_no_output_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, output) = (dir.path().join("no.pcap"), dir.path().join("out.pcap"));
+        let spec = TargetSpec::Pcap {
+            input: Some(input.clone()),
+            output: Some(output.clone()),
+        };
+        let message = open(&spec).unwrap_err().to_string();
+        assert!(
+            message.starts_with(&input.display().to_string()),
+            "{message}"
+        );
+        assert!(!output.exists());
+    }
+
+    #[test]
+    fn a_missing_interface_is_answered_with_those_that_exist() {
+        let message = open(&"afpacket:no-such-if".parse().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("no-such-if does not exist; there are:"),
+            "{message}"
+        );
+        // Every network namespace has a loopback device.
+        assert!(message.contains("lo"), "{message}");
+    }
+}
