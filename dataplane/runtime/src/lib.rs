@@ -1,1 +1,36 @@
-//! Under construction.
+//! Runs an image over frames: tables, flow ageing, helpers, executable pages, and the worker loop.
+//!
+//! ```text
+//!  Update --Builder--> Generation { code, policy tables } --Publisher--> crossbeam_epoch::Atomic
+//!                                                                             | pin, once a burst
+//!  Port --rx--> Worker --bind--> Datapath { core tables, ager, executor } --run--> Verdict
+//!  Port <--tx--'   |--> punt ring (ARP, unresolved)   <-- inject ring, commands -- RuntimeHandle
+//! ```
+//!
+//! - [`core`]: one core run by its caller, packet by packet: replay, scenarios, tests.
+//! - [`runtime`]: a thread that polls ports, and the handle control keeps ([`worker`] is its loop).
+//! - [`tables`]: the maps programs see. Policy tables are immutable and belong to a generation;
+//!   core tables belong to one core and only its thread touches them.
+//! - [`generation`]: code and policy tables that become visible together.
+//!
+//! Who writes what: programs may write packets, `flow_slab`, `flow_index`, `flow_free`,
+//! `flow_events`, `eni_stats`, `port_stats` and `meta`. They get addresses of policy rows and must
+//! not write through them: the interpreter refuses, native code is trusted not to (rows are in
+//! memory of the tables' own, so such a write would spoil policy, not the process).
+//!
+//! Not here: more than one core a runtime, pinning threads to cores, reassembly.
+
+pub mod ager;
+pub mod code;
+pub mod core;
+pub mod datapath;
+mod exec;
+pub mod generation;
+mod helpers;
+// pub mod runtime;
+pub mod tables;
+// pub mod worker;
+
+pub use crate::core::Core;
+pub use exec::Engine;
+// pub use runtime::{Runtime, RuntimeHandle};

@@ -1,0 +1,103 @@
+//! A core whose packets are run by the caller, one by one: replay, scenarios, tests.
+
+use dash_bpf::interp::Trap;
+use dash_wire::tables::FlowEntry;
+use nic_target::{
+    Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict,
+};
+
+use crate::datapath::Datapath;
+use crate::exec::Engine;
+use crate::generation::Generation;
+use crate::tables::core_set::CoreTables;
+
+/// A core and the generation it runs, in the caller's hands.
+///
+/// ```
+/// use dash_runtime::{Core, Engine};
+/// use nic_target::{Capacity, Frame, PacketEngine, TargetError};
+///
+/// let capacity = Capacity { flows: 16, ..Capacity::default() };
+/// let mut core = Core::new(Engine::Interp, &capacity)?;
+/// let refused = core.run(&mut Frame::new());
+/// assert!(matches!(refused, Err(TargetError::NoImage)));
+/// # Ok::<(), TargetError>(())
+/// ```
+#[derive(Debug)]
+pub struct Core {
+    datapath: Datapath,
+    generation: Box<Generation>,
+    flows: u32,
+}
+
+impl Core {
+    /// A core with empty tables and no code.
+    ///
+    /// # Errors
+    /// The engine cannot run on this machine.
+    pub fn new(engine: Engine, capacity: &Capacity) -> Result<Self, TargetError> {
+        Ok(Self {
+            datapath: Datapath::new(engine, capacity, 0)?,
+            generation: Box::new(Generation::empty(capacity)),
+            flows: capacity.flows,
+        })
+    }
+
+    /// What the core runs now.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// The core's own tables.
+    pub fn tables(&self) -> &CoreTables {
+        self.datapath.tables()
+    }
+
+    /// Clock, ns.
+    pub fn now(&self) -> u64 {
+        self.datapath.now()
+    }
+
+    /// Why the checking interpreter stopped the last run, if it did: the verdict was `Aborted`.
+    pub fn trap(&self) -> Option<Trap> {
+        self.datapath.trap()
+    }
+
+    /// Why rbpf stopped the last run, if it did: the verdict was `Aborted`.
+    pub fn rbpf_error(&self) -> Option<&str> {
+        self.datapath.rbpf_error()
+    }
+}
+
+impl Target for Core {
+    fn apply(&mut self, update: &Update) -> Result<(), TargetError> {
+        let next = self.generation.next(self.datapath.engine(), update)?;
+        self.generation = Box::new(next);
+        Ok(())
+    }
+
+    fn counters(&mut self) -> Result<CounterSnapshot, TargetError> {
+        Ok(self.datapath.tables().counters())
+    }
+
+    fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
+        let mut flows = Vec::new();
+        self.datapath.tables().flows(0, self.flows, &mut flows);
+        Ok(flows)
+    }
+}
+
+impl PacketEngine for Core {
+    fn name(&self) -> &'static str {
+        self.datapath.engine().name()
+    }
+
+    fn advance(&mut self, now_ns: u64) {
+        self.datapath.advance(now_ns, usize::MAX);
+    }
+
+    fn run(&mut self, frame: &mut Frame) -> Result<Verdict, TargetError> {
+        self.datapath.advance(frame.timestamp_ns, usize::MAX);
+        self.datapath.bind(&self.generation).run(frame)
+    }
+}

@@ -1,0 +1,261 @@
+//! One core's share of the data plane: its tables, its clock, its executor.
+
+use std::sync::Arc;
+
+use dash_bpf::helper::XdpAction;
+use dash_bpf::{MapDef, interp::Trap};
+use dash_wire::abi::{MapHandle, RunCtx};
+use nic_target::tables::{Discipline, map_defs};
+use nic_target::{Capacity, Frame, Table, TargetError, Verdict};
+
+use crate::ager::Ager;
+use crate::exec::{Code, Engine, Region, interp, rbpf};
+use crate::generation::Generation;
+use crate::helpers::{HELPERS, HelperState};
+use crate::tables::core_set::CoreTables;
+use crate::tables::{Handled, MapOps};
+
+/// State of the executor between runs.
+#[derive(Debug)]
+enum Exec {
+    Native,
+    Interp(Box<interp::State>),
+    Rbpf(Box<rbpf::State>),
+}
+
+/// The map of tables that are compiled away: every operation refuses.
+#[derive(Debug)]
+struct NoMap;
+
+// SAFETY: look-ups find nothing.
+unsafe impl MapOps for NoMap {}
+
+/// Everything one core owns. It runs packets while [bound](Datapath::bind) to a generation.
+#[derive(Debug)]
+pub struct Datapath {
+    engine: Engine,
+    exec: Exec,
+    defs: Arc<[MapDef]>,
+    tables: CoreTables,
+    ager: Ager,
+    helpers: Box<HelperState>,
+    no_map: Box<Handled<NoMap>>,
+    cpu: u32,
+    now_ns: u64,
+    /// By map index, as in `RunCtx`. Entries of policy tables belong to the generation `bound`.
+    arrays: Box<[*mut u8]>,
+    maps: Box<[*const MapHandle]>,
+    /// Arrays as ranges, for executors that check.
+    regions: Vec<Region>,
+    bound: u64,
+}
+
+// SAFETY: the raw pointers are to memory of boxes this value owns, which moves with it, or to
+// tables of a generation, used only through `Bound`, which keeps that generation borrowed; neither
+// is tied to a thread. `MapHandle` functions of the core's tables run only through `&mut self`.
+unsafe impl Send for Datapath {}
+
+impl Datapath {
+    /// Fresh tables for worker number `cpu`.
+    ///
+    /// # Errors
+    /// The engine cannot run on this machine.
+    pub fn new(engine: Engine, capacity: &Capacity, cpu: u32) -> Result<Self, TargetError> {
+        let defs: Arc<[MapDef]> = map_defs(capacity).into();
+        let exec = match engine {
+            Engine::Native => Exec::Native,
+            Engine::Interp => Exec::Interp(Box::new(interp::State::new(&defs))),
+            Engine::Rbpf => Exec::Rbpf(Box::new(rbpf::State::new()?)),
+        };
+        let tables = CoreTables::new(capacity);
+        let no_map = Box::new(Handled::new(NoMap));
+        let mut new = Self {
+            engine,
+            exec,
+            arrays: vec![std::ptr::null_mut(); defs.len()].into(),
+            maps: vec![no_map.handle(); defs.len()].into(),
+            regions: Vec::with_capacity(defs.len()),
+            defs,
+            ager: Ager::new(capacity.flows),
+            tables,
+            helpers: Box::new(HelperState::new(cpu)),
+            no_map,
+            cpu,
+            now_ns: 0,
+            bound: 0,
+        };
+        new.link(None);
+        Ok(new)
+    }
+
+    /// Fills the tables of addresses: the core's own and, when given, a generation's.
+    fn link(&mut self, generation: Option<&Generation>) {
+        self.regions.clear();
+        for table in Table::ALL {
+            let at = table.index() as usize;
+            let policy = generation.and_then(|g| g.tables().map(*table));
+            let core = self.tables.map(*table);
+            let (handle, array) = match (policy, core) {
+                (Some(map), _) => (map.handle(), map.array()),
+                (None, Some(map)) => (map.handle, map.array),
+                (None, None) => (self.no_map.handle(), None),
+            };
+            self.maps[at] = handle;
+            self.arrays[at] = array.map_or(std::ptr::null_mut(), |a| a.base());
+            if let Some(array) = array {
+                let start = array.base().expose_provenance();
+                let writable = table.discipline() == Discipline::Core;
+                self.regions.push(Region {
+                    start,
+                    len: array.size(),
+                    writable,
+                    map: at,
+                });
+            }
+        }
+    }
+
+    /// The core with this generation's code and rows. Costs a comparison when it is the same as
+    /// last time.
+    pub fn bind<'a>(&'a mut self, generation: &'a Generation) -> Bound<'a> {
+        if self.bound != generation.serial() {
+            self.link(Some(generation));
+            self.bound = generation.serial();
+        }
+        Bound {
+            core: self,
+            generation,
+        }
+    }
+
+    /// Who executes.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Clock, ns.
+    pub fn now(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Moves the clock, never back, and expires flows that are due, looking at no more than
+    /// `budget` of them. Returns how many it expired.
+    pub fn advance(&mut self, now_ns: u64, budget: usize) -> usize {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.ager.run(&mut self.tables, self.now_ns, budget)
+    }
+
+    /// The core's tables.
+    pub fn tables(&self) -> &CoreTables {
+        &self.tables
+    }
+
+    /// The core's tables, to count in or to set up a test.
+    pub fn tables_mut(&mut self) -> &mut CoreTables {
+        &mut self.tables
+    }
+
+    /// Why the checking interpreter stopped the last run, if it did.
+    pub fn trap(&self) -> Option<Trap> {
+        match &self.exec {
+            Exec::Interp(state) => state.trap(),
+            _ => None,
+        }
+    }
+
+    /// Why rbpf stopped the last run, if it did.
+    pub fn rbpf_error(&self) -> Option<&str> {
+        match &self.exec {
+            Exec::Rbpf(state) => state.error(),
+            _ => None,
+        }
+    }
+}
+
+/// A core and the generation it runs.
+#[derive(Debug)]
+pub struct Bound<'a> {
+    core: &'a mut Datapath,
+    generation: &'a Generation,
+}
+
+impl Bound<'_> {
+    /// The core.
+    pub fn core(&mut self) -> &mut Datapath {
+        self.core
+    }
+
+    /// Runs one packet at the core's clock; the frame then holds the result.
+    ///
+    /// # Errors
+    /// No code is installed, or it is not for this core's engine.
+    pub fn run(&mut self, frame: &mut Frame) -> Result<Verdict, TargetError> {
+        let code = &**self.generation.code().ok_or(TargetError::NoImage)?;
+        let core = &mut *self.core;
+        let port = frame.port;
+        let (buf, start, end) = frame.parts_mut();
+        let len = buf.len();
+        let base = buf.as_mut_ptr();
+        base.expose_provenance();
+        let mut ctx = RunCtx {
+            // `Frame` keeps `start <= end <= len`, so these are inside the buffer.
+            data: base.wrapping_add(start),
+            data_end: base.wrapping_add(end),
+            data_meta: base.wrapping_add(start),
+            ingress_ifindex: u32::from(port),
+            rx_queue_index: 0,
+            egress_ifindex: 0,
+            // No port: what a program means that says REDIRECT without having called the helper.
+            redirect_ifindex: u32::MAX,
+            frame_start: base,
+            frame_end: base.wrapping_add(len),
+            now_ns: core.now_ns,
+            arrays: core.arrays.as_ptr(),
+            maps: core.maps.as_ptr(),
+            helpers: HELPERS.as_ptr(),
+            worker: core.helpers.address(),
+            cpu: core.cpu,
+            reserved: 0,
+        };
+        let (defs, regions) = (&core.defs, &core.regions);
+        let r0 = match (code, &mut core.exec) {
+            // SAFETY: the code was verified with these maps (`NativeImage::new`, `check_maps`); the
+            // context points to the frame, borrowed here, to the core's tables, borrowed through
+            // `core`, and to those of the generation, borrowed by `self`; arrays, maps and helpers
+            // have as many entries as `dash_wire::abi` says.
+            (Code::Native(pages), Exec::Native) => unsafe { pages.entry()(&raw mut ctx) },
+            // SAFETY: as above.
+            (Code::Interp(programs), Exec::Interp(state)) => unsafe {
+                state.run(programs, &mut ctx, defs, regions)
+            },
+            (Code::Rbpf(programs), Exec::Rbpf(state)) => {
+                let serial = self.generation.serial();
+                // SAFETY: as above; `serial` is the generation's.
+                unsafe { state.run(programs, serial, &mut ctx, defs, regions) }
+            }
+            _ => {
+                let reason = "it was prepared for another engine".to_owned();
+                return Err(TargetError::Unsupported {
+                    engine: core.engine.name(),
+                    reason,
+                });
+            }
+        };
+        let (start, end) = (
+            ctx.data.addr().wrapping_sub(base.addr()),
+            ctx.data_end.addr().wrapping_sub(base.addr()),
+        );
+        if !frame.set_bounds(start, end) {
+            return Ok(Verdict::Aborted);
+        }
+        Ok(match XdpAction::from_r0(r0) {
+            XdpAction::Drop => Verdict::Drop,
+            XdpAction::Pass => Verdict::Pass,
+            XdpAction::Tx => Verdict::Send(port),
+            XdpAction::Redirect => {
+                u16::try_from(ctx.redirect_ifindex).map_or(Verdict::Aborted, Verdict::Send)
+            }
+            XdpAction::Aborted => Verdict::Aborted,
+        })
+    }
+}
