@@ -1,0 +1,44 @@
+//! Why a transaction did not become a generation.
+
+use dash_model::CommitError;
+use dash_native::NativeError;
+use dash_pipeline::lower::LowerError;
+use dash_pipeline::plan::PlanError;
+use dash_pipeline::text::TextError;
+use dash_verify::VerifyError;
+use nic_target::TargetError;
+use thiserror::Error;
+
+/// Why nothing changed: configuration, planner and target are as they were.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The transaction is wrong: which items, and why.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The objects are right but there is no room for them.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The pipeline that the configuration asks for could not be compiled: a bug here.
+    #[error("no code for this configuration: {0}")]
+    Compile(#[from] CompileError),
+    /// The target refused the rows or the code, or could not be read.
+    #[error("the data plane refused: {0}")]
+    Target(#[from] TargetError),
+}
+
+/// The step of compilation that failed.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    /// The template for the shape is not IR.
+    #[error("IR text: {0}")]
+    Text(#[from] TextError),
+    /// The IR has no eBPF form.
+    #[error("lowering: {0}")]
+    Lower(#[from] LowerError),
+    /// The eBPF was not proven safe.
+    #[error("verification: {0}")]
+    Verify(#[from] VerifyError),
+    /// The eBPF could not be made machine code.
+    #[error("machine code: {0}")]
+    Native(#[from] NativeError),
+}
