@@ -7,8 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod entropy;
 pub mod fields;
 pub mod ir;
+pub mod lower;
 pub mod plan;
+pub mod template;
 pub mod text;

@@ -30,7 +30,10 @@ pub enum LowerError {
     #[error("the pipeline is not well formed: {0}")]
     Check(#[from] CheckError),
     #[error("stage {stage}: {source}")]
-    Build { stage: String, source: dash_bpf::builder::BuildError },
+    Build {
+        stage: String,
+        source: dash_bpf::builder::BuildError,
+    },
     #[error("stage {stage} needs {need} bytes of stack; a program has 512")]
     Stack { stage: String, need: usize },
     #[error("{0} stages; the program array holds 16")]
@@ -57,6 +60,9 @@ pub fn lower(pipeline: &Pipeline, capacity: &Capacity) -> Result<Object, LowerEr
     Ok(Object {
         maps: map_defs(capacity),
         programs,
-        tail_calls: vec![TailCalls { map: Table::Stages.index(), programs: slots }],
+        tail_calls: vec![TailCalls {
+            map: Table::Stages.index(),
+            programs: slots,
+        }],
     })
 }

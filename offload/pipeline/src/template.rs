@@ -87,7 +87,14 @@ stage rx {
 
 /// Where a new flow's policy starts, by direction.
 fn policy_entry(shape: &Shape) -> (&'static str, &'static str) {
-    (if shape.acl_out != 0 { "acl_out" } else { "route" }, "inbound")
+    (
+        if shape.acl_out != 0 {
+            "acl_out"
+        } else {
+            "route"
+        },
+        "inbound",
+    )
 }
 
 fn branch(out: &mut String, indent: &str, (outbound, inbound): (&str, &str)) {
@@ -98,7 +105,9 @@ fn branch(out: &mut String, indent: &str, (outbound, inbound): (&str, &str)) {
 }
 
 fn stage_flow(out: &mut String, shape: &Shape) {
-    out.push_str("# The customer's frame, and its flow.\nstage flow {\n    account;\n    parse inner;\n");
+    out.push_str(
+        "# The customer's frame, and its flow.\nstage flow {\n    account;\n    parse inner;\n",
+    );
     out.push_str("    if key.proto == 6 {\n        if direction == 1 {\n");
     tcp_counts(out, "OUTBOUND");
     out.push_str("        } else {\n");
@@ -114,7 +123,12 @@ fn stage_flow(out: &mut String, shape: &Shape) {
 
 /// SYN counts without ACK; the others whenever their bit is set.
 fn tcp_counts(out: &mut String, direction: &str) {
-    for (mask, value, name) in [(0x12, 0x02, "SYN"), (0x12, 0x12, "SYNACK"), (0x01, 0x01, "FIN"), (0x04, 0x04, "RST")] {
+    for (mask, value, name) in [
+        (0x12, 0x02, "SYN"),
+        (0x12, 0x12, "SYNACK"),
+        (0x01, 0x01, "FIN"),
+        (0x04, 0x04, "RST"),
+    ] {
         let _ = write!(
             out,
             "            if (tcp_flags & {mask:#x}) == {value:#x} {{\n                count {direction}_TCP_{name}_PACKETS 1;\n            }}\n"
@@ -321,8 +335,15 @@ stage inbound {
 ",
         );
     }
-    let next = if shape.acl_in != 0 { "acl_in" } else { "deliver" };
-    let _ = write!(out, "    }} else {{\n        drop inbound-miss;\n    }}\n    goto {next};\n}}\n\n");
+    let next = if shape.acl_in != 0 {
+        "acl_in"
+    } else {
+        "deliver"
+    };
+    let _ = write!(
+        out,
+        "    }} else {{\n        drop inbound-miss;\n    }}\n    goto {next};\n}}\n\n"
+    );
 }
 
 const DELIVER_HEAD: &str = "\
@@ -387,7 +408,9 @@ stage create {
 ";
 
 fn stage_apply(out: &mut String, shape: &Shape) {
-    out.push_str("# The only stage that writes packet bytes.\nstage apply {\n    account;\n    apply;\n");
+    out.push_str(
+        "# The only stage that writes packet bytes.\nstage apply {\n    account;\n    apply;\n",
+    );
     if shape.underlay_routes {
         out.push_str(
             "\

@@ -84,8 +84,13 @@ impl StageLower<'_> {
     /// RFC 6040 decapsulation: the inner ECN field after combining; leaves it in KEEP. r2 is the
     /// inner frame. (CE on a packet that cannot carry it was dropped by `parse inner`.)
     fn ecn(&mut self) {
-        let (v6, v6_done, done, v4_mark, v6_mark) =
-            (self.b.label(), self.b.label(), self.b.label(), self.b.label(), self.b.label());
+        let (v6, v6_done, done, v4_mark, v6_mark) = (
+            self.b.label(),
+            self.b.label(),
+            self.b.label(),
+            self.b.label(),
+            self.b.label(),
+        );
         self.b.comment("ECN");
         self.b.load(Size::B, R4, META, meta!(outer_tos));
         self.b.alu(AluOp::And, R4, 3);
@@ -177,7 +182,8 @@ impl StageLower<'_> {
         self.b.alu(AluOp::Or, R5, R3);
         self.b.store(Size::W, R2, ETH, R5);
         self.b.store(Size::W, R2, ETH + 4, 0);
-        self.b.load(Size::B, R3, GLOBALS, offset_of!(Globals, encap_ttl) as i16);
+        self.b
+            .load(Size::B, R3, GLOBALS, offset_of!(Globals, encap_ttl) as i16);
         self.b.alu(AluOp::Or, R3, 17 << 8);
         self.b.store(Size::H, R2, ETH + 8, R3);
         self.b.alu(AluOp::Add, R5, R3);
@@ -193,7 +199,8 @@ impl StageLower<'_> {
 
         self.b.load(Size::H, R1, META, action!(sport));
         self.b.store(Size::H, R2, ETH + 20, R1);
-        self.b.load(Size::H, R1, GLOBALS, offset_of!(Globals, vxlan_port) as i16);
+        self.b
+            .load(Size::H, R1, GLOBALS, offset_of!(Globals, vxlan_port) as i16);
         self.b.store(Size::H, R2, ETH + 22, R1);
         self.b.alu(AluOp::Add, R4, 16);
         self.b.be16(R4);
@@ -212,7 +219,8 @@ impl StageLower<'_> {
         self.count_one(EniStat::TxPackets);
         self.count(EniStat::TxBytes, KEEP);
         self.b.load(Size::B, R1, META, meta!(direction));
-        self.b.jump_if(C::Ne, R1, Direction::Outbound as i32, inbound);
+        self.b
+            .jump_if(C::Ne, R1, Direction::Outbound as i32, inbound);
         self.count_one(EniStat::OutboundTxPackets);
         self.count(EniStat::OutboundTxBytes, KEEP);
         self.b.jump(done);
@@ -239,7 +247,8 @@ impl StageLower<'_> {
         self.copy(R2, 0, base, offset_of!(UnderlayRow, dmac) as i16, 6);
         self.copy(R2, 6, base, offset_of!(UnderlayRow, smac) as i16, 6);
         self.b.bind(bare);
-        self.b.load(Size::W, R1, base, offset_of!(UnderlayRow, port) as i16);
+        self.b
+            .load(Size::W, R1, base, offset_of!(UnderlayRow, port) as i16);
         self.b.mov(R2, 0);
         self.b.call(helper::REDIRECT);
         self.b.exit();

@@ -137,7 +137,8 @@ impl StageLower<'_> {
                 if *bits == 24 {
                     self.b.alu(AluOp::Lsh, Reg::R1, 8);
                 }
-                self.b.endian(Endian::Be, if *bits == 16 { 16 } else { 32 }, Reg::R1);
+                self.b
+                    .endian(Endian::Be, if *bits == 16 { 16 } else { 32 }, Reg::R1);
                 if *bits == 16 {
                     self.b.store(Size::H, to.base, to.off, Reg::R1);
                 } else {
@@ -203,7 +204,9 @@ impl StageLower<'_> {
             Expr::Num(0) => None,
             _ => match self.byte_place_in(b, Reg::R4)? {
                 Some((p, _)) => Some(p),
-                None => return Err(self.unsupported("a comparison of bytes with a number other than 0")),
+                None => {
+                    return Err(self.unsupported("a comparison of bytes with a number other than 0"));
+                }
             },
         };
         let differ = if equal { otherwise } else { self.b.label() };
@@ -228,14 +231,25 @@ impl StageLower<'_> {
         self.byte_place_in(e, Reg::R3)
     }
 
-    fn byte_place_in(&mut self, e: &Expr, scratch: Reg) -> Result<Option<(Place, usize)>, LowerError> {
+    fn byte_place_in(
+        &mut self,
+        e: &Expr,
+        scratch: Reg,
+    ) -> Result<Option<(Place, usize)>, LowerError> {
         let place = match e {
             Expr::Field(name) => self.field(name)?,
             Expr::Row(row, field) => self.row(row, field, scratch)?,
             Expr::V4(inner) => {
-                return Ok(self
-                    .byte_place_in(inner, scratch)?
-                    .map(|(p, _)| (Place { off: p.off + 12, ty: Ty::Bytes(4), ..p }, 4)));
+                return Ok(self.byte_place_in(inner, scratch)?.map(|(p, _)| {
+                    (
+                        Place {
+                            off: p.off + 12,
+                            ty: Ty::Bytes(4),
+                            ..p
+                        },
+                        4,
+                    )
+                }));
             }
             _ => return Ok(None),
         };

@@ -67,7 +67,12 @@ impl StageLower<'_> {
         self.b.jump_if(C::Eq, R0, 0, miss);
         self.b.mov(ENTRY, R0);
 
-        let (side1, found, reset, hit) = (self.b.label(), self.b.label(), self.b.label(), self.b.label());
+        let (side1, found, reset, hit) = (
+            self.b.label(),
+            self.b.label(),
+            self.b.label(),
+            self.b.label(),
+        );
         self.b.mov(R1, SLOT);
         self.b.alu(AluOp::And, R1, 1);
         self.b.alu(AluOp::Rsh, SLOT, 1);
@@ -79,7 +84,12 @@ impl StageLower<'_> {
         self.b.bind(found);
 
         // TCP: FIN from both sides closes, RST ends.
-        self.b.load(Size::B, R1, META, (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16);
+        self.b.load(
+            Size::B,
+            R1,
+            META,
+            (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16,
+        );
         self.b.jump_if(C::Ne, R1, TCP, hit);
         let no_rst = self.b.label();
         self.b.load(Size::B, R1, META, meta!(tcp_flags));
@@ -91,9 +101,20 @@ impl StageLower<'_> {
         self.b.load(Size::B, R1, ENTRY, entry!(fin));
         self.b.jump_if(C::Ne, R1, 3, hit);
         self.b.load(Size::B, R1, ENTRY, entry!(state));
-        self.b.jump_if(C::Eq, R1, i32::from(flow_state::CLOSING), hit);
-        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::CLOSING));
-        self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_CLOSING_MS as i32);
+        self.b
+            .jump_if(C::Eq, R1, i32::from(flow_state::CLOSING), hit);
+        self.b.store(
+            Size::B,
+            ENTRY,
+            entry!(state),
+            i32::from(flow_state::CLOSING),
+        );
+        self.b.store(
+            Size::W,
+            ENTRY,
+            entry!(timeout_ms),
+            TIMEOUT_CLOSING_MS as i32,
+        );
         self.push(Table::FlowEvents);
         self.b.jump(hit);
 
@@ -108,7 +129,12 @@ impl StageLower<'_> {
     fn hit_side(&mut self, side: u8, reset: dash_bpf::builder::Label) {
         let (not_tcp, counted) = (self.b.label(), self.b.label());
         let half = i16::from(side);
-        self.b.load(Size::B, R1, META, (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16);
+        self.b.load(
+            Size::B,
+            R1,
+            META,
+            (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16,
+        );
         self.b.jump_if(C::Ne, R1, TCP, not_tcp);
         self.b.load(Size::B, R4, META, meta!(tcp_flags));
         self.b.mov(R1, R4);
@@ -118,7 +144,8 @@ impl StageLower<'_> {
         if side == 0 {
             // A retransmitted SYN of a connection still opening is not a new connection.
             self.b.load(Size::B, R1, ENTRY, entry!(state));
-            self.b.jump_if(C::Ne, R1, i32::from(flow_state::HALF_OPEN), reset);
+            self.b
+                .jump_if(C::Ne, R1, i32::from(flow_state::HALF_OPEN), reset);
         } else {
             self.b.jump(reset);
         }
@@ -126,9 +153,16 @@ impl StageLower<'_> {
         if side == 1 {
             let open = self.b.label();
             self.b.load(Size::B, R1, ENTRY, entry!(state));
-            self.b.jump_if(C::Ne, R1, i32::from(flow_state::HALF_OPEN), open);
-            self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::ESTABLISHED));
-            self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
+            self.b
+                .jump_if(C::Ne, R1, i32::from(flow_state::HALF_OPEN), open);
+            self.b.store(
+                Size::B,
+                ENTRY,
+                entry!(state),
+                i32::from(flow_state::ESTABLISHED),
+            );
+            self.b
+                .store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
             self.b.bind(open);
         }
         self.b.alu(AluOp::And, R4, FIN);
@@ -139,12 +173,19 @@ impl StageLower<'_> {
         self.b.bind(not_tcp);
         self.b.bind(counted);
         let actions = size_of::<FlowActions>();
-        self.copy(META, meta!(actions), ENTRY, entry!(actions) + half * actions as i16, actions);
+        self.copy(
+            META,
+            meta!(actions),
+            ENTRY,
+            entry!(actions) + half * actions as i16,
+            actions,
+        );
         self.b.load(Size::Dw, R1, META, meta!(now_ns));
         self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);
         self.b.load(Size::Dw, R1, ENTRY, entry!(packets) + half * 8);
         self.b.alu(AluOp::Add, R1, 1);
-        self.b.store(Size::Dw, ENTRY, entry!(packets) + half * 8, R1);
+        self.b
+            .store(Size::Dw, ENTRY, entry!(packets) + half * 8, R1);
         self.b.load(Size::H, R2, META, meta!(inner_len));
         self.b.load(Size::Dw, R1, ENTRY, entry!(bytes) + half * 8);
         self.b.alu(AluOp::Add, R1, R2);
@@ -155,7 +196,13 @@ impl StageLower<'_> {
     fn delete_pair(&mut self) {
         for side in 0..2i16 {
             let key_off = self.alloc(size_of::<FlowKey>());
-            self.copy(FP, key_off, ENTRY, entry!(key) + side * size_of::<FlowKey>() as i16, size_of::<FlowKey>());
+            self.copy(
+                FP,
+                key_off,
+                ENTRY,
+                entry!(key) + side * size_of::<FlowKey>() as i16,
+                size_of::<FlowKey>(),
+            );
             self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_DELETE_ELEM);
             self.release(size_of::<FlowKey>());
         }
@@ -164,7 +211,8 @@ impl StageLower<'_> {
     }
 
     fn free_slot(&mut self) {
-        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::FREE));
+        self.b
+            .store(Size::B, ENTRY, entry!(state), i32::from(flow_state::FREE));
         self.push(Table::FlowFree);
     }
 
@@ -191,7 +239,13 @@ impl StageLower<'_> {
         // Keys and actions lie in the same order in both, so one copy moves them all.
         const { assert!(offset_of!(Meta, key) == 0 && offset_of!(FlowEntry, key) == 0) };
         const { assert!(offset_of!(Meta, actions) == offset_of!(FlowEntry, actions)) };
-        self.copy(ENTRY, 0, META, 0, 2 * size_of::<FlowKey>() + 2 * size_of::<FlowActions>());
+        self.copy(
+            ENTRY,
+            0,
+            META,
+            0,
+            2 * size_of::<FlowKey>() + 2 * size_of::<FlowActions>(),
+        );
         self.b.load(Size::Dw, R1, META, meta!(now_ns));
         self.b.store(Size::Dw, ENTRY, entry!(created_ns), R1);
         self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);
@@ -205,18 +259,39 @@ impl StageLower<'_> {
         self.b.load(Size::B, R1, META, meta!(direction));
         self.b.store(Size::B, ENTRY, entry!(direction), R1);
         let (tcp, keyed) = (self.b.label(), self.b.label());
-        self.b.load(Size::B, R1, META, (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16);
+        self.b.load(
+            Size::B,
+            R1,
+            META,
+            (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16,
+        );
         self.b.jump_if(C::Eq, R1, TCP, tcp);
         self.b.store(Size::B, ENTRY, entry!(fin), 0);
-        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::ESTABLISHED));
-        self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
+        self.b.store(
+            Size::B,
+            ENTRY,
+            entry!(state),
+            i32::from(flow_state::ESTABLISHED),
+        );
+        self.b
+            .store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
         self.b.jump(keyed);
         self.b.bind(tcp);
         self.b.load(Size::B, R1, META, meta!(tcp_flags));
         self.b.alu(AluOp::And, R1, FIN);
         self.b.store(Size::B, ENTRY, entry!(fin), R1);
-        self.b.store(Size::B, ENTRY, entry!(state), i32::from(flow_state::HALF_OPEN));
-        self.b.store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_HALF_OPEN_MS as i32);
+        self.b.store(
+            Size::B,
+            ENTRY,
+            entry!(state),
+            i32::from(flow_state::HALF_OPEN),
+        );
+        self.b.store(
+            Size::W,
+            ENTRY,
+            entry!(timeout_ms),
+            TIMEOUT_HALF_OPEN_MS as i32,
+        );
         self.b.bind(keyed);
 
         self.index(meta!(key), 0);
@@ -271,9 +346,11 @@ impl StageLower<'_> {
             self.b.alu(AluOp::Rsh, R1, 32);
             self.b.alu(AluOp::Xor, R2, R1);
         }
-        self.b.load(Size::H, R1, R0, offset_of!(Globals, sport_mask) as i16);
+        self.b
+            .load(Size::H, R1, R0, offset_of!(Globals, sport_mask) as i16);
         self.b.alu(AluOp::And, R2, R1);
-        self.b.load(Size::H, R1, R0, offset_of!(Globals, sport_base) as i16);
+        self.b
+            .load(Size::H, R1, R0, offset_of!(Globals, sport_base) as i16);
         self.b.alu(AluOp::Add, R2, R1);
         self.b.be16(R2);
         let place = self.field(field)?;

@@ -141,7 +141,12 @@ impl StageLower<'_> {
     /// Folds a sum of up to 2^16 32-bit words into 16 bits. Uses r1.
     pub(super) fn fold(&mut self, sum: Reg) {
         // 48 bits -> 33 -> 18 -> 17 -> 16: each line adds what is above the low half.
-        for (shift, mask) in [(32, u64::from(u32::MAX)), (16, 0xffff), (16, 0xffff), (16, 0xffff)] {
+        for (shift, mask) in [
+            (32, u64::from(u32::MAX)),
+            (16, 0xffff),
+            (16, 0xffff),
+            (16, 0xffff),
+        ] {
             self.b.mov(R1, sum);
             self.b.alu(AluOp::Rsh, R1, shift);
             if mask == 0xffff {
@@ -293,7 +298,8 @@ impl StageLower<'_> {
     /// `key.flags` from the direction. Uses r1.
     fn flags(&mut self, family: u8) {
         self.b.load(Size::B, R1, META, meta!(direction));
-        self.b.alu(AluOp::Lsh, R1, i32::from(flow_flags::DIRECTION_SHIFT));
+        self.b
+            .alu(AluOp::Lsh, R1, i32::from(flow_flags::DIRECTION_SHIFT));
         if family != 0 {
             self.b.alu(AluOp::Or, R1, i32::from(family));
         }
@@ -303,7 +309,12 @@ impl StageLower<'_> {
     /// Ports, flags and identifiers of the transport header at a constant offset of r2; r4 = its
     /// length, r5 = its protocol.
     fn l4(&mut self, off: i16, icmp: i32, echo: (i32, i32), malformed: Label) {
-        let (not_tcp, ports, not_udp, end) = (self.b.label(), self.b.label(), self.b.label(), self.b.label());
+        let (not_tcp, ports, not_udp, end) = (
+            self.b.label(),
+            self.b.label(),
+            self.b.label(),
+            self.b.label(),
+        );
         self.b.jump_if(C::Ne, R5, TCP, not_tcp);
         self.b.jump_if(C::Lt, R4, 20, malformed);
         self.need(R2, i32::from(off) + 20, malformed);

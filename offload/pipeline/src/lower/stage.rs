@@ -85,9 +85,15 @@ pub(super) fn lower_stage(pipeline: &Pipeline, stage: &Stage) -> Result<Vec<Insn
     s.block(&stage.body)?;
     s.exits();
     if s.deepest > 512 {
-        return Err(LowerError::Stack { stage: stage.name.clone(), need: s.deepest as usize });
+        return Err(LowerError::Stack {
+            stage: stage.name.clone(),
+            need: s.deepest as usize,
+        });
     }
-    s.b.finish().map_err(|source| LowerError::Build { stage: stage.name.clone(), source })
+    s.b.finish().map_err(|source| LowerError::Build {
+        stage: stage.name.clone(),
+        source,
+    })
 }
 
 impl StageLower<'_> {
@@ -104,7 +110,10 @@ impl StageLower<'_> {
     }
 
     pub(super) fn unsupported(&self, what: impl Into<String>) -> LowerError {
-        LowerError::Unsupported { stage: self.stage.name.clone(), what: what.into() }
+        LowerError::Unsupported {
+            stage: self.stage.name.clone(),
+            what: what.into(),
+        }
     }
 
     fn prologue(&mut self) {
@@ -147,7 +156,13 @@ impl StageLower<'_> {
             Stmt::Decap => self.decap(),
             Stmt::ParseInner => self.parse_inner()?,
             Stmt::Account => self.account(),
-            Stmt::Match { table, key, row, hit, miss } => self.match_table(*table, key, row, hit, miss)?,
+            Stmt::Match {
+                table,
+                key,
+                row,
+                hit,
+                miss,
+            } => self.match_table(*table, key, row, hit, miss)?,
             Stmt::If { cond, then, els } => {
                 let (els_label, end) = (self.b.label(), self.b.label());
                 self.cond(cond, els_label)?;
@@ -165,7 +180,11 @@ impl StageLower<'_> {
                 for k in 0..size / 8 {
                     self.b.store(Size::Dw, FP, off + (k * 8) as i16, 0);
                 }
-                self.locals.push(Local { name: name.clone(), ty: *ty, off });
+                self.locals.push(Local {
+                    name: name.clone(),
+                    ty: *ty,
+                    off,
+                });
             }
             Stmt::Set { field, value } => self.set(field, value)?,
             Stmt::Entropy { field, key } => self.entropy(field, *key)?,
@@ -234,7 +253,8 @@ impl StageLower<'_> {
 
     fn account(&mut self) {
         let aborted = self.aborted;
-        self.b.load(Size::W, Reg::R1, META, offset_of!(Meta, eni) as i16);
+        self.b
+            .load(Size::W, Reg::R1, META, offset_of!(Meta, eni) as i16);
         self.b.store(Size::W, FP, self.index_slot, Reg::R1);
         self.call_with_stack_key(Table::EniStats, self.index_slot, helper::MAP_LOOKUP_ELEM);
         self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
@@ -268,7 +288,11 @@ impl StageLower<'_> {
     }
 
     pub(super) fn exit_label(&mut self, reason: DropReason, action: XdpAction) -> Label {
-        if let Some((.., label)) = self.drops.iter().find(|(r, a, _)| *r == reason && *a == action) {
+        if let Some((.., label)) = self
+            .drops
+            .iter()
+            .find(|(r, a, _)| *r == reason && *a == action)
+        {
             return *label;
         }
         let label = self.b.label();
@@ -281,7 +305,12 @@ impl StageLower<'_> {
         for (reason, action, label) in std::mem::take(&mut self.drops) {
             self.b.bind(label);
             self.b.comment(format!("drop {}", reason.name()));
-            self.b.store(Size::B, META, offset_of!(Meta, drop) as i16, reason as i32 + 1);
+            self.b.store(
+                Size::B,
+                META,
+                offset_of!(Meta, drop) as i16,
+                reason as i32 + 1,
+            );
             if !reason.port_stats().is_empty() {
                 self.lookup_array(Table::PortStats, 0);
                 self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
@@ -315,15 +344,19 @@ impl StageLower<'_> {
         let lpm = def.kind == dash_bpf::MapKind::LpmTrie;
         let key_off = self.alloc(size);
         // Padding counts in a key: clear it all, then fill.
-        for k in 0..size.next_multiple_of(8) / 8 {
+        for k in 0..size.div_ceil(8) {
             self.b.store(Size::Dw, FP, key_off + (k * 8) as i16, 0);
         }
         if lpm {
-            let bits = (key_bits_end(table) - 4) * 8;
+            let bits = (size - 4) * 8;
             self.b.store(Size::W, FP, key_off, bits as i32);
         }
         for (component, expr) in key_schema(table).iter().zip(key) {
-            let place = Place { base: FP, off: key_off + component.offset as i16, ty: component.ty };
+            let place = Place {
+                base: FP,
+                off: key_off + component.offset as i16,
+                ty: component.ty,
+            };
             self.assign(place, expr)?;
         }
         self.call_with_stack_key(table, key_off, helper::MAP_LOOKUP_ELEM);
@@ -340,7 +373,11 @@ impl StageLower<'_> {
             RowPlace::Reg(r) => self.b.mov(r, Reg::R0),
             RowPlace::Stack(off) => self.b.store(Size::Dw, FP, off, Reg::R0),
         }
-        self.rows.push(Row { name: row.to_owned(), table, place });
+        self.rows.push(Row {
+            name: row.to_owned(),
+            table,
+            place,
+        });
         self.block(hit)?;
         self.rows.pop();
         if matches!(place, RowPlace::Stack(_)) {
@@ -358,18 +395,36 @@ impl StageLower<'_> {
     /// Where a metadata field or a local is.
     pub(super) fn field(&self, name: &str) -> Result<Place, LowerError> {
         if let Some(FieldDef { ty, offset, .. }) = meta_field(name) {
-            return Ok(Place { base: META, off: offset as i16, ty });
+            return Ok(Place {
+                base: META,
+                off: offset as i16,
+                ty,
+            });
         }
         self.locals
             .iter()
             .find(|l| l.name == name)
-            .map(|l| Place { base: FP, off: l.off, ty: l.ty })
+            .map(|l| Place {
+                base: FP,
+                off: l.off,
+                ty: l.ty,
+            })
             .ok_or_else(|| self.unsupported(format!("unknown field {name}")))
     }
 
     /// Where a row's field is; a spilled row's address is loaded into `scratch` first.
-    pub(super) fn row(&mut self, row: &str, field: &str, scratch: Reg) -> Result<Place, LowerError> {
-        let found = self.rows.iter().rev().find(|r| r.name == row).map(|r| (r.table, r.place));
+    pub(super) fn row(
+        &mut self,
+        row: &str,
+        field: &str,
+        scratch: Reg,
+    ) -> Result<Place, LowerError> {
+        let found = self
+            .rows
+            .iter()
+            .rev()
+            .find(|r| r.name == row)
+            .map(|r| (r.table, r.place));
         let (table, place) = found.ok_or_else(|| self.unsupported(format!("unknown row {row}")))?;
         let def = row_field(table, field)
             .ok_or_else(|| self.unsupported(format!("{} has no field {field}", table.name())))?;
@@ -380,7 +435,11 @@ impl StageLower<'_> {
                 scratch
             }
         };
-        Ok(Place { base, off: def.offset as i16, ty: def.ty })
+        Ok(Place {
+            base,
+            off: def.offset as i16,
+            ty: def.ty,
+        })
     }
 
     fn cond(&mut self, cond: &Cond, otherwise: Label) -> Result<(), LowerError> {
@@ -404,18 +463,14 @@ impl StageLower<'_> {
     }
 }
 
-/// End of the last key component: what a longest-prefix look-up matches in full.
-fn key_bits_end(table: Table) -> usize {
-    let def = table.def(&nic_target::Capacity::default());
-    def.key_size as usize
-}
-
 /// True when control never falls out of the block's end.
 fn ends(body: &[Stmt]) -> bool {
     match body.last() {
         Some(Stmt::Goto(_) | Stmt::Drop(_) | Stmt::Pass | Stmt::Send | Stmt::Forward(_)) => true,
         Some(Stmt::If { then, els, .. }) => ends(then) && ends(els),
-        Some(Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss }) => ends(hit) && ends(miss),
+        Some(Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss }) => {
+            ends(hit) && ends(miss)
+        }
         _ => false,
     }
 }
