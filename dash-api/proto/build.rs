@@ -23,6 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Values are cut out of the received buffer instead of being copied.
         .bytes(".gnmi.TypedValue")
+        // One order, so that what is decoded encodes back byte for byte.
+        .btree_map(".")
         .include_file("protos.rs")
         .compile_fds(descriptors)?;
     Ok(())

@@ -15,6 +15,8 @@ use dash_model::objects::Object;
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
+pub(crate) use routing::names_priority;
+
 use crate::dash;
 use crate::row::FieldError;
 use crate::schema;

@@ -29,7 +29,8 @@ use serde_json::{Map, Value};
 use crate::row::FieldError;
 use crate::schema;
 
-pub(crate) use scalar::{constant, constant_name};
+pub(crate) use dialect::{ACL_GROUP, rename};
+pub(crate) use scalar::constant;
 
 /// Name of the member that holds a row's bytes where they have no better form.
 const RAW: &str = "pb";

@@ -16,22 +16,31 @@
 //! * [`config`]: configuration files.
 //! * [`path`]: gNMI paths of the `sonic-db` origin and their text form.
 //! * [`set`]: whole Set requests, and their errors as gRPC statuses.
+//! * [`scope`]: names that stand for several rows.
 //! * [`schema`]: which message the rows of a table are.
 //!
 //! A row is judged alone; what needs other rows (a VNET that must exist) is the store's to check.
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod json;
+pub mod path;
 pub mod row;
 pub mod schema;
+pub mod scope;
+pub mod set;
 
 mod convert;
 mod generated;
 
+pub use config::{ConfigRow, config_to_txn, load_config};
 pub use generated::{dash, gnmi, gnmi_ext};
 pub use json::row_to_json;
+pub use path::{DbPath, PathError};
 pub use row::{DecodedRow, Kind, RowError, RowValue, decode_row};
+pub use scope::RowScope;
+pub use set::{DecodedSet, SetError, decode_set};
 
 /// Encoded `google.protobuf.FileDescriptorSet` of every file in `specs/proto` and its imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -12,6 +12,9 @@ const ROUTE: &str = "DASH_ROUTE_TABLE";
 /// Name of `Route`'s oneof, as an explicit wrapper of its member.
 const ROUTING_TYPE_DATA: &str = "RoutingTypeData";
 
+/// One group for a stage, of the family that the group has: older dpugen.
+pub(crate) const ACL_GROUP: &str = "acl_group_id";
+
 /// Fields that are those of a service tunnel when they stand in the route itself.
 const SERVICE_TUNNEL: &[&str] = &[
     "overlay_sip",
@@ -50,19 +53,17 @@ pub(super) fn normalize<'a>(
     }
     match table {
         ROUTE => route(&mut fields)?,
-        "DASH_APPLIANCE_TABLE" | "DASH_ENI_TABLE" => {
-            if fields.get("trusted_vnis").is_some_and(Value::is_array) {
-                rename(fields.to_mut(), "trusted_vnis", "trusted_vnis_list")?;
-            }
+        "DASH_APPLIANCE_TABLE" | "DASH_ENI_TABLE"
+            if fields.get("trusted_vnis").is_some_and(Value::is_array) =>
+        {
+            rename(fields.to_mut(), "trusted_vnis", "trusted_vnis_list")?;
         }
-        "DASH_ACL_IN_TABLE" | "DASH_ACL_OUT_TABLE" => {
-            if fields.contains_key("acl_group_id") {
-                return Err(FieldError::invalid(
-                    "acl_group_id",
-                    "the group's IP version is not known here: give v4_acl_group_id or \
-                     v6_acl_group_id, or load the group's row from the same file",
-                ));
-            }
+        "DASH_ACL_IN_TABLE" | "DASH_ACL_OUT_TABLE" if fields.contains_key(ACL_GROUP) => {
+            return Err(FieldError::invalid(
+                ACL_GROUP,
+                "the group's IP version is not known here: give v4_acl_group_id or \
+                 v6_acl_group_id, or load the group's row from the same file",
+            ));
         }
         _ => {}
     }
