@@ -77,7 +77,6 @@ pub struct Artifacts {
 /// Configuration in, generations out. See the [crate](crate).
 ///
 /// One owner at a time: every method that talks to the target takes `&mut self`.
-#[derive(Debug)]
 pub struct Engine<T: Target + ?Sized> {
     store: Store,
     planner: Planner,
