@@ -3,6 +3,7 @@
 use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use dash_bpf::{Object, ProgramKind};
+use dash_verify::Verified;
 
 use crate::chain;
 use crate::code::{NativeCode, Options};
@@ -10,6 +11,26 @@ use crate::error::NativeError;
 use crate::listing::{self, Listing};
 use crate::lower;
 use crate::machine;
+
+/// Compiles a verified object: its entry, program 0, and every program tail calls lead to.
+///
+/// # Errors
+/// The object uses what this compiler does not support, or understands less well than the
+/// verifier; see [`NativeError`].
+pub fn compile(object: &Verified<Object>, options: &Options) -> Result<NativeCode, NativeError> {
+    self::object(object.get(), options)
+}
+
+/// Like [`compile`], with the code as text.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with_listing(
+    object: &Verified<Object>,
+    options: &Options,
+) -> Result<(NativeCode, Listing), NativeError> {
+    with_listing(object.get(), options)
+}
 
 pub(crate) fn object(object: &Object, options: &Options) -> Result<NativeCode, NativeError> {
     let (function, isa) = function(object, options)?;

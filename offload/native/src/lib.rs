@@ -38,5 +38,6 @@ mod stack;
 pub mod unverified;
 
 pub use code::{Isa, Machine, NativeCode, Options};
+pub use compile::{compile, compile_with_listing};
 pub use error::{NativeError, Reason, Site};
 pub use listing::Listing;

@@ -2,3 +2,4 @@
 
 mod conformance;
 mod loader;
+mod random;
