@@ -26,7 +26,7 @@ use crate::tables::core_set::CoreTables;
 #[derive(Debug)]
 pub struct Core {
     datapath: Datapath,
-    generation: Box<Generation>,
+    generation: Generation,
     flows: u32,
 }
 
@@ -38,7 +38,7 @@ impl Core {
     pub fn new(engine: Engine, capacity: &Capacity) -> Result<Self, TargetError> {
         Ok(Self {
             datapath: Datapath::new(engine, capacity, 0)?,
-            generation: Box::new(Generation::empty(capacity)),
+            generation: Generation::empty(capacity),
             flows: capacity.flows,
         })
     }
@@ -71,8 +71,7 @@ impl Core {
 
 impl Target for Core {
     fn apply(&mut self, update: &Update) -> Result<(), TargetError> {
-        let next = self.generation.next(self.datapath.engine(), update)?;
-        self.generation = Box::new(next);
+        self.generation = self.generation.next(self.datapath.engine(), update)?;
         Ok(())
     }
 

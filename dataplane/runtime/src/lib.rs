@@ -27,10 +27,10 @@ pub mod datapath;
 mod exec;
 pub mod generation;
 mod helpers;
-// pub mod runtime;
+pub mod runtime;
 pub mod tables;
-// pub mod worker;
+pub mod worker;
 
 pub use crate::core::Core;
 pub use exec::Engine;
-// pub use runtime::{Runtime, RuntimeHandle};
+pub use runtime::{Runtime, RuntimeHandle};

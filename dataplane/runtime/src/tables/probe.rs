@@ -63,7 +63,7 @@ impl Probe {
     }
 
     fn home(&self, hash: u64) -> usize {
-        ((hash & 0xffff_ffff) * self.tags.len() as u64 >> 32) as usize
+        (((hash & 0xffff_ffff) * self.tags.len() as u64) >> 32) as usize
     }
 
     fn next(&self, slot: usize) -> usize {

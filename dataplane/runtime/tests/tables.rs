@@ -1,0 +1,397 @@
+//! Every table against a dumb twin.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dash_bpf::{MapDef, MapKind};
+use dash_runtime::tables::acl::classifier::Classifier;
+use dash_runtime::tables::acl::linear;
+use dash_runtime::tables::core_hash::CoreHash;
+use dash_runtime::tables::lpm::Lpm;
+use dash_runtime::tables::policy_hash::PolicyHash;
+use dash_runtime::tables::ring::Ring;
+use dash_runtime::tables::{MapOps, errno};
+use dash_wire::tables::AclKey;
+use nic_target::{AclPrefix, AclRuleRow};
+use proptest::prelude::*;
+
+fn def(kind: MapKind, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
+    MapDef {
+        name: "test".to_owned(),
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags: 0,
+    }
+}
+
+/// A change of a hash table. Keys are few, so that they meet again.
+#[derive(Clone, Debug)]
+enum Change {
+    Update(u16, u32, u64),
+    Delete(u16),
+    Look(u16),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let key = 0u16..400;
+    prop_oneof![
+        3 => (key.clone(), any::<u32>(), 0u64..4).prop_map(|(k, v, f)| Change::Update(k, v, f)),
+        2 => key.clone().prop_map(Change::Delete),
+        1 => key.prop_map(Change::Look),
+    ]
+}
+
+/// A key of `N` bytes that differs from the others in the middle.
+fn wide<const N: usize>(key: u16) -> [u8; N] {
+    let mut bytes = [0x5a; N];
+    bytes[N / 2..N / 2 + 2].copy_from_slice(&key.to_le_bytes());
+    bytes
+}
+
+fn core_lookup(map: &CoreHash, key: &[u8]) -> Option<u32> {
+    // SAFETY: keys and values are of the map's sizes (20 and 4 bytes).
+    unsafe {
+        let value = map.lookup(key.as_ptr());
+        (!value.is_null()).then(|| value.cast::<u32>().read_unaligned())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn core_hash_is_a_map_with_linux_errors(changes in prop::collection::vec(change(), 1..1500), capacity in 1u32..300) {
+        let map = CoreHash::new(&def(MapKind::Hash, 20, 4, capacity));
+        let mut twin = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Update(k, v, flags) => {
+                    let (key, value) = (wide::<20>(k), v.to_ne_bytes());
+                    // SAFETY: sizes of the map.
+                    let got = unsafe { map.update(key.as_ptr(), value.as_ptr(), flags) };
+                    let present = twin.contains_key(&k);
+                    let want = match flags {
+                        1 if present => errno::EEXIST,
+                        2 if !present => errno::ENOENT,
+                        3 => errno::EINVAL,
+                        _ if !present && twin.len() == capacity as usize => errno::E2BIG,
+                        _ => { twin.insert(k, v); 0 }
+                    };
+                    prop_assert_eq!(got, want);
+                }
+                Change::Delete(k) => {
+                    // SAFETY: size of the map.
+                    let got = unsafe { map.delete(wide::<20>(k).as_ptr()) };
+                    prop_assert_eq!(got, if twin.remove(&k).is_some() { 0 } else { errno::ENOENT });
+                }
+                Change::Look(k) => prop_assert_eq!(core_lookup(&map, &wide::<20>(k)), twin.get(&k).copied()),
+            }
+            prop_assert_eq!(map.len(), twin.len());
+        }
+        for k in 0..400 {
+            prop_assert_eq!(core_lookup(&map, &wide::<20>(k)), twin.get(&k).copied());
+        }
+        prop_assert_eq!(map.rows().count(), twin.len());
+    }
+
+    #[test]
+    fn policy_hash_is_a_map_and_its_clones_stay(changes in prop::collection::vec(change(), 1..1500), capacity in 1u32..5000) {
+        let mut map = PolicyHash::new(&def(MapKind::Hash, 20, 12, capacity));
+        let mut twin = BTreeMap::new();
+        let mut kept = Vec::new();
+        let row = |v: u32| [v.to_ne_bytes(), [7; 4], v.to_be_bytes()].concat();
+        for (n, change) in changes.into_iter().enumerate() {
+            match change {
+                Change::Update(k, v, _) => {
+                    let new = map.put(&wide::<20>(k), &row(v));
+                    prop_assert_eq!(new, twin.insert(k, v).is_none());
+                }
+                Change::Delete(k) => prop_assert_eq!(map.remove(&wide::<20>(k)), twin.remove(&k).is_some()),
+                Change::Look(k) => prop_assert_eq!(map.get(&wide::<20>(k)), twin.get(&k).map(|&v| row(v))),
+            }
+            if n % 97 == 0 {
+                kept.push((map.clone(), twin.clone()));
+            }
+        }
+        kept.push((map, twin));
+        for (map, twin) in kept {
+            prop_assert_eq!(map.len(), twin.len());
+            for k in 0..400 {
+                prop_assert_eq!(map.get(&wide::<20>(k)), twin.get(&k).map(|&v| row(v)));
+            }
+            let rows: BTreeMap<_, _> = map.rows().collect();
+            let want: BTreeMap<_, _> = twin.iter().map(|(&k, &v)| (wide::<20>(k).to_vec(), row(v))).collect();
+            prop_assert_eq!(rows, want);
+        }
+    }
+}
+
+#[test]
+fn eight_million_mappings_would_take_less_than_64_bytes_each() {
+    // The same load of a shard as 8M rows in a table for 8M: 256 rows a shard.
+    let rows = 128 << 10;
+    let mut map = PolicyHash::new(&def(MapKind::Hash, 20, 12, rows));
+    for row in 0..rows {
+        let mut key = [0; 20];
+        key[16..].copy_from_slice(&row.to_be_bytes());
+        map.put(&key, &[1; 12]);
+    }
+    let each = map.memory() as f64 / f64::from(rows);
+    assert!(each <= 64.0, "{each} bytes a mapping");
+}
+
+/// Prefixes over 8 bytes of which few bits vary, so that prefixes nest and keys nearly match.
+fn prefix() -> impl Strategy<Value = (u32, [u8; 8])> {
+    let bits = prop_oneof![Just(0u32), 0u32..=64, 24u32..40, Just(64u32)];
+    (bits, any::<u8>(), any::<u8>(), any::<u8>())
+        .prop_map(|(bits, a, b, c)| (bits, [0, 0, 1, a & 3, b & 7, b >> 6, 0, c & 3]))
+}
+
+fn lpm_key((bits, data): (u32, [u8; 8])) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&bits.to_ne_bytes());
+    key[4..].copy_from_slice(&data);
+    key
+}
+
+fn masked((bits, data): (u32, [u8; 8])) -> (u32, u64) {
+    let mask = u64::MAX.checked_shl(64 - bits).unwrap_or(0);
+    (bits, u64::from_be_bytes(data) & mask)
+}
+
+/// Linux's answer: the longest prefix, not longer than the key's, whose bits match.
+fn linear_lpm(rows: &BTreeMap<(u32, u64), u32>, key: (u32, [u8; 8])) -> Option<u32> {
+    let matching = rows
+        .iter()
+        .filter(|((bits, data), _)| *bits <= key.0 && masked((*bits, key.1)).1 == *data);
+    matching
+        .max_by_key(|((bits, _), _)| *bits)
+        .map(|(_, value)| *value)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lpm_finds_the_longest_prefix(
+        changes in prop::collection::vec((prefix(), any::<u32>(), prop::bool::weighted(0.25)), 1..300),
+        keys in prop::collection::vec(prefix(), 1..100),
+    ) {
+        let mut lpm = Lpm::new(&def(MapKind::LpmTrie, 12, 4, 1024));
+        let mut rows = BTreeMap::new();
+        let mut kept = Vec::new();
+        for (n, (prefix, value, delete)) in changes.into_iter().enumerate() {
+            if delete {
+                prop_assert_eq!(lpm.remove(&lpm_key(prefix)), rows.remove(&masked(prefix)).is_some());
+            } else {
+                prop_assert!(lpm.put(&lpm_key(prefix), &value.to_ne_bytes()));
+                rows.insert(masked(prefix), value);
+            }
+            if n == 50 {
+                kept.push((lpm.clone(), rows.clone()));
+            }
+        }
+        kept.push((lpm, rows));
+        for (lpm, rows) in &kept {
+            prop_assert_eq!(lpm.len(), rows.len());
+            // The keys of rows themselves, whole, are the nearest there are.
+            let own = rows.keys().map(|(_, data)| (64, data.to_be_bytes()));
+            for key in keys.iter().copied().chain(own) {
+                let want = linear_lpm(rows, key).map(|v| v.to_ne_bytes().to_vec());
+                prop_assert_eq!(lpm.get(&lpm_key(key)), want, "{:?}", key);
+            }
+        }
+    }
+
+    #[test]
+    fn rings_are_a_queue_and_a_stack(changes in prop::collection::vec((any::<bool>(), any::<u32>(), prop::bool::weighted(0.2)), 1..200), capacity in 0u32..8) {
+        let queue = Ring::queue(&def(MapKind::Queue, 0, 4, capacity));
+        let stack = Ring::stack(&def(MapKind::Stack, 0, 4, capacity));
+        let (mut fifo, mut lifo) = (VecDeque::new(), VecDeque::new());
+        for (push, value, replace) in changes {
+            if push {
+                let flags = if replace { 2 } else { 0 };
+                for (ring, twin) in [(&queue, &mut fifo), (&stack, &mut lifo)] {
+                    // SAFETY: 4 bytes, the rings' value size.
+                    let got = unsafe { ring.push(value.to_ne_bytes().as_ptr(), flags) };
+                    let full = twin.len() == capacity as usize;
+                    let want = if full && (!replace || capacity == 0) { errno::E2BIG } else { 0 };
+                    prop_assert_eq!(got, want);
+                    if got == 0 {
+                        if full { twin.pop_front(); }
+                        twin.push_back(value);
+                    }
+                }
+            } else {
+                let mut out = [9; 4];
+                // SAFETY: 4 bytes, the rings' value size.
+                let peeked = unsafe { queue.peek(out.as_mut_ptr()) };
+                prop_assert_eq!(peeked, if fifo.is_empty() { errno::ENOENT } else { 0 });
+                prop_assert_eq!(u32::from_ne_bytes(out), fifo.front().copied().unwrap_or(0));
+                prop_assert_eq!(queue.pop_u32(), fifo.pop_front());
+                prop_assert_eq!(stack.pop_u32(), lifo.pop_back());
+            }
+            prop_assert_eq!((queue.len(), stack.len()), (fifo.len(), lifo.len()));
+        }
+    }
+}
+
+fn v4(a: [u8; 4]) -> [u8; 16] {
+    let mut addr = [0; 16];
+    addr[12..].copy_from_slice(&a);
+    addr
+}
+
+/// Prefixes of both families in a small world.
+fn acl_prefix() -> impl Strategy<Value = AclPrefix> {
+    let v4_prefix =
+        (0u8..=32, 0u8..4, 0u8..8).prop_map(|(len, c, d)| (v4([10, 0, c, d]), 96 + len));
+    let v6_prefix = (0u8..=128, 0u8..4).prop_map(|(len, last)| {
+        let mut addr = [0; 16];
+        (addr[0], addr[1], addr[7], addr[15]) = (0x20, 1, last, last);
+        (addr, len)
+    });
+    prop_oneof![3 => v4_prefix, 1 => v6_prefix].prop_map(|(addr, len)| {
+        let host = u128::MAX.checked_shr(u32::from(len)).unwrap_or(0);
+        AclPrefix {
+            addr: (u128::from_be_bytes(addr) & !host).to_be_bytes(),
+            len,
+        }
+    })
+}
+
+fn list<T: std::fmt::Debug + Clone>(
+    item: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Option<Box<[T]>>> {
+    let some = prop::collection::vec(item, 0..4).prop_map(|v| Some(v.into_boxed_slice()));
+    prop_oneof![1 => Just(None), 2 => some]
+}
+
+fn port_range() -> impl Strategy<Value = (u16, u16)> {
+    let ends = prop_oneof![0u16..12, 65_530u16..=65_535];
+    (ends, 0u16..4).prop_map(|(low, more)| (low, low.saturating_add(more)))
+}
+
+fn rule() -> impl Strategy<Value = AclRuleRow> {
+    let protocols = list(prop_oneof![
+        Just(6u8),
+        Just(17),
+        Just(1),
+        Just(0),
+        Just(255)
+    ]);
+    (
+        any::<u32>(),
+        protocols,
+        list(acl_prefix()),
+        list(acl_prefix()),
+        list(port_range()),
+        list(port_range()),
+    )
+        .prop_map(
+            |(action, protocols, src, dst, src_ports, dst_ports)| AclRuleRow {
+                action,
+                protocols,
+                src,
+                dst,
+                src_ports,
+                dst_ports,
+            },
+        )
+}
+
+/// A key inside the rule, or beside one of its borders: `nudge` picks the field that is moved by
+/// one past what the rule accepts.
+fn near(rule: &AclRuleRow, nudge: usize, pick: usize) -> AclKey {
+    let addr = |list: &Option<Box<[AclPrefix]>>, nudged: bool| -> [u8; 16] {
+        let Some(p) = list.as_ref().and_then(|l| l.get(pick % l.len().max(1))) else {
+            return v4([10, 0, 1, 1]);
+        };
+        let host = u128::MAX.checked_shr(u32::from(p.len)).unwrap_or(0);
+        let first = u128::from_be_bytes(p.addr);
+        let at = match (nudged, pick % 2) {
+            (false, 0) => first,
+            (false, _) => first | host,
+            (true, 0) => first.wrapping_sub(1),
+            (true, _) => (first | host).wrapping_add(1),
+        };
+        at.to_be_bytes()
+    };
+    let port = |list: &Option<Box<[(u16, u16)]>>, nudged: bool| -> [u8; 2] {
+        let Some(&(low, high)) = list.as_ref().and_then(|l| l.get(pick % l.len().max(1))) else {
+            return [0, 80];
+        };
+        let at = match (nudged, pick % 2) {
+            (false, 0) => low,
+            (false, _) => high,
+            (true, 0) => low.wrapping_sub(1),
+            (true, _) => high.wrapping_add(1),
+        };
+        at.to_be_bytes()
+    };
+    let proto = rule
+        .protocols
+        .as_ref()
+        .and_then(|l| l.get(pick % l.len().max(1)))
+        .copied()
+        .unwrap_or(6);
+    AclKey {
+        group: 1,
+        proto: proto.wrapping_add(u8::from(nudge == 0)),
+        sip: addr(&rule.src, nudge == 1),
+        dip: addr(&rule.dst, nudge == 2),
+        sport: port(&rule.src_ports, nudge == 3),
+        dport: port(&rule.dst_ports, nudge == 4),
+        ..AclKey::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn classifier_agrees_with_the_linear_scan(rules in prop::collection::vec(rule(), 0..150)) {
+        let classifier = Classifier::new(&rules);
+        for rule in &rules {
+            // 5 is no field: the key is inside the rule.
+            for nudge in 0..6 {
+                for pick in 0..4 {
+                    let key = near(rule, nudge, pick);
+                    prop_assert_eq!(classifier.first(&key).copied(), linear::first(&rules, &key), "{:?}", key);
+                }
+            }
+        }
+        let nothing = AclKey::default();
+        prop_assert_eq!(classifier.first(&nothing).copied(), linear::first(&rules, &nothing));
+    }
+}
+
+#[test]
+fn an_empty_list_matches_nothing_and_none_matches_anything() {
+    let any = AclRuleRow {
+        action: 2,
+        protocols: None,
+        src: None,
+        dst: None,
+        src_ports: None,
+        dst_ports: None,
+    };
+    let never = AclRuleRow {
+        action: 1,
+        protocols: Some(Box::new([])),
+        ..any.clone()
+    };
+    let key = AclKey {
+        proto: 255,
+        sip: [0xff; 16],
+        dip: [0xff; 16],
+        sport: [0xff; 2],
+        dport: [0xff; 2],
+        ..AclKey::default()
+    };
+    let classifier = Classifier::new(&[never, any]);
+    assert_eq!(classifier.first(&key), Some(&2));
+    assert_eq!(classifier.first(&AclKey::default()), Some(&2));
+    assert_eq!(Classifier::new(&[]).first(&key), None);
+}
