@@ -38,7 +38,7 @@ pub use config::{ConfigRow, config_to_txn, load_config};
 pub use generated::{dash, gnmi, gnmi_ext};
 pub use json::row_to_json;
 pub use path::{DbPath, PathError};
-pub use row::{DecodedRow, Kind, RowError, RowValue, decode_row};
+pub use row::{DecodedRow, Kind, RowError, RowValue, decode_row, encode_row};
 pub use scope::RowScope;
 pub use set::{DecodedSet, SetError, decode_set};
 

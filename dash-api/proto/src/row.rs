@@ -122,6 +122,15 @@ impl FieldError {
     }
 }
 
+/// Encodes a JSON row as its table's message without judging the message: for tools that turn one
+/// form into the other. The opposite of [`row_to_json`](crate::row_to_json).
+///
+/// # Errors
+/// When the JSON is not an object of the message's fields, or a field's text cannot be read.
+pub fn encode_row(table: &str, key: &str, value: &serde_json::Value) -> Result<Vec<u8>, RowError> {
+    json::row_to_pb(table, value).map_err(|e| RowError::new(table, key, e))
+}
+
 /// Decodes and checks one row.
 ///
 /// JSON is first encoded as the table's message and then takes the same way as protobuf, so there
@@ -134,9 +143,7 @@ pub fn decode_row(table: &str, key: &str, value: RowValue<'_>) -> Result<Decoded
     let parsed = ObjectKey::parse(table, key).map_err(|e| RowError::key(table, key, &e))?;
     let raw: Arc<[u8]> = match value {
         RowValue::Pb(bytes) => bytes.into(),
-        RowValue::Json(value) => json::row_to_pb(table, value)
-            .map_err(|e| RowError::new(table, key, e))?
-            .into(),
+        RowValue::Json(value) => encode_row(table, key, value)?.into(),
     };
     let mut notes = convert::Notes::default();
     let (key, object) =

@@ -1,0 +1,764 @@
+//! What a row may hold: every check that needs no other row.
+
+use std::net::IpAddr;
+
+use dash_model::ObjectKey;
+use dash_model::net::{IpPrefix, Mac, PortRange};
+use dash_model::objects::{AclAction, Object, RouteAction, RuleAction, VnetMapping};
+use dash_proto::{DecodedRow, Kind, RowError, RowValue, decode_row};
+use serde_json::{Value, json};
+
+fn row(table: &str, key: &str, value: Value) -> Result<DecodedRow, RowError> {
+    let by_json = decode_row(table, key, RowValue::Json(&value));
+    // The protobuf way must judge the same.
+    if let Ok(row) = &by_json {
+        let again = decode_row(table, key, RowValue::Pb(&row.raw)).unwrap();
+        assert_eq!(again, *row);
+    }
+    by_json
+}
+
+fn ok(table: &str, key: &str, value: Value) -> DecodedRow {
+    row(table, key, value.clone()).unwrap_or_else(|e| panic!("{value}: {e}"))
+}
+
+#[track_caller]
+fn refused(table: &str, key: &str, value: Value, kind: Kind, field: &str) {
+    match row(table, key, value.clone()) {
+        Ok(row) => panic!("{value} gave {row:?}"),
+        Err(e) => {
+            assert_eq!(
+                (e.kind, e.field.as_deref()),
+                (kind, Some(field)),
+                "{value}: {e}"
+            );
+            assert!(!e.reason.is_empty());
+        }
+    }
+}
+
+/// `base` with the members of `change`.
+fn with(base: &Value, change: Value) -> Value {
+    let mut fields = base.as_object().unwrap().clone();
+    fields.extend(change.as_object().unwrap().clone());
+    Value::Object(fields)
+}
+
+const BAD: Kind = Kind::InvalidArgument;
+const LATER: Kind = Kind::Unimplemented;
+
+#[test]
+fn appliance_fields() {
+    let t = "DASH_APPLIANCE_TABLE";
+    let base = json!({"sip": "10.1.0.5", "vm_vni": 2001});
+    let Object::Appliance(appliance) = ok(
+        t,
+        "100",
+        with(
+            &base,
+            json!({"trusted_vnis": "9", "trusted_vnis_list": ["100", "250-511"]}),
+        ),
+    )
+    .object
+    else {
+        panic!()
+    };
+    assert_eq!(appliance.sip.to_string(), "10.1.0.5");
+    let trusted: Vec<_> = appliance
+        .trusted_vnis
+        .iter()
+        .map(|r| (r.min.get(), r.max.get()))
+        .collect();
+    assert_eq!(trusted, [(9, 9), (100, 100), (250, 511)]);
+
+    refused(t, "1", json!({"vm_vni": 1}), BAD, "sip");
+    refused(t, "1", json!({"sip": {}, "vm_vni": 1}), BAD, "sip");
+    refused(t, "1", json!({"sip": "fd00::1", "vm_vni": 1}), LATER, "sip");
+    refused(
+        t,
+        "1",
+        json!({"sip": {"ipv6": "0x0102"}, "vm_vni": 1}),
+        BAD,
+        "sip",
+    );
+    refused(t, "1", json!({"sip": "10.1.0.5"}), BAD, "vm_vni");
+    refused(
+        t,
+        "1",
+        with(&base, json!({"vm_vni": 0x100_0000})),
+        BAD,
+        "vm_vni",
+    );
+    refused(
+        t,
+        "1",
+        with(&base, json!({"trusted_vnis_list": [5, "9-8"]})),
+        BAD,
+        "trusted_vnis_list[1]",
+    );
+    refused(
+        t,
+        "1",
+        with(&base, json!({"trusted_vnis": 0})),
+        BAD,
+        "trusted_vnis",
+    );
+    refused(
+        t,
+        "1",
+        with(&base, json!({"trusted_vnis": {}})),
+        BAD,
+        "trusted_vnis",
+    );
+    let lookup = |value: &str| with(&base, json!({"outbound_direction_lookup": value}));
+    ok(t, "1", lookup("src_mac"));
+    ok(t, "1", lookup(""));
+    refused(
+        t,
+        "1",
+        lookup("dst_mac"),
+        LATER,
+        "outbound_direction_lookup",
+    );
+    refused(t, "1", lookup("mac"), BAD, "outbound_direction_lookup");
+}
+
+#[test]
+fn vni_limits() {
+    for vni in [1, 0xff_ffff] {
+        ok("DASH_VNET_TABLE", "v", json!({"vni": vni}));
+    }
+    for vni in [0_u32, 0x100_0000, u32::MAX] {
+        refused("DASH_VNET_TABLE", "v", json!({"vni": vni}), BAD, "vni");
+    }
+}
+
+#[test]
+fn eni_fields() {
+    let t = "DASH_ENI_TABLE";
+    let base = json!({"mac_address": "F4:93:9F:EF:C4:7E", "underlay_ip": "25.1.1.1", "vnet": "v"});
+    let Object::Eni(eni) = ok(t, "e", base.clone()).object else {
+        panic!()
+    };
+    assert_eq!(eni.mac, Mac([0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e]));
+    assert!(!eni.enabled, "an unset admin state does not forward");
+    for (state, enabled) in [
+        ("enabled", true),
+        ("disabled", false),
+        ("STATE_ENABLED", true),
+    ] {
+        let Object::Eni(eni) = ok(t, "e", with(&base, json!({"admin_state": state}))).object else {
+            panic!()
+        };
+        assert_eq!(eni.enabled, enabled);
+    }
+    for mac in [
+        "F5:93:9F:EF:C4:7E",
+        "00:00:00:00:00:00",
+        "F4:93:9F:EF:C4",
+        "",
+    ] {
+        refused(
+            t,
+            "e",
+            with(&base, json!({"mac_address": mac})),
+            BAD,
+            "mac_address",
+        );
+    }
+    refused(
+        t,
+        "e",
+        with(&base, json!({"underlay_ip": null})),
+        BAD,
+        "underlay_ip",
+    );
+    refused(
+        t,
+        "e",
+        with(&base, json!({"underlay_ip": "::1"})),
+        LATER,
+        "underlay_ip",
+    );
+    refused(
+        t,
+        "e",
+        with(&base, json!({"admin_state": 7})),
+        BAD,
+        "admin_state",
+    );
+    refused(
+        t,
+        "e",
+        with(&base, json!({"admin_state": "on"})),
+        BAD,
+        "admin_state",
+    );
+    refused(
+        t,
+        "e",
+        with(&base, json!({"eni_mode": "fnic"})),
+        LATER,
+        "eni_mode",
+    );
+    refused(t, "e", with(&base, json!({"eni_mode": 9})), BAD, "eni_mode");
+    ok(t, "e", with(&base, json!({"eni_mode": "vm"})));
+}
+
+#[test]
+fn eni_fields_without_effect_are_named() {
+    let row = ok(
+        "DASH_ENI_TABLE",
+        "e",
+        json!({
+            "mac_address": "F4939FEFC47E", "underlay_ip": "25.1.1.1", "qos": "q",
+            "pl_sip_encoding": "::d107:64:ff71:0:0/::ffff:ffff:ffff:0:0",
+            "pl_underlay_sip": "10.1.0.5", "v4_meter_policy_id": "m", "v6_meter_policy_id": "",
+            "disable_fast_path_icmp_flow_redirection": "true",
+        }),
+    );
+    assert_eq!(
+        row.warnings,
+        [
+            "qos",
+            "pl_sip_encoding",
+            "pl_underlay_sip",
+            "v4_meter_policy_id",
+            "disable_fast_path_icmp_flow_redirection"
+        ]
+        .map(|f| format!("stored, not acted on: {f}"))
+    );
+}
+
+#[test]
+fn routing_types() {
+    let t = "DASH_ROUTING_TYPE_TABLE";
+    let item = |encap: &str| json!([{"action_name": "a", "action_type": "staticencap", "encap_type": encap}]);
+    let Object::RoutingType(def) = ok(t, "vnet_encap", item("vxlan")).object else {
+        panic!()
+    };
+    assert!(def.static_encap.is_some());
+    refused(t, "vnet_encap", item("nvgre"), LATER, "items[0].encap_type");
+    refused(
+        t,
+        "vnet_encap",
+        json!([{"action_type": "staticencap"}]),
+        BAD,
+        "items[0].encap_type",
+    );
+    refused(
+        t,
+        "vnet_encap",
+        json!([{"action_type": 77}]),
+        BAD,
+        "items[0].action_type",
+    );
+    let stored = ok(t, "privatelink", item("nvgre"));
+    assert_eq!(
+        stored.warnings,
+        ["stored, not acted on: routing type privatelink"]
+    );
+    assert!(matches!(stored.object, Object::RoutingType(def) if def.static_encap.is_none()));
+    let none = ok(
+        t,
+        "vnet",
+        json!({"name": "action1", "action_type": "maprouting"}),
+    );
+    assert!(matches!(none.object, Object::RoutingType(def) if def.static_encap.is_none()));
+    let error = row(t, "nonsense", json!([])).unwrap_err();
+    assert_eq!((error.kind, error.field), (BAD, None));
+}
+
+fn action(value: Value) -> RouteAction {
+    match ok("DASH_ROUTE_TABLE", "g:10.0.0.0/8", value).object {
+        Object::Route(route) => route.action,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn routes_of_this_release() {
+    assert_eq!(
+        action(json!({"routing_type": "direct"})),
+        RouteAction::Direct
+    );
+    assert_eq!(action(json!({"routing_type": "drop"})), RouteAction::Drop);
+    assert_eq!(
+        action(json!({"routing_type": "vnet", "vnet": "v"})),
+        RouteAction::Vnet("v".into())
+    );
+    // The deprecated field counts where the newer is unset, and only there.
+    assert_eq!(
+        action(json!({"action_type": "vnet", "vnet": "v"})),
+        RouteAction::Vnet("v".into())
+    );
+    assert_eq!(
+        action(json!({"action_type": "vnet", "routing_type": "drop"})),
+        RouteAction::Drop
+    );
+    let direct = |overlay_ip: Option<&str>| RouteAction::VnetDirect {
+        vnet: "v".into(),
+        overlay_ip: overlay_ip.map(|ip| ip.parse::<IpAddr>().unwrap()),
+    };
+    for (value, overlay_ip) in [
+        (
+            json!({"routing_type": "vnet_direct", "vnet_direct": {"vnet": "v", "overlay_ip": "1.2.3.4"}}),
+            Some("1.2.3.4"),
+        ),
+        (
+            json!({"action_type": "vnet_direct", "vnet": "v", "overlay_ip": "fd00::4"}),
+            Some("fd00::4"),
+        ),
+        (json!({"routing_type": "vnet_direct", "vnet": "v"}), None),
+        (
+            json!({"routing_type": "vnet_direct", "vnet_direct": {"vnet": "v"}}),
+            None,
+        ),
+    ] {
+        assert_eq!(action(value), direct(overlay_ip));
+    }
+}
+
+#[test]
+fn routes_refused() {
+    let t = "DASH_ROUTE_TABLE";
+    let bad = |value, field| refused(t, "g:10.0.0.0/8", value, BAD, field);
+    let later = |value, field| refused(t, "g:10.0.0.0/8", value, LATER, field);
+    bad(json!({}), "routing_type");
+    bad(json!({"vnet": "v"}), "routing_type");
+    bad(json!({"routing_type": 99}), "routing_type");
+    bad(json!({"action_type": 99}), "action_type");
+    bad(
+        json!({"routing_type": "vnet_encap", "vnet": "v"}),
+        "routing_type",
+    );
+    bad(json!({"routing_type": "vnet"}), "vnet");
+    bad(json!({"routing_type": "vnet", "vnet": ""}), "vnet");
+    bad(json!({"routing_type": "vnet_direct"}), "vnet_direct");
+    bad(
+        json!({"routing_type": "vnet_direct", "overlay_ip": "1.2.3.4"}),
+        "vnet_direct.vnet",
+    );
+    bad(
+        json!({"routing_type": "vnet_direct", "vnet_direct": {"vnet": "v", "overlay_ip": {}}}),
+        "vnet_direct.overlay_ip",
+    );
+    for kind in [
+        "appliance",
+        "privatelink",
+        "privatelinknsg",
+        "servicetunnel",
+    ] {
+        later(json!({"routing_type": kind}), "routing_type");
+    }
+    later(json!({"routing_type": "direct", "tunnel": "t"}), "tunnel");
+    later(
+        json!({"routing_type": "direct", "underlay_sip": "1.2.3.4"}),
+        "underlay_sip",
+    );
+    action(json!({"routing_type": "direct", "tunnel": "", "underlay_sip": "0.0.0.0"}));
+}
+
+#[test]
+fn keys_are_checked_and_prefixes_masked() {
+    let t = "DASH_ROUTE_TABLE";
+    let key = ok(t, "g:10.2.3.4/16", json!({"routing_type": "direct"})).key;
+    assert_eq!(key.to_string(), "DASH_ROUTE_TABLE:g:10.2.0.0/16");
+    for (table, key) in [
+        (t, "g:10.2.3.4/33"),
+        (t, "g"),
+        ("DASH_VNET_TABLE", ""),
+        ("DASH_ACL_IN_TABLE", "e:6"),
+        ("DASH_VNET_MAPPING_TABLE", "v:1.2.3"),
+        ("ROUTE_TABLE", "x"),
+    ] {
+        let error = decode_row(table, key, RowValue::Pb(b"")).unwrap_err();
+        assert_eq!((error.kind, &error.field), (BAD, &None), "{error}");
+        assert_eq!((error.table.as_str(), error.key.as_str()), (table, key));
+    }
+    let error = decode_row("DASH_ROUTE_RULE_TABLE", "e:1:fd00::/8", RowValue::Pb(b"")).unwrap_err();
+    assert_eq!(error.kind, LATER);
+}
+
+#[test]
+fn route_rules() {
+    let t = "DASH_ROUTE_RULE_TABLE";
+    let key = "e:100:10.0.0.0/8:5";
+    let rule = |value| match ok(t, key, value).object {
+        Object::RouteRule(rule) => rule,
+        other => panic!("{other:?}"),
+    };
+    let decap = rule(json!({"action_type": "decap", "vnet": "v", "pa_validation": "true"}));
+    assert_eq!(
+        (decap.action, decap.pa_validation),
+        (RuleAction::Decap, true)
+    );
+    assert_eq!(decap.vnet, Some("v".into()));
+    let unset = ok(t, key, json!({"action_type": "decap", "vnet": "v"}));
+    assert_eq!(unset.warnings, ["pa_validation unset: treated as false"]);
+    assert!(matches!(unset.object, Object::RouteRule(r) if !r.pa_validation));
+    assert_eq!(
+        rule(json!({"action_type": "drop"})).action,
+        RuleAction::Drop
+    );
+    assert_eq!(rule(json!({})).action, RuleAction::Decap);
+    assert_eq!(rule(json!({"protocol": 0})).action, RuleAction::Decap);
+    refused(
+        t,
+        key,
+        json!({"action_type": "maprouting"}),
+        BAD,
+        "action_type",
+    );
+    refused(
+        t,
+        key,
+        json!({"action_type": "decap", "protocol": 6}),
+        LATER,
+        "protocol",
+    );
+    refused(
+        t,
+        key,
+        json!({"action_type": "decap", "pa_validation": true}),
+        BAD,
+        "vnet",
+    );
+}
+
+#[test]
+fn a_rules_priority_is_the_keys_and_else_the_messages() {
+    let t = "DASH_ROUTE_RULE_TABLE";
+    let priority = |key: &str, value| match ok(t, key, value) {
+        DecodedRow {
+            key: ObjectKey::RouteRule(rule),
+            warnings,
+            ..
+        } => (
+            rule.priority,
+            warnings.iter().any(|w| w.contains("has no effect")),
+        ),
+        other => panic!("{other:?}"),
+    };
+    let value = json!({"action_type": "decap", "priority": "7"});
+    assert_eq!(priority("e:100:10.0.0.1/32", value.clone()), (7, false));
+    assert_eq!(priority("e:100:10.0.0.1", value.clone()), (7, false));
+    assert_eq!(priority("e:100:10.0.0.1/32:0", value.clone()), (0, true));
+    assert_eq!(priority("e:100:10.0.0.1/32:5", value.clone()), (5, true));
+    assert_eq!(priority("e:100:10.0.0.1/32:7", value), (7, false));
+}
+
+#[test]
+fn mappings() {
+    let t = "DASH_VNET_MAPPING_TABLE";
+    let key = "v:20.2.2.2";
+    let base = json!({"routing_type": "vnet_encap", "underlay_ip": "10.0.2.2"});
+    let mapping = |change| match ok(t, key, with(&base, change)).object {
+        Object::VnetMapping(mapping) => mapping,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        mapping(json!({"mac_address": "F4-93-9F-EF-C4-7E", "use_dst_vni": true})),
+        VnetMapping {
+            underlay_ip: [10, 0, 2, 2].into(),
+            mac: Some(Mac([0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e])),
+            use_dst_vni: true,
+        }
+    );
+    assert_eq!(mapping(json!({"mac_address": ""})).mac, None);
+    assert!(!mapping(json!({})).use_dst_vni);
+    // sonic-mgmt's own configurations hold group addresses here.
+    let odd = ok(
+        t,
+        key,
+        with(&base, json!({"mac_address": "F9:22:83:99:22:A2"})),
+    );
+    assert_eq!(
+        odd.warnings,
+        ["mac_address f9:22:83:99:22:a2 is not a unicast address"]
+    );
+    for kind in ["vnet", "vnet_direct"] {
+        mapping(json!({"routing_type": kind}));
+    }
+    assert!(!mapping(json!({"routing_type": null, "action_type": "vnet_encap"})).use_dst_vni);
+    refused(
+        t,
+        key,
+        json!({"underlay_ip": "10.0.2.2"}),
+        BAD,
+        "routing_type",
+    );
+    refused(
+        t,
+        key,
+        json!({"routing_type": "vnet_encap"}),
+        BAD,
+        "underlay_ip",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"underlay_ip": "fd00::1"})),
+        LATER,
+        "underlay_ip",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"mac_address": "0x0102"})),
+        BAD,
+        "mac_address",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"routing_type": "direct"})),
+        BAD,
+        "routing_type",
+    );
+    for kind in [
+        "privatelink",
+        "privatelinknsg",
+        "servicetunnel",
+        "appliance",
+    ] {
+        refused(
+            t,
+            key,
+            with(&base, json!({"routing_type": kind})),
+            LATER,
+            "routing_type",
+        );
+    }
+    refused(t, key, with(&base, json!({"tunnel": "t"})), LATER, "tunnel");
+    refused(
+        t,
+        key,
+        with(&base, json!({"port_map": "p"})),
+        LATER,
+        "port_map",
+    );
+    let metered = ok(
+        t,
+        key,
+        with(
+            &base,
+            json!({"metering_class_or": 0, "override_meter": true}),
+        ),
+    );
+    assert_eq!(
+        metered.warnings,
+        ["override_meter", "metering_class_or"].map(|f| format!("stored, not acted on: {f}"))
+    );
+}
+
+#[test]
+fn acl_rules() {
+    let t = "DASH_ACL_RULE_TABLE";
+    let key = "g:r1";
+    let base = json!({"action": "permit"});
+    let Object::AclRule(rule) = ok(
+        t,
+        key,
+        json!({
+            "priority": "3", "action": "deny", "terminating": "true", "protocol": "6,17",
+            "src_addr": "10.0.0.1/8,20.0.0.0/255.0.0.0", "dst_port": "0-65535", "src_tag": "A,B",
+        }),
+    )
+    .object
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (rule.priority, rule.action, rule.terminating),
+        (3, AclAction::Deny, true)
+    );
+    assert_eq!(rule.protocols, [6, 17]);
+    let prefixes: Vec<IpPrefix> = ["10.0.0.0/8", "20.0.0.0/8"]
+        .map(|p| p.parse().unwrap())
+        .into();
+    assert_eq!(rule.src_prefixes, prefixes);
+    assert_eq!(rule.dst_ports, [PortRange { min: 0, max: 65535 }]);
+    assert_eq!(rule.src_tags, ["A".into(), "B".into()]);
+    assert!(rule.dst_prefixes.is_empty() && rule.src_ports.is_empty() && rule.dst_tags.is_empty());
+
+    refused(t, key, json!({}), BAD, "action");
+    refused(t, key, json!({"action": 3}), BAD, "action");
+    refused(
+        t,
+        key,
+        with(&base, json!({"protocol": [6, 256]})),
+        BAD,
+        "protocol[1]",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"src_port": [65536]})),
+        BAD,
+        "src_port[0]",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"dst_port": ["1", "9-8"]})),
+        BAD,
+        "dst_port[1]",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"dst_port": [{}]})),
+        BAD,
+        "dst_port[0]",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"src_addr": "10.0.0.0/255.0.255.0"})),
+        BAD,
+        "src_addr[0]",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"src_addr": [{"ip": "10.0.0.0"}]})),
+        BAD,
+        "src_addr[0].mask",
+    );
+    refused(
+        t,
+        key,
+        with(
+            &base,
+            json!({"src_addr": [{"ip": "10.0.0.0", "mask": "ff00::"}]}),
+        ),
+        BAD,
+        "src_addr[0]",
+    );
+    refused(
+        t,
+        key,
+        with(
+            &base,
+            json!({"src_addr": "10.0.0.0/8", "dst_addr": "fd00::/8"}),
+        ),
+        BAD,
+        "dst_addr[0]",
+    );
+    refused(
+        t,
+        key,
+        with(&base, json!({"dst_tag": ["A", ""]})),
+        BAD,
+        "dst_tag[1]",
+    );
+}
+
+#[test]
+fn acl_groups_bindings_and_tags() {
+    for (version, good) in [("ipv4", true), ("IP_VERSION_IPV6", true)] {
+        assert_eq!(
+            row("DASH_ACL_GROUP_TABLE", "g", json!({"ip_version": version})).is_ok(),
+            good
+        );
+    }
+    refused("DASH_ACL_GROUP_TABLE", "g", json!({}), BAD, "ip_version");
+    refused(
+        "DASH_ACL_GROUP_TABLE",
+        "g",
+        json!({"ip_version": 3}),
+        BAD,
+        "ip_version",
+    );
+    for table in ["DASH_ACL_IN_TABLE", "DASH_ACL_OUT_TABLE"] {
+        ok(table, "e:1", json!({"v6_acl_group_id": "g"}));
+        refused(table, "e:1", json!({}), BAD, "v4_acl_group_id");
+        refused(
+            table,
+            "e:1",
+            json!({"acl_group_id": "g"}),
+            BAD,
+            "acl_group_id",
+        );
+    }
+    let t = "DASH_PREFIX_TAG_TABLE";
+    ok(t, "t", json!({"ip_version": "ipv4"}));
+    ok(
+        t,
+        "t",
+        json!({"ip_version": "ipv6", "prefix_list": "fd00::/8,fe00::/9"}),
+    );
+    refused(
+        t,
+        "t",
+        json!({"prefix_list": "10.0.0.0/8"}),
+        BAD,
+        "ip_version",
+    );
+    refused(
+        t,
+        "t",
+        json!({"ip_version": "ipv6", "prefix_list": ["fd00::/8", "10.0.0.0/8"]}),
+        BAD,
+        "prefix_list[1]",
+    );
+    refused("DASH_ENI_ROUTE_TABLE", "e", json!({}), BAD, "group_id");
+}
+
+#[test]
+fn other_tables_are_stored_if_they_are_their_message() {
+    let qos = ok("DASH_QOS_TABLE", "q", json!({"qos_id": "q", "bw": "1"}));
+    assert_eq!(qos.object, Object::Opaque);
+    assert_eq!(qos.warnings, ["stored, not acted on"]);
+    let error = decode_row("DASH_QOS_TABLE", "q", RowValue::Pb(&[0x0a, 0x05])).unwrap_err();
+    assert_eq!(error.kind, Kind::Malformed);
+    let unknown = decode_row("DASH_NEW_TABLE", "k", RowValue::Pb(&[0xff, 0xff])).unwrap();
+    assert_eq!(unknown.raw.as_ref(), [0xff, 0xff]);
+    let hash = ok(
+        "DASH_HA_SET_TABLE",
+        "k",
+        json!({"owner": "dpu", "anything": ["1"]}),
+    );
+    assert_eq!(hash.raw.as_ref(), br#"{"owner":"dpu","anything":["1"]}"#);
+}
+
+#[test]
+fn bytes_that_are_not_the_message_are_malformed() {
+    for table in dash_model::key::Table::ALL {
+        let key = match table.name() {
+            "DASH_ROUTING_TYPE_TABLE" => "vnet",
+            "DASH_ROUTE_TABLE" => "g:10.0.0.0/8",
+            "DASH_ROUTE_RULE_TABLE" => "e:1:10.0.0.0/8",
+            "DASH_VNET_MAPPING_TABLE" => "v:10.0.0.1",
+            "DASH_ACL_RULE_TABLE" => "g:r",
+            "DASH_ACL_IN_TABLE" | "DASH_ACL_OUT_TABLE" => "e:1",
+            _ => "k",
+        };
+        let error = decode_row(table.name(), key, RowValue::Pb(&[0x0b, 0xff])).unwrap_err();
+        assert_eq!(
+            (error.kind, error.field),
+            (Kind::Malformed, None),
+            "{}",
+            table.name()
+        );
+    }
+}
+
+#[test]
+fn fields_of_a_newer_schema_are_kept_and_named() {
+    let mut raw = vec![0x08, 0xd1, 0x0f];
+    raw.extend([0xf8, 0x06, 0x01]); // field 111, varint 1
+    let row = decode_row("DASH_VNET_TABLE", "v", RowValue::Pb(&raw)).unwrap();
+    assert_eq!(row.raw.as_ref(), raw);
+    assert_eq!(row.warnings, ["stored, not acted on: unknown field 111"]);
+}
+
+#[test]
+fn an_error_names_row_field_and_reason() {
+    let error = row("DASH_VNET_TABLE", "Vnet1", json!({"vni": 0})).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "DASH_VNET_TABLE:Vnet1: vni: 0 is not a VNI (1..=16777215)"
+    );
+}
