@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use dash_bpf::op::{AluOp, AtomicOp, Cond, Imm64};
 use dash_bpf::{Object, Op, Operand, ProgramKind, Reg, Size, Width, helper};
 
-use crate::calls::{self, Call};
+use crate::calls::{self, Callee};
 use crate::error::{NativeError, Reason};
 use crate::facts::{Escaped, Fact, State};
 use crate::liveness;
@@ -26,7 +26,7 @@ pub(crate) enum Note {
     /// A memory access to this place of a frame.
     Stack(Place),
     /// A helper call.
-    Call(Call),
+    Call(Callee),
     /// A conditional jump that always (`true`) or never is taken.
     Decided(bool),
 }
@@ -520,7 +520,7 @@ impl Flow<'_> {
             ProgramKind::Raw => calls::plan_raw(number),
         };
         let plan = plan.map_err(|reason| self.region.error(i, reason))?;
-        self.note(i, Note::Call(plan.call));
+        self.note(i, Note::Call(plan.callee));
         for memory in &plan.memory {
             if let Fact::Frame { depth, off } = state.get(memory.base) {
                 let kind = if memory.value {
@@ -535,13 +535,13 @@ impl Flow<'_> {
             }
         }
         if let Some(record) = &mut self.record {
-            match plan.call {
-                Call::TailCall(Some(program)) => record.tail_calls.push(program),
-                Call::Helper(helper::XDP_ADJUST_META) => record.metadata = true,
+            match plan.callee {
+                Callee::TailCall(Some(program)) => record.tail_calls.push(program),
+                Callee::Helper(helper::XDP_ADJUST_META) => record.metadata = true,
                 _ => {}
             }
         }
-        if let Call::TailCall(Some(_)) = plan.call {
+        if let Callee::TailCall(Some(_)) = plan.callee {
             return Ok(Flows::Nowhere);
         }
         if !plan.followed {

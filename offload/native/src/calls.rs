@@ -13,7 +13,7 @@ use crate::facts::{Escaped, Fact, State};
 
 /// How a call is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum Callee {
     /// Through the helper table.
     Helper(u32),
     /// Address arithmetic on an array map's elements.
@@ -66,7 +66,7 @@ pub(crate) struct Memory {
 /// A call as it will be compiled.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) call: Call,
+    pub(crate) callee: Callee,
     /// What the call does to memory through its arguments.
     pub(crate) memory: Vec<Memory>,
     /// `memory` is all it does to memory a program can name by a stack address.
@@ -75,9 +75,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    fn followed(call: Call, memory: Vec<Memory>) -> Self {
+    fn followed(callee: Callee, memory: Vec<Memory>) -> Self {
         Self {
-            call,
+            callee,
             memory,
             followed: true,
             result: Fact::Other,
@@ -114,7 +114,7 @@ pub(crate) fn plan(
     }
     if number == helper::TAIL_CALL {
         let target = tail_call(object, state, depth)?;
-        let mut plan = Plan::followed(Call::TailCall(target), Vec::new());
+        let mut plan = Plan::followed(Callee::TailCall(target), Vec::new());
         plan.result = Fact::Const(u64::MAX);
         return Ok(plan);
     }
@@ -123,13 +123,13 @@ pub(crate) fn plan(
         _ => None,
     };
     let ctx = state.get(Reg::R1) == Fact::Ctx(0);
-    let inline = |call| Ok(Plan::followed(call, Vec::new()));
+    let inline = |callee| Ok(Plan::followed(callee, Vec::new()));
     match number {
-        helper::KTIME_GET_NS => inline(Call::KtimeGetNs),
-        helper::GET_SMP_PROCESSOR_ID => inline(Call::GetSmpProcessorId),
-        helper::REDIRECT => inline(Call::Redirect),
-        helper::XDP_ADJUST_HEAD if ctx => inline(Call::AdjustHead),
-        helper::XDP_ADJUST_TAIL if ctx => inline(Call::AdjustTail),
+        helper::KTIME_GET_NS => inline(Callee::KtimeGetNs),
+        helper::GET_SMP_PROCESSOR_ID => inline(Callee::GetSmpProcessorId),
+        helper::REDIRECT => inline(Callee::Redirect),
+        helper::XDP_ADJUST_HEAD if ctx => inline(Callee::AdjustHead),
+        helper::XDP_ADJUST_TAIL if ctx => inline(Callee::AdjustTail),
         helper::MAP_LOOKUP_ELEM
         | helper::MAP_UPDATE_ELEM
         | helper::MAP_DELETE_ELEM
@@ -150,7 +150,7 @@ pub(crate) fn plan_raw(number: u32) -> Result<Plan, Reason> {
     }
     Ok(Plan {
         followed: false,
-        ..Plan::followed(Call::Helper(number), Vec::new())
+        ..Plan::followed(Callee::Helper(number), Vec::new())
     })
 }
 
@@ -173,7 +173,7 @@ fn map_call(index: u32, def: &MapDef, state: &State, number: u32, escaped: &mut 
     Plan {
         followed: !matches!(operation, MapOperation::Pop | MapOperation::Peek)
             || matches!(state.get(Reg::R2), Fact::Frame { .. }),
-        ..Plan::followed(Call::Map(operation), memory)
+        ..Plan::followed(Callee::Map(operation), memory)
     }
 }
 
@@ -196,7 +196,7 @@ fn array_lookup(index: u32, def: &MapDef, state: &State, escaped: &mut Escaped) 
         }
         _ => (Key::Memory, Vec::new()),
     };
-    let mut plan = Plan::followed(Call::ArrayLookup { map: index, key }, memory);
+    let mut plan = Plan::followed(Callee::ArrayLookup { map: index, key }, memory);
     plan.result = match key {
         Key::Const(k) if k < def.max_entries => Fact::Element,
         Key::Const(_) => Fact::Const(0),
@@ -208,7 +208,7 @@ fn array_lookup(index: u32, def: &MapDef, state: &State, escaped: &mut Escaped) 
 /// A call through the helper table. Those whose pointer arguments have known sizes leave the rest
 /// of a frame alone.
 fn by_table(number: u32, state: &State) -> Plan {
-    let call = Call::Helper(number);
+    let callee = Callee::Helper(number);
     let size = |r| match state.get(r) {
         Fact::Const(c) => u32::try_from(c).ok(),
         _ => None,
@@ -218,11 +218,11 @@ fn by_table(number: u32, state: &State) -> Plan {
     {
         let mut memory = vec![reads(Reg::R1, from), reads(Reg::R3, to)];
         memory.retain(|m| m.size > 0);
-        return Plan::followed(call, memory);
+        return Plan::followed(callee, memory);
     }
     Plan {
         followed: false,
-        ..Plan::followed(call, Vec::new())
+        ..Plan::followed(callee, Vec::new())
     }
 }
 

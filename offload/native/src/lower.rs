@@ -26,7 +26,7 @@ use dash_bpf::{Object, Op, Operand, ProgramKind, Reg, Width};
 use dash_wire::abi::run_ctx;
 
 use crate::analysis::Note;
-use crate::calls::Call;
+use crate::calls::Callee;
 use crate::chain::Unit;
 use crate::error::{NativeError, Reason};
 use crate::region::{Action, NONE, Step};

@@ -41,17 +41,17 @@ impl Lowering<'_> {
         place: &Place<'_>,
         i: usize,
         op: Op,
-        call: Option<Call>,
+        call: Option<Callee>,
     ) -> Result<bool, NativeError> {
         let step = &place.unit.region.steps[i];
         let depth = usize::from(step.depth);
         let result = match (call, op) {
-            (Some(Call::Helper(number)), _) => self.call_helper(depth, number),
-            (Some(Call::ArrayLookup { map, key }), _) => {
+            (Some(Callee::Helper(number)), _) => self.call_helper(depth, number),
+            (Some(Callee::ArrayLookup { map, key }), _) => {
                 return self.array_lookup(place, i, map, key);
             }
-            (Some(Call::Map(operation)), _) => self.map_operation(depth, operation),
-            (Some(Call::TailCall(Some(program))), _) => {
+            (Some(Callee::Map(operation)), _) => self.map_operation(depth, operation),
+            (Some(Callee::TailCall(Some(program))), _) => {
                 let entry = self.entries.get(program as usize).copied().flatten();
                 let entry = entry.ok_or_else(|| {
                     let reason = Reason::TailCallProgram(program);
@@ -62,21 +62,21 @@ impl Lowering<'_> {
                 self.b.ins().jump(entry, &[]);
                 return Ok(true);
             }
-            (Some(Call::TailCall(None)), _) => self.iconst(TAIL_CALL_FAILED),
-            (Some(Call::KtimeGetNs), _) => {
+            (Some(Callee::TailCall(None)), _) => self.iconst(TAIL_CALL_FAILED),
+            (Some(Callee::KtimeGetNs), _) => {
                 let (ctx, flags) = (self.ctx, self.flags.ctx);
                 self.b.ins().load(types::I64, flags, ctx, run_ctx::NOW_NS)
             }
-            (Some(Call::GetSmpProcessorId), _) => {
+            (Some(Callee::GetSmpProcessorId), _) => {
                 let (ctx, flags) = (self.ctx, self.flags.ctx);
                 self.b.ins().uload32(flags, ctx, run_ctx::CPU)
             }
-            (Some(Call::Redirect), _) => self.redirect(depth),
-            (Some(Call::AdjustHead), _) if self.metadata => {
+            (Some(Callee::Redirect), _) => self.redirect(depth),
+            (Some(Callee::AdjustHead), _) if self.metadata => {
                 self.call_helper(depth, helper::XDP_ADJUST_HEAD)
             }
-            (Some(Call::AdjustHead), _) => self.adjust_head(depth),
-            (Some(Call::AdjustTail), _) => self.adjust_tail(depth),
+            (Some(Callee::AdjustHead), _) => self.adjust_head(depth),
+            (Some(Callee::AdjustTail), _) => self.adjust_tail(depth),
             (None, Op::CallReg { reg }) => {
                 // The verifier proved which helper this is; the mask only keeps a wrong proof
                 // inside the table.

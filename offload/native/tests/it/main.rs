@@ -1,5 +1,12 @@
 //! Compiled code against the interpreter, and against what the calling convention says.
 
 mod conformance;
+mod context;
+mod helpers;
 mod loader;
+mod maps;
 mod random;
+mod stack;
+mod tail_calls;
+mod verified;
+mod world;

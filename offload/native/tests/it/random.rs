@@ -287,7 +287,7 @@ impl Emitter {
         for word in 0..STACK / 8 {
             let off = -STACK + word * 8;
             self.b
-                .store(Size::Dw, Reg::R10, off, i32::from(word) * 0x1234_567);
+                .store(Size::Dw, Reg::R10, off, i32::from(word) * 0x0123_4567);
         }
         self.b.store(Size::Dw, Reg::R10, SPILL, Reg::R6);
     }
