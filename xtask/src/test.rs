@@ -1,0 +1,99 @@
+//! Everything that must hold, in the order that fails fastest.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::run::{cargo, check, have, is_root, root};
+use crate::{demo, edges, net, setup};
+
+pub(crate) fn run(with_setup: bool) -> Result<()> {
+    if with_setup {
+        setup::run()?;
+    }
+    let start = Instant::now();
+    let mut skipped = Vec::new();
+    step("formatting", || {
+        check(cargo().args(["fmt", "--all", "--check"]))
+    })?;
+    step("crate edges", || edges::run(false))?;
+    step("lints", || {
+        check(cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
+    step("tests", || {
+        if have("cargo-nextest") {
+            check(cargo().args([
+                "nextest",
+                "run",
+                "--workspace",
+                "--locked",
+                "--no-fail-fast",
+            ]))
+        } else {
+            check(cargo().args([
+                "test",
+                "--workspace",
+                "--locked",
+                "--no-fail-fast",
+                "--all-targets",
+            ]))
+        }
+    })?;
+    step("documentation examples", || {
+        check(cargo().args(["test", "--workspace", "--locked", "--doc"]))
+    })?;
+    step("demo", || demo::run(Path::new("target/demo")))?;
+    if is_root() && have("ip") && have("ping") {
+        step("demo --net", || net::run(100, Path::new("target/demo-net")))?;
+    } else {
+        skipped.push("demo --net: needs root, ip and ping");
+    }
+    for why in &skipped {
+        println!("SKIP {why}");
+    }
+    println!(
+        "xtask test: every step passed in {:.0} s, {} skipped",
+        start.elapsed().as_secs_f64(),
+        skipped.len()
+    );
+    Ok(())
+}
+
+fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("\n=== {name}");
+    let start = Instant::now();
+    run()?;
+    eprintln!("=== {name}: {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Both engines over a conformance file: the tests that read it take its path from the environment.
+pub(crate) fn conformance(file: &Path) -> Result<()> {
+    let file = std::env::current_dir()
+        .unwrap_or_else(|_| root())
+        .join(file);
+    check(
+        cargo()
+            .args([
+                "test",
+                "--locked",
+                "-p",
+                "dash-bpf",
+                "-p",
+                "dash-native",
+                "conformance",
+                "--",
+                "--nocapture",
+            ])
+            .env("DASHWIRE_CONFORMANCE", file),
+    )
+}
