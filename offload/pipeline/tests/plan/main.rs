@@ -1,0 +1,11 @@
+//! The planner from outside: objects in, rows and shape out.
+
+mod acl;
+mod equivalence;
+mod inbound;
+mod moves;
+mod named;
+mod rows;
+mod shape;
+mod support;
+mod underlay;
