@@ -36,11 +36,19 @@ pub const STAGE_NAME_MAX: usize = 15;
 pub fn check(pipeline: &Pipeline) -> Result<(), CheckError> {
     let stages = &pipeline.stages;
     if stages.is_empty() {
-        return Err(CheckError { stage: String::new(), fault: Fault::NoStages });
+        return Err(CheckError {
+            stage: String::new(),
+            fault: Fault::NoStages,
+        });
     }
     let most = Table::Stages.def(&Capacity::default()).max_entries as usize;
     for (i, stage) in stages.iter().enumerate() {
-        let fail = |fault| Err(CheckError { stage: stage.name.clone(), fault });
+        let fail = |fault| {
+            Err(CheckError {
+                stage: stage.name.clone(),
+                fault,
+            })
+        };
         if i >= most {
             return fail(Fault::TooManyStages { most });
         }
@@ -56,10 +64,15 @@ pub fn check(pipeline: &Pipeline) -> Result<(), CheckError> {
     let mut entry: Vec<Option<Facts>> = vec![None; stages.len()];
     entry[0] = Some(Facts::START);
     for (i, stage) in stages.iter().enumerate() {
-        let fail = |fault| CheckError { stage: stage.name.clone(), fault };
+        let fail = |fault| CheckError {
+            stage: stage.name.clone(),
+            fault,
+        };
         let facts = entry[i].ok_or_else(|| fail(Fault::Unreachable))?;
         let mut checker = Checker::new(stages, i, &mut entry);
-        checker.stage(&stage.body, facts.enter_stage()).map_err(fail)?;
+        checker
+            .stage(&stage.body, facts.enter_stage())
+            .map_err(fail)?;
     }
     Ok(())
 }
@@ -72,7 +85,9 @@ pub(crate) fn stage_index(stages: &[Stage], name: &str) -> Option<usize> {
 /// A C identifier.
 fn is_identifier(name: &str) -> bool {
     let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 

@@ -12,6 +12,7 @@ pub mod entropy;
 pub mod fields;
 pub mod ir;
 pub mod lower;
+pub mod model;
 pub mod plan;
 pub mod template;
 pub mod text;

@@ -37,8 +37,9 @@ pub const MAX_DEPTH: usize = 100;
 
 /// Words that begin statements or expressions: neither locals nor rows may be called so.
 pub const KEYWORDS: &[&str] = &[
-    "stage", "parse", "decap", "account", "match", "as", "if", "else", "var", "entropy", "from", "count", "flow",
-    "apply", "goto", "drop", "pass", "send", "forward", "be16", "be24", "pad16", "v4",
+    "stage", "parse", "decap", "account", "match", "as", "if", "else", "var", "entropy", "from",
+    "count", "flow", "apply", "goto", "drop", "pass", "send", "forward", "be16", "be24", "pad16",
+    "v4",
 ];
 
 /// Where a text is not a pipeline, and why.

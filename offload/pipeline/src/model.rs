@@ -1,0 +1,142 @@
+//! The reference model: what every executor must agree with.
+//!
+//! A [`Model`] is a target and an engine like the others, but it runs the IR text of an image
+//! itself, statement by statement, over tables that it searches from end to end. It was written from
+//! the DASH reference and shares no code with the lowering or the runtime (only layouts, names, and
+//! [`crate::entropy`], which is a specification), so that the same mistake is not made twice.
+//!
+//! ```text
+//! Image.ir --text::parse--> Pipeline --check--> eval: packet + tables + flows --> verdict, bytes, counters
+//! ```
+//!
+//! | Module | Written from |
+//! |---|---|
+//! | `packet` | header formats and byte-exact encaps |
+//! | `flow` | the connection state machine |
+//! | `tables` | longest prefix, first ACL rule |
+//! | `eval` | the statements of [`crate::ir`] |
+//!
+//! Metadata starts at zero for every packet. Not modelled: several cores (the model is one), queue
+//! and MTU drops, which belong to ports.
+
+mod counters;
+mod eval;
+pub mod flow;
+mod packet;
+mod tables;
+mod value;
+
+use std::sync::Arc;
+
+use dash_wire::tables::FlowEntry;
+use nic_target::{Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict};
+
+pub use eval::TraceLine;
+
+use crate::ir::Pipeline;
+use crate::{check, text};
+use counters::Counters;
+use eval::{Packet, Run, Scope};
+use flow::Flows;
+use tables::Tables;
+
+/// Name of the engine.
+const ENGINE: &str = "model";
+
+/// The reference model.
+pub struct Model {
+    pipeline: Option<Arc<Pipeline>>,
+    tables: Tables,
+    flows: Flows,
+    counters: Counters,
+    now_ns: u64,
+}
+
+impl Model {
+    /// An engine without code or rows.
+    pub fn new(capacity: &Capacity) -> Self {
+        Self {
+            pipeline: None,
+            tables: Tables::new(capacity),
+            flows: Flows::new(capacity.flows),
+            counters: Counters::new(capacity.enis),
+            now_ns: 0,
+        }
+    }
+
+    /// Runs one packet as [`PacketEngine::run`] does and tells what happened to it, a line a step.
+    /// Without a pipeline the verdict is [`Verdict::Aborted`], with a line that says so.
+    pub fn run_traced(&mut self, frame: &mut Frame) -> (Verdict, Vec<TraceLine>) {
+        let mut lines = Vec::new();
+        match self.packet(frame, Some(&mut lines)) {
+            Ok(verdict) => (verdict, lines),
+            Err(error) => {
+                lines.push(TraceLine { stage: String::new(), what: error.to_string() });
+                (Verdict::Aborted, lines)
+            }
+        }
+    }
+
+    fn packet(&mut self, frame: &mut Frame, trace: Option<&mut Vec<TraceLine>>) -> Result<Verdict, TargetError> {
+        self.advance(frame.timestamp_ns);
+        let pipeline = Arc::clone(self.pipeline.as_ref().ok_or(TargetError::NoImage)?);
+        let mut run = Run {
+            tables: &self.tables,
+            flows: &mut self.flows,
+            counters: &mut self.counters,
+            trace,
+            now_ns: self.now_ns,
+            in_port: frame.port,
+            frame: frame.data().to_vec(),
+            packet: Packet::default(),
+            scope: Scope::default(),
+        };
+        let verdict = run.pipeline(&pipeline);
+        // A frame's buffer holds what was in it and one encap for the one taken off.
+        if frame.fill(&run.frame) { Ok(verdict) } else { Ok(Verdict::Aborted) }
+    }
+}
+
+impl Target for Model {
+    fn apply(&mut self, update: &Update) -> Result<(), TargetError> {
+        let unsupported = |reason: String| TargetError::Unsupported { engine: ENGINE, reason };
+        let pipeline = match &update.image {
+            None => None,
+            Some(image) => {
+                let pipeline = text::parse(&image.ir).map_err(|e| unsupported(format!("its IR: {e}")))?;
+                check::check(&pipeline).map_err(|e| unsupported(format!("its IR: {e}")))?;
+                Some(Arc::new(pipeline))
+            }
+        };
+        self.tables.apply(&update.delta)?;
+        if pipeline.is_some() {
+            self.pipeline = pipeline;
+        }
+        Ok(())
+    }
+
+    fn counters(&mut self) -> Result<CounterSnapshot, TargetError> {
+        Ok(self.counters.snapshot())
+    }
+
+    fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
+        Ok(self.flows.entries().copied().collect())
+    }
+}
+
+impl PacketEngine for Model {
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn advance(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        for gone in self.flows.expire(self.now_ns) {
+            self.counters.eni(u32::from(gone.eni), gone.stat, 1);
+        }
+    }
+
+    fn run(&mut self, frame: &mut Frame) -> Result<Verdict, TargetError> {
+        self.packet(frame, None)
+    }
+}

@@ -1,0 +1,644 @@
+//! Runs the statements of a pipeline on one packet.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use dash_wire::drop::DropReason;
+use dash_wire::stats::EniStat;
+use dash_wire::tables::{
+    Direction, FlowActions, Meta, UnderlayRow, flow_action, flow_flags, underlay_flags,
+};
+use nic_target::{Table, Verdict};
+
+use super::counters::Counters;
+use super::flow::{Flows, Lookup, Seen, state_name};
+use super::packet::{
+    self, Encap, Ethernet, ICMP, ICMPV6, Inner, Outer, TCP, UDP, Underlay, Vxlan, combine_ecn,
+    parse_inner, parse_underlay, parse_vxlan,
+};
+use super::tables::{By, Found, Tables};
+use super::value::{Ip, Mac, Row, Value, meta_cell, meta_value};
+use crate::check::stage_index;
+use crate::entropy;
+use crate::fields::{Ty, key_schema, row_schema};
+use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stmt};
+
+/// `sai_dash_encapsulation_t` of VXLAN.
+const ENCAP_VXLAN: u8 = 1;
+
+/// Something that happened to a packet, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceLine {
+    /// Stage it happened in.
+    pub stage: String,
+    /// What, in one line.
+    pub what: String,
+}
+
+/// Why a stage's statements end. `None` from an evaluation is a pipeline that [`crate::check`] would
+/// refuse, and ends in [`Verdict::Aborted`].
+enum Stop<'p> {
+    Goto(&'p str),
+    Verdict(Verdict),
+}
+
+const ABORT: Stop<'static> = Stop::Verdict(Verdict::Aborted);
+
+type Step<'p> = Result<(), Stop<'p>>;
+
+/// Everything one packet needs.
+pub(super) struct Run<'m, 'p> {
+    pub(super) tables: &'m Tables,
+    pub(super) flows: &'m mut Flows,
+    pub(super) counters: &'m mut Counters,
+    pub(super) trace: Option<&'m mut Vec<TraceLine>>,
+    pub(super) now_ns: u64,
+    pub(super) in_port: u16,
+    /// The packet as it is now.
+    pub(super) frame: Vec<u8>,
+    pub(super) packet: Packet,
+    pub(super) scope: Scope<'p>,
+}
+
+/// What has been found out about the packet.
+#[derive(Default)]
+pub(super) struct Packet {
+    meta: Meta,
+    outer: Option<Outer>,
+    vxlan: Option<Vxlan>,
+    /// ENI that counts go to.
+    accounted: Option<u32>,
+}
+
+/// Names of the stage at hand, innermost last.
+#[derive(Default)]
+pub(super) struct Scope<'p> {
+    stage: &'p str,
+    rows: Vec<(&'p str, Row)>,
+    locals: Vec<(&'p str, Ty, Value)>,
+}
+
+impl<'p> Run<'_, 'p> {
+    /// Runs the packet to its verdict.
+    pub(super) fn pipeline(&mut self, pipeline: &'p Pipeline) -> Verdict {
+        let mut at = 0;
+        // Stages only go down the list, so this ends.
+        while let Some(stage) = pipeline.stages.get(at) {
+            self.scope = Scope {
+                stage: &stage.name,
+                ..Scope::default()
+            };
+            match self.block(&stage.body) {
+                Err(Stop::Verdict(verdict)) => return verdict,
+                Err(Stop::Goto(to)) => match stage_index(&pipeline.stages, to) {
+                    Some(next) if next > at => at = next,
+                    _ => return Verdict::Aborted,
+                },
+                Ok(()) => return Verdict::Aborted,
+            }
+        }
+        Verdict::Aborted
+    }
+
+    fn note(&mut self, what: impl FnOnce(&Self) -> String) {
+        if self.trace.is_none() {
+            return;
+        }
+        let line = TraceLine {
+            stage: self.scope.stage.to_owned(),
+            what: what(self),
+        };
+        if let Some(trace) = &mut self.trace {
+            trace.push(line);
+        }
+    }
+
+    fn block(&mut self, body: &'p [Stmt]) -> Step<'p> {
+        let locals = self.scope.locals.len();
+        for stmt in body {
+            self.stmt(stmt)?;
+        }
+        self.scope.locals.truncate(locals);
+        Ok(())
+    }
+
+    fn stmt(&mut self, stmt: &'p Stmt) -> Step<'p> {
+        match stmt {
+            Stmt::ParseUnderlay => self.parse_underlay(),
+            Stmt::ParseVxlan(port) => self.parse_vxlan(port),
+            Stmt::Decap => self.decap(),
+            Stmt::ParseInner => self.parse_inner(),
+            Stmt::Account => {
+                let eni = self.packet.meta.eni;
+                if !self.counters.has_eni(eni) {
+                    return Err(ABORT);
+                }
+                self.packet.accounted = Some(eni);
+                Ok(())
+            }
+            Stmt::Match {
+                table,
+                key,
+                row,
+                hit,
+                miss,
+            } => self.match_stmt(*table, key, row, hit, miss),
+            Stmt::If { cond, then, els } => {
+                let holds = self.cond(cond).ok_or(ABORT)?;
+                self.block(if holds { then } else { els })
+            }
+            Stmt::Var { name, ty } => {
+                self.scope.locals.push((name, *ty, Value::zero(*ty)));
+                Ok(())
+            }
+            Stmt::Set { field, value } => {
+                let value = self.eval(value).ok_or(ABORT)?;
+                self.set(field, value).ok_or(ABORT)
+            }
+            Stmt::Entropy { field, key } => self.entropy(field, *key),
+            Stmt::Count { stat, amount } => {
+                let amount = self.eval(amount).and_then(Value::num).ok_or(ABORT)?;
+                self.count(*stat, amount)
+            }
+            Stmt::FlowLookup { hit, miss } => self.flow_lookup(hit, miss),
+            Stmt::FlowCreate => self.flow_create(),
+            Stmt::Apply => self.apply(),
+            Stmt::Goto(to) => Err(Stop::Goto(to)),
+            Stmt::Drop(reason) => self.drop_for(*reason, Verdict::Drop),
+            Stmt::Pass => {
+                self.note(|_| "pass to control".to_owned());
+                Err(Stop::Verdict(Verdict::Pass))
+            }
+            Stmt::Send => self.send(self.in_port),
+            Stmt::Forward(row) => self.forward(row),
+        }
+    }
+
+    fn parse_underlay(&mut self) -> Step<'p> {
+        let meta = &mut self.packet.meta;
+        meta.frame_len = self.frame.len() as u32;
+        meta.now_ns = self.now_ns;
+        meta.drop = 0;
+        meta.acl = 0;
+        if let Some(eth) = Ethernet::read(&self.frame) {
+            meta.outer_smac = eth.smac;
+            meta.outer_dmac = eth.dmac;
+        }
+        match parse_underlay(&self.frame) {
+            Ok(Underlay::Control(what)) => {
+                self.note(|_| format!("parse underlay: {what}: pass to control"));
+                Err(Stop::Verdict(Verdict::Pass))
+            }
+            Ok(Underlay::Ipv4(outer)) => {
+                let meta = &mut self.packet.meta;
+                meta.outer_sip = outer.sip;
+                meta.outer_dip = outer.dip;
+                meta.outer_tos = outer.tos;
+                self.packet.outer = Some(outer);
+                self.note(|run| {
+                    let m = &run.packet.meta;
+                    let (sip, dip) = (Ipv4Addr::from(m.outer_sip), Ipv4Addr::from(m.outer_dip));
+                    format!(
+                        "parse underlay: {} -> {}, {sip} -> {dip}, TOS {:#04x}, {} bytes",
+                        Mac(m.outer_smac),
+                        Mac(m.outer_dmac),
+                        m.outer_tos,
+                        m.frame_len
+                    )
+                });
+                Ok(())
+            }
+            Err(reason) => self.drop_for(reason, Verdict::Drop),
+        }
+    }
+
+    fn parse_vxlan(&mut self, port: &Expr) -> Step<'p> {
+        let port = self.eval(port).and_then(Value::array).ok_or(ABORT)?;
+        let outer = self.packet.outer.ok_or(ABORT)?;
+        let Some(vxlan) = parse_vxlan(&self.frame, &outer, port) else {
+            return self.drop_for(DropReason::OuterMalformed, Verdict::Drop);
+        };
+        let meta = &mut self.packet.meta;
+        meta.vni = vxlan.vni;
+        meta.inner_smac = vxlan.smac;
+        meta.inner_dmac = vxlan.dmac;
+        self.packet.vxlan = Some(vxlan);
+        self.note(|_| {
+            format!(
+                "parse vxlan: VNI {}, inner {} -> {}",
+                vxlan.vni,
+                Mac(vxlan.smac),
+                Mac(vxlan.dmac)
+            )
+        });
+        Ok(())
+    }
+
+    fn decap(&mut self) -> Step<'p> {
+        let vxlan = self.packet.vxlan.ok_or(ABORT)?;
+        self.frame = self.frame.get(vxlan.encap_len..).ok_or(ABORT)?.to_vec();
+        self.note(|run| {
+            format!(
+                "decap: {} bytes off, {} left",
+                vxlan.encap_len,
+                run.frame.len()
+            )
+        });
+        Ok(())
+    }
+
+    fn parse_inner(&mut self) -> Step<'p> {
+        let inner = match parse_inner(&self.frame, self.packet.meta.outer_tos) {
+            Ok(inner) => inner,
+            Err(reason) => return self.drop_for(reason, Verdict::Drop),
+        };
+        let meta = &mut self.packet.meta;
+        meta.key.sip = inner.sip;
+        meta.key.dip = inner.dip;
+        meta.key.sport = inner.sport;
+        meta.key.dport = inner.dport;
+        meta.key.eni = meta.eni as u16;
+        meta.key.proto = inner.proto;
+        let v6 = if inner.v6 { flow_flags::V6 } else { 0 };
+        meta.key.flags = v6 | meta.direction << flow_flags::DIRECTION_SHIFT;
+        meta.inner_len = inner.len as u16;
+        meta.tcp_flags = inner.tcp_flags;
+        let ports = [TCP, UDP].contains(&inner.proto);
+        meta.acl_sport = if ports { inner.sport } else { [0; 2] };
+        meta.acl_dport = if ports { inner.dport } else { [0; 2] };
+        self.note(|run| {
+            format!(
+                "parse inner: {}, {}",
+                direction_name(run.packet.meta.direction),
+                InnerText(&inner)
+            )
+        });
+        Ok(())
+    }
+
+    fn match_stmt(
+        &mut self,
+        table: Table,
+        key: &'p [Expr],
+        row: &'p str,
+        hit: &'p [Stmt],
+        miss: &'p [Stmt],
+    ) -> Step<'p> {
+        let key: Option<Vec<Value>> = key.iter().map(|part| self.eval(part)).collect();
+        let key = key.ok_or(ABORT)?;
+        let found = self.tables.lookup(table, &key).ok_or(ABORT)?;
+        self.note(|_| match_text(table, &key, found));
+        let Some(found) = found else {
+            return self.block(miss);
+        };
+        self.scope.rows.push((row, found.row));
+        self.block(hit)?;
+        self.scope.rows.pop();
+        Ok(())
+    }
+
+    fn set(&mut self, field: &str, value: Value) -> Option<()> {
+        if let Some(cell) = meta_cell(&mut self.packet.meta, field) {
+            return cell.store(value);
+        }
+        let (_, ty, local) = self
+            .scope
+            .locals
+            .iter_mut()
+            .find(|(name, ..)| *name == field)?;
+        *local = value.cut(*ty)?;
+        Some(())
+    }
+
+    fn eval(&self, expr: &Expr) -> Option<Value> {
+        let num = |e: &Expr| self.eval(e)?.num();
+        Some(match expr {
+            Expr::Num(n) => Value::Num(*n),
+            Expr::Field(name) => match meta_value(&self.packet.meta, name) {
+                Some(value) => value,
+                None => self.scope.locals.iter().find(|(n, ..)| n == name)?.2,
+            },
+            Expr::Row(row, field) => self.row(row)?.value(field)?,
+            Expr::Bin(op, a, b) => {
+                let (a, b) = (num(a)?, num(b)?);
+                // As eBPF: shifts count modulo 64.
+                Value::Num(match op {
+                    BinOp::Add => a.wrapping_add(b),
+                    BinOp::Sub => a.wrapping_sub(b),
+                    BinOp::And => a & b,
+                    BinOp::Or => a | b,
+                    BinOp::Shl => a.wrapping_shl((b & 63) as u32),
+                    BinOp::Shr => a.wrapping_shr((b & 63) as u32),
+                })
+            }
+            Expr::ToBe(bits @ (16 | 24), a) => {
+                let bytes = num(a)?.to_be_bytes();
+                Value::bytes(&bytes[8 - usize::from(bits / 8)..])
+            }
+            Expr::ToBe(..) => return None,
+            Expr::Pad16(a) => {
+                let [a, b, c, d] = self.eval(a)?.array()?;
+                Value::bytes(&[a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+            Expr::V4(a) => {
+                let ip: [u8; 16] = self.eval(a)?.array()?;
+                Value::bytes(&ip[12..])
+            }
+        })
+    }
+
+    fn cond(&self, cond: &Cond) -> Option<bool> {
+        match cond {
+            Cond::Eq(a, b) => self.equal(a, b),
+            Cond::Ne(a, b) => Some(!self.equal(a, b)?),
+            Cond::And(a, b) => Some(self.cond(a)? && self.cond(b)?),
+            Cond::Or(a, b) => Some(self.cond(a)? || self.cond(b)?),
+        }
+    }
+
+    fn equal(&self, a: &Expr, b: &Expr) -> Option<bool> {
+        match (self.eval(a)?, self.eval(b)?) {
+            (Value::Num(a), Value::Num(b)) => Some(a == b),
+            (Value::Bytes(n, a), Value::Bytes(m, b)) if n == m => Some(a == b),
+            (Value::Bytes(_, a), Value::Num(0)) => Some(a == [0; 16]),
+            _ => None,
+        }
+    }
+
+    fn row(&self, name: &str) -> Option<&Row> {
+        self.scope
+            .rows
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, row)| row)
+    }
+
+    fn entropy(&mut self, field: &str, side: FlowSide) -> Step<'p> {
+        let key = match side {
+            FlowSide::Key => &self.packet.meta.key,
+            FlowSide::Rkey => &self.packet.meta.rkey,
+        };
+        let globals = self.tables.globals();
+        let port = globals
+            .sport_base
+            .wrapping_add(entropy::hash(key) & globals.sport_mask);
+        self.set(field, Value::bytes(&port.to_be_bytes()))
+            .ok_or(ABORT)
+    }
+
+    fn count(&mut self, stat: EniStat, amount: u64) -> Step<'p> {
+        let eni = self.packet.accounted.ok_or(ABORT)?;
+        self.counters.eni(eni, stat, amount);
+        Ok(())
+    }
+
+    fn drop_for(&mut self, reason: DropReason, verdict: Verdict) -> Step<'p> {
+        self.packet.meta.drop = reason as u8 + 1;
+        for stat in reason.port_stats() {
+            self.counters.port(*stat);
+        }
+        for stat in reason.eni_stats() {
+            self.count(*stat, 1)?;
+        }
+        self.note(|_| {
+            let port = reason.port_stats().iter().map(|s| s.name());
+            let counters: Vec<_> = port
+                .chain(reason.eni_stats().iter().map(|s| s.name()))
+                .collect();
+            let passed = if verdict == Verdict::Pass {
+                ", pass to control"
+            } else {
+                ""
+            };
+            format!("drop {}: {} +1{passed}", reason.name(), counters.join(", "))
+        });
+        Err(Stop::Verdict(verdict))
+    }
+
+    fn seen(&self) -> Seen {
+        let meta = &self.packet.meta;
+        Seen {
+            now_ns: meta.now_ns,
+            tcp_flags: meta.tcp_flags,
+            inner_len: meta.inner_len,
+        }
+    }
+
+    fn flow_lookup(&mut self, hit: &'p [Stmt], miss: &'p [Stmt]) -> Step<'p> {
+        match self.flows.lookup(&self.packet.meta.key, self.seen()) {
+            Lookup::Hit { side, entry, ended } => {
+                self.packet.meta.actions = entry.actions[side];
+                if ended {
+                    self.count(EniStat::FlowDeleted, 1)?;
+                }
+                self.note(|_| {
+                    let state = if ended {
+                        "ended by RST"
+                    } else {
+                        state_name(entry.state)
+                    };
+                    format!(
+                        "flow hit: side {side}, packet {} of it, {state}",
+                        entry.packets[side]
+                    )
+                });
+                self.block(hit)
+            }
+            Lookup::Reset => {
+                self.count(EniStat::FlowDeleted, 1)?;
+                self.note(|_| "flow deleted by a new SYN: decided again".to_owned());
+                self.block(miss)
+            }
+            Lookup::Miss => {
+                self.note(|_| "flow miss".to_owned());
+                self.block(miss)
+            }
+        }
+    }
+
+    fn flow_create(&mut self) -> Step<'p> {
+        let seen = self.seen();
+        let m = &self.packet.meta;
+        let created =
+            self.flows
+                .create([m.key, m.rkey], [m.actions, m.ractions], m.direction, seen);
+        let Some(entry) = created else {
+            return self.drop_for(DropReason::FlowTableFull, Verdict::Drop);
+        };
+        self.count(EniStat::FlowCreated, 1)?;
+        self.note(|_| {
+            let [_, back] = entry.key;
+            format!(
+                "flow created: {}, {} s; replies {} port {} -> {} port {}",
+                state_name(entry.state),
+                entry.timeout_ms / 1000,
+                Ip(back.sip),
+                u16::from_be_bytes(back.sport),
+                Ip(back.dip),
+                u16::from_be_bytes(back.dport)
+            )
+        });
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Step<'p> {
+        let actions = self.packet.meta.actions;
+        let (inner_len, outer_tos) = (self.packet.meta.inner_len, self.packet.meta.outer_tos);
+        self.frame.truncate(usize::from(inner_len));
+        let ecn = combine_ecn(&mut self.frame, outer_tos).ok_or(ABORT)?;
+        if actions.actions & flow_action::SET_DMAC != 0 {
+            *self.frame.first_chunk_mut().ok_or(ABORT)? = actions.dmac;
+        }
+        if encapsulates(&actions) {
+            if actions.u0_encap != ENCAP_VXLAN {
+                return self.drop_for(DropReason::Internal, Verdict::Drop);
+            }
+            let globals = self.tables.globals();
+            let encap = Encap {
+                dmac: self.packet.meta.outer_smac,
+                smac: self.packet.meta.outer_dmac,
+                tos: outer_tos & 0xfc | ecn,
+                ttl: globals.encap_ttl,
+                sip: actions.u0_sip,
+                dip: actions.u0_dip,
+                sport: actions.sport,
+                dport: globals.vxlan_port,
+                vni: actions.u0_vni,
+            };
+            let mut frame = encap.headers(inner_len);
+            frame.append(&mut self.frame);
+            self.frame = frame;
+        }
+        let bytes = self.frame.len() as u64;
+        self.count(EniStat::TxPackets, 1)?;
+        self.count(EniStat::TxBytes, bytes)?;
+        let (packets, octets) = if self.packet.meta.direction == Direction::Outbound as u8 {
+            (EniStat::OutboundTxPackets, EniStat::OutboundTxBytes)
+        } else {
+            (EniStat::InboundTxPackets, EniStat::InboundTxBytes)
+        };
+        self.count(packets, 1)?;
+        self.count(octets, bytes)?;
+        self.note(|_| format!("apply: {}{bytes} bytes", ActionsText(&actions)));
+        Ok(())
+    }
+
+    fn send(&mut self, port: u16) -> Step<'p> {
+        self.note(|_| format!("send: port {port}"));
+        Err(Stop::Verdict(Verdict::Send(port)))
+    }
+
+    fn forward(&mut self, row: &str) -> Step<'p> {
+        let Some(Row::Underlay(UnderlayRow {
+            port,
+            flags,
+            dmac,
+            smac,
+            ..
+        })) = self.row(row).copied()
+        else {
+            return Err(ABORT);
+        };
+        if flags & underlay_flags::RESOLVED == 0 {
+            return self.drop_for(DropReason::NeighborMiss, Verdict::Pass);
+        }
+        if encapsulates(&self.packet.meta.actions) {
+            let macs: &mut [u8; 12] = self.frame.first_chunk_mut().ok_or(ABORT)?;
+            macs[..6].copy_from_slice(&dmac);
+            macs[6..].copy_from_slice(&smac);
+            self.note(|_| format!("forward: {} -> {}", Mac(smac), Mac(dmac)));
+        }
+        self.send(u16::try_from(port).map_err(|_| ABORT)?)
+    }
+}
+
+fn encapsulates(actions: &FlowActions) -> bool {
+    actions.actions & flow_action::ENCAP_U0 != 0
+}
+
+fn direction_name(direction: u8) -> &'static str {
+    match direction {
+        d if d == Direction::Outbound as u8 => "outbound",
+        d if d == Direction::Inbound as u8 => "inbound",
+        _ => "no direction",
+    }
+}
+
+/// A look-up in one line: key, how it was found, and the row's fields that are not zero.
+fn match_text(table: Table, key: &[Value], found: Option<Found>) -> String {
+    let schema = key_schema(table);
+    let key: Vec<_> = schema
+        .iter()
+        .zip(key)
+        .map(|(field, value)| format!("{} {value}", field.name))
+        .collect();
+    let head = format!("match {}[{}]", table.name(), key.join(", "));
+    let Some(found) = found else {
+        return format!("{head}: no row");
+    };
+    let how = match found.by {
+        By::Exact => "found".to_owned(),
+        By::Rule(i) => format!("rule {i}"),
+        By::Prefix(bits) => {
+            // The last component is the one prefixes are taken of.
+            let whole: usize = schema.iter().rev().skip(1).map(|f| f.ty.size() * 8).sum();
+            format!("/{}", (bits as usize).saturating_sub(whole))
+        }
+    };
+    let fields = row_schema(table)
+        .iter()
+        .filter_map(|f| found.row.value(f.name).map(|v| (f, v)));
+    let fields: Vec<_> = fields
+        .filter(|(f, v)| *v != Value::zero(f.ty))
+        .map(|(f, v)| format!("{} {v}", f.name))
+        .collect();
+    if fields.is_empty() {
+        format!("{head}: {how}")
+    } else {
+        format!("{head}: {how}: {}", fields.join(", "))
+    }
+}
+
+struct InnerText<'a>(&'a Inner);
+
+impl fmt::Display for InnerText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let i = self.0;
+        let (sport, dport) = (u16::from_be_bytes(i.sport), u16::from_be_bytes(i.dport));
+        write!(
+            f,
+            "{} -> {} ",
+            packet::address(i.v6, i.sip),
+            packet::address(i.v6, i.dip)
+        )?;
+        match (i.proto, i.v6) {
+            (TCP, _) => write!(f, "TCP {sport} -> {dport} flags {:#04x}", i.tcp_flags)?,
+            (UDP, _) => write!(f, "UDP {sport} -> {dport}")?,
+            (ICMP, false) => write!(f, "ICMP id {sport}")?,
+            (ICMPV6, true) => write!(f, "ICMPv6 id {sport}")?,
+            (proto, _) => write!(f, "protocol {proto}")?,
+        }
+        write!(f, ", {} bytes", i.len)
+    }
+}
+
+struct ActionsText<'a>(&'a FlowActions);
+
+impl fmt::Display for ActionsText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let a = self.0;
+        if a.actions & flow_action::SET_DMAC != 0 {
+            write!(f, "inner destination {}, ", Mac(a.dmac))?;
+        }
+        if encapsulates(a) {
+            let (sip, dip) = (Value::bytes(&a.u0_sip), Value::bytes(&a.u0_dip));
+            write!(
+                f,
+                "VXLAN {sip} -> {dip} VNI {} source port {}, ",
+                a.u0_vni,
+                u16::from_be_bytes(a.sport)
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,474 @@
+//! Packets: headers read into structs, and new headers written from nothing.
+//!
+//! Sources: DASH reference 2.1 (what is accepted) and 3.1 to 3.9 (exact bytes); RFC 791, 8200,
+//! 7348 (VXLAN), 6040 (ECN across tunnels), 1624 (incremental checksum).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dash_wire::drop::DropReason;
+
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMP: u8 = 1;
+pub(super) const ICMPV6: u8 = 58;
+const IPV6_FRAGMENT: u8 = 44;
+
+const ETH: usize = 14;
+const ETH_IPV4: [u8; 2] = [0x08, 0x00];
+const ETH_ARP: [u8; 2] = [0x08, 0x06];
+const ETH_IPV6: [u8; 2] = [0x86, 0xdd];
+
+/// Bits of an ECN field (RFC 3168).
+mod ecn {
+    pub(super) const MASK: u8 = 0b11;
+    pub(super) const NOT_ECT: u8 = 0b00;
+    pub(super) const ECT_1: u8 = 0b01;
+    pub(super) const ECT_0: u8 = 0b10;
+    pub(super) const CE: u8 = 0b11;
+}
+
+/// `N` bytes at an offset, when the packet has them.
+fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
+    bytes.get(offset).copied()
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    at(bytes, offset).map(u16::from_be_bytes)
+}
+
+/// One's complement sum of the 16-bit words of a header of even length (RFC 1071).
+fn ones_sum(header: &[u8]) -> u16 {
+    let words = header
+        .chunks_exact(2)
+        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
+    fold(words.sum())
+}
+
+fn fold(mut sum: u32) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// Destination and source MAC of a frame; `None` below 14 bytes.
+pub(super) struct Ethernet {
+    pub(super) dmac: [u8; 6],
+    pub(super) smac: [u8; 6],
+    ethertype: [u8; 2],
+}
+
+impl Ethernet {
+    pub(super) fn read(frame: &[u8]) -> Option<Self> {
+        Some(Self {
+            dmac: at(frame, 0)?,
+            smac: at(frame, 6)?,
+            ethertype: at(frame, 12)?,
+        })
+    }
+}
+
+/// Outer IPv4 header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outer {
+    pub(super) sip: [u8; 4],
+    pub(super) dip: [u8; 4],
+    pub(super) tos: u8,
+    protocol: u8,
+    header_len: usize,
+    total_len: usize,
+}
+
+/// What `parse underlay` sees behind the MACs.
+pub(super) enum Underlay {
+    /// ARP or neighbour discovery.
+    Control(&'static str),
+    Ipv4(Outer),
+}
+
+/// Reads the headers up to the outer IPv4 header.
+pub(super) fn parse_underlay(frame: &[u8]) -> Result<Underlay, DropReason> {
+    let eth = Ethernet::read(frame).ok_or(DropReason::OuterMalformed)?;
+    match eth.ethertype {
+        ETH_ARP => Ok(Underlay::Control("ARP")),
+        ETH_IPV6 => {
+            let next_header = u8_at(frame, ETH + 6);
+            let icmp_type = u8_at(frame, ETH + 40);
+            match (next_header, icmp_type) {
+                (Some(ICMPV6), Some(133..=137)) => {
+                    Ok(Underlay::Control("IPv6 neighbour discovery"))
+                }
+                _ => Err(DropReason::VipMiss),
+            }
+        }
+        ETH_IPV4 => {
+            let outer = outer_ipv4(frame).ok_or(DropReason::OuterMalformed)?;
+            match u16_at(frame, ETH + 6) {
+                Some(word) if word & 0x3fff == 0 => Ok(Underlay::Ipv4(outer)),
+                _ => Err(DropReason::OuterFragment),
+            }
+        }
+        _ => Err(DropReason::VipMiss),
+    }
+}
+
+/// The outer header when it is well formed.
+fn outer_ipv4(frame: &[u8]) -> Option<Outer> {
+    let ip = frame.get(ETH..)?;
+    let fixed: [u8; 20] = at(ip, 0)?;
+    let header_len = usize::from(fixed[0] & 0x0f) * 4;
+    let total_len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    let header = ip.get(..header_len)?;
+    let good = fixed[0] >> 4 == 4
+        && header_len >= 20
+        && total_len >= header_len
+        && total_len <= ip.len()
+        && ones_sum(header) == 0xffff;
+    good.then_some(Outer {
+        sip: at(ip, 12)?,
+        dip: at(ip, 16)?,
+        tos: fixed[1],
+        protocol: fixed[9],
+        header_len,
+        total_len,
+    })
+}
+
+/// VXLAN header and the MACs behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vxlan {
+    pub(super) vni: u32,
+    pub(super) smac: [u8; 6],
+    pub(super) dmac: [u8; 6],
+    /// Bytes in front of the inner frame.
+    pub(super) encap_len: usize,
+}
+
+/// Reads UDP, VXLAN and the inner Ethernet header; `None` when it is no VXLAN packet to `port`.
+pub(super) fn parse_vxlan(frame: &[u8], outer: &Outer, port: [u8; 2]) -> Option<Vxlan> {
+    let udp = ETH + outer.header_len;
+    let udp_len = usize::from(u16_at(frame, udp + 4)?);
+    let vxlan = udp + 8;
+    let inner = vxlan + 8;
+    let good = outer.protocol == UDP
+        && at(frame, udp + 2)? == port
+        && udp_len >= 8 + 8 + ETH
+        && outer.header_len + udp_len <= outer.total_len
+        && u8_at(frame, vxlan)? & 0x08 != 0;
+    let [a, b, c] = at(frame, vxlan + 4)?;
+    let eth = Ethernet::read(frame.get(inner..)?)?;
+    good.then_some(Vxlan {
+        vni: u32::from_be_bytes([0, a, b, c]),
+        smac: eth.smac,
+        dmac: eth.dmac,
+        encap_len: inner,
+    })
+}
+
+/// The customer's packet, as far as policy looks at it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inner {
+    pub(super) v6: bool,
+    /// IPv4 in the last 4 bytes.
+    pub(super) sip: [u8; 16],
+    pub(super) dip: [u8; 16],
+    pub(super) proto: u8,
+    /// TCP and UDP ports, or the ICMP echo identifier twice.
+    pub(super) sport: [u8; 2],
+    pub(super) dport: [u8; 2],
+    /// 0 for what is not TCP.
+    pub(super) tcp_flags: u8,
+    /// Ethernet to the end of the IP packet.
+    pub(super) len: usize,
+}
+
+/// Reads the inner frame. `outer_tos` is the TOS byte it travelled under.
+pub(super) fn parse_inner(frame: &[u8], outer_tos: u8) -> Result<Inner, DropReason> {
+    let eth = Ethernet::read(frame).ok_or(DropReason::InnerMalformed)?;
+    let ip = frame.get(ETH..).ok_or(DropReason::InnerMalformed)?;
+    let (inner, ecn) = match eth.ethertype {
+        ETH_IPV4 => inner_ipv4(ip)?,
+        ETH_IPV6 => inner_ipv6(ip)?,
+        _ => return Err(DropReason::InnerUnsupported),
+    };
+    if outer_tos & ecn::MASK == ecn::CE && ecn == ecn::NOT_ECT {
+        return Err(DropReason::EcnNotCapable);
+    }
+    Ok(inner)
+}
+
+/// An address of the customer's, for messages.
+pub(super) fn address(v6: bool, ip: [u8; 16]) -> IpAddr {
+    let [.., a, b, c, d] = ip;
+    if v6 {
+        Ipv6Addr::from(ip).into()
+    } else {
+        Ipv4Addr::new(a, b, c, d).into()
+    }
+}
+
+fn mapped(ipv4: [u8; 4]) -> [u8; 16] {
+    let mut all = [0; 16];
+    all[12..].copy_from_slice(&ipv4);
+    all
+}
+
+/// The packet and its ECN bits.
+fn inner_ipv4(ip: &[u8]) -> Result<(Inner, u8), DropReason> {
+    let header: [u8; 20] = at(ip, 0).ok_or(DropReason::InnerMalformed)?;
+    if header[0] >> 4 != 4 {
+        return Err(DropReason::InnerMalformed);
+    }
+    if header[0] & 0x0f != 5 {
+        return Err(DropReason::InnerUnsupported);
+    }
+    let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let packet = ip.get(..total_len).ok_or(DropReason::InnerMalformed)?;
+    let payload = packet.get(20..).ok_or(DropReason::InnerMalformed)?;
+    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+        return Err(DropReason::InnerFragment);
+    }
+    let proto = header[9];
+    let l4 = L4::read(payload, proto, proto == ICMP).ok_or(DropReason::InnerMalformed)?;
+    let ips = [at(ip, 12), at(ip, 16)].map(|ip| ip.map(mapped));
+    let [Some(sip), Some(dip)] = ips else {
+        return Err(DropReason::InnerMalformed);
+    };
+    Ok((
+        l4.inner(false, sip, dip, proto, ETH + total_len),
+        header[1] & ecn::MASK,
+    ))
+}
+
+fn inner_ipv6(ip: &[u8]) -> Result<(Inner, u8), DropReason> {
+    let header: [u8; 40] = at(ip, 0).ok_or(DropReason::InnerMalformed)?;
+    if header[0] >> 4 != 6 {
+        return Err(DropReason::InnerMalformed);
+    }
+    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let payload = ip
+        .get(40..40 + payload_len)
+        .ok_or(DropReason::InnerMalformed)?;
+    let proto = header[6];
+    if proto == IPV6_FRAGMENT {
+        return Err(DropReason::InnerFragment);
+    }
+    let l4 = L4::read(payload, proto, proto == ICMPV6).ok_or(DropReason::InnerMalformed)?;
+    let (Some(sip), Some(dip)) = (at(ip, 8), at(ip, 24)) else {
+        return Err(DropReason::InnerMalformed);
+    };
+    Ok((
+        l4.inner(true, sip, dip, proto, ETH + 40 + payload_len),
+        (header[1] >> 4) & ecn::MASK,
+    ))
+}
+
+/// What the flow key takes from behind the IP header.
+#[derive(Default)]
+struct L4 {
+    sport: [u8; 2],
+    dport: [u8; 2],
+    tcp_flags: u8,
+}
+
+impl L4 {
+    /// `None` when the payload is too short for its protocol. `icmp`: the protocol is the ICMP of
+    /// the packet's family.
+    fn read(payload: &[u8], proto: u8, icmp: bool) -> Option<Self> {
+        let ports = || Some((at(payload, 0)?, at(payload, 2)?));
+        Some(match proto {
+            TCP => {
+                at::<20>(payload, 0)?;
+                let (sport, dport) = ports()?;
+                Self {
+                    sport,
+                    dport,
+                    tcp_flags: u8_at(payload, 13)?,
+                }
+            }
+            UDP => {
+                at::<8>(payload, 0)?;
+                let (sport, dport) = ports()?;
+                Self {
+                    sport,
+                    dport,
+                    tcp_flags: 0,
+                }
+            }
+            _ if icmp => {
+                let header: [u8; 8] = at(payload, 0)?;
+                // Echo request and reply of either family; the two number spaces do not overlap.
+                let echo = if proto == ICMP { [8, 0] } else { [128, 129] }.contains(&header[0]);
+                let id = if echo { [header[4], header[5]] } else { [0; 2] };
+                Self {
+                    sport: id,
+                    dport: id,
+                    tcp_flags: 0,
+                }
+            }
+            _ => Self::default(),
+        })
+    }
+
+    fn inner(self, v6: bool, sip: [u8; 16], dip: [u8; 16], proto: u8, len: usize) -> Inner {
+        let Self {
+            sport,
+            dport,
+            tcp_flags,
+        } = self;
+        Inner {
+            v6,
+            sip,
+            dip,
+            proto,
+            sport,
+            dport,
+            tcp_flags,
+            len,
+        }
+    }
+}
+
+/// Combines the ECN field of the outer header into the inner frame (RFC 6040, normal mode) and
+/// returns the inner ECN that results; `None` when the frame is no IP packet.
+pub(super) fn combine_ecn(frame: &mut [u8], outer_tos: u8) -> Option<u8> {
+    let v4 = Ethernet::read(frame)?.ethertype == ETH_IPV4;
+    let ip = frame.get_mut(ETH..)?;
+    let word: [u8; 2] = at(ip, 0)?;
+    // The field's place in the first 16 bits: TOS is the second byte, Traffic Class straddles.
+    let shift = if v4 { 0 } else { 4 };
+    let inner = (word[1] >> shift) & ecn::MASK;
+    let combined = match (outer_tos & ecn::MASK, inner) {
+        (ecn::CE, ecn::ECT_0 | ecn::ECT_1) => ecn::CE,
+        (ecn::ECT_1, ecn::ECT_0) => ecn::ECT_1,
+        _ => inner,
+    };
+    if combined != inner {
+        let changed = [word[0], word[1] & !(ecn::MASK << shift) | combined << shift];
+        *ip.first_chunk_mut()? = changed;
+        if v4 {
+            let sum = u16_at(ip, 10)?;
+            let sum = update_checksum(sum, u16::from_be_bytes(word), u16::from_be_bytes(changed));
+            *ip.get_mut(10..)?.first_chunk_mut()? = sum.to_be_bytes();
+        }
+    }
+    Some(combined)
+}
+
+/// RFC 1624 equation 3: HC' = ~(~HC + ~m + m').
+fn update_checksum(sum: u16, old: u16, new: u16) -> u16 {
+    !fold(u32::from(!sum) + u32::from(!old) + u32::from(new))
+}
+
+/// A VXLAN encap over IPv4.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encap {
+    pub(super) dmac: [u8; 6],
+    pub(super) smac: [u8; 6],
+    pub(super) tos: u8,
+    pub(super) ttl: u8,
+    pub(super) sip: [u8; 4],
+    pub(super) dip: [u8; 4],
+    pub(super) sport: [u8; 2],
+    pub(super) dport: [u8; 2],
+    pub(super) vni: u32,
+}
+
+impl Encap {
+    /// The 50 bytes in front of an inner frame of `inner_len`.
+    pub(super) fn headers(&self, inner_len: u16) -> Vec<u8> {
+        let mut ip = vec![0x45, self.tos];
+        ip.extend(inner_len.wrapping_add(36).to_be_bytes());
+        ip.extend([0, 0, 0, 0]); // identification, flags and offset
+        ip.extend([self.ttl, UDP, 0, 0]);
+        ip.extend(self.sip);
+        ip.extend(self.dip);
+        let sum = !ones_sum(&ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+
+        let mut out = Vec::with_capacity(50 + usize::from(inner_len));
+        out.extend(self.dmac);
+        out.extend(self.smac);
+        out.extend(ETH_IPV4);
+        out.extend(ip);
+        out.extend(self.sport);
+        out.extend(self.dport);
+        out.extend(inner_len.wrapping_add(16).to_be_bytes());
+        out.extend([0, 0]); // no UDP checksum
+        out.extend([0x08, 0, 0, 0]); // VNI is valid
+        let [_, a, b, c] = self.vni.to_be_bytes();
+        out.extend([a, b, c, 0]);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 34-byte frame with an IPv4 header whose checksum is right.
+    fn ipv4(tos: u8, id: u16) -> Vec<u8> {
+        let mut ip = vec![0x45, tos, 0, 20];
+        ip.extend(id.to_be_bytes());
+        ip.extend([0, 0, 64, 99, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        let sum = !ones_sum(&ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let mut frame = vec![0; 12];
+        frame.extend(ETH_IPV4);
+        frame.extend(ip);
+        frame
+    }
+
+    #[test]
+    fn ecn_is_combined_as_rfc_6040_says_and_the_checksum_stays_right() {
+        // Rows: inner ECN; columns: outer Not-ECT, ECT(1), ECT(0), CE. Not-ECT under CE is dropped
+        // before.
+        let table = [
+            [0b00, 0b00, 0b00, 0b00],
+            [0b01, 0b01, 0b01, 0b11],
+            [0b10, 0b01, 0b10, 0b11],
+            [0b11; 4],
+        ];
+        for (inner, row) in table.iter().enumerate() {
+            for (outer, want) in row.iter().enumerate() {
+                for id in 0..=u16::MAX {
+                    let mut frame = ipv4(0xb8 | inner as u8, id);
+                    assert_eq!(
+                        combine_ecn(&mut frame, outer as u8),
+                        Some(*want),
+                        "{inner} under {outer}"
+                    );
+                    assert_eq!(frame[15], 0xb8 | want, "DSCP untouched");
+                    assert_eq!(
+                        ones_sum(&frame[14..34]),
+                        0xffff,
+                        "{inner} under {outer}, id {id}"
+                    );
+                    if (inner, outer) != (2, 1) {
+                        // One combination over every header sum is enough.
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ecn_of_ipv6_sits_in_the_traffic_class() {
+        let mut frame = vec![0; 54];
+        frame[12..14].copy_from_slice(&ETH_IPV6);
+        frame[14..18].copy_from_slice(&[0x6a, 0xa5, 0x55, 0x55]); // TC 0xaa: ECT(0)
+        assert_eq!(combine_ecn(&mut frame, 0b11), Some(0b11));
+        assert_eq!(frame[14..18], [0x6a, 0xb5, 0x55, 0x55]);
+    }
+
+    #[test]
+    fn a_change_that_makes_the_sum_wrap_keeps_rfc_1624_s_example() {
+        // RFC 1624 section 4: 0xdd2f with 0x5555 becoming 0x3285 gives 0x0000.
+        assert_eq!(update_checksum(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+}
