@@ -63,7 +63,7 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }
 
-/// A child in the background: asked to stop, then killed, when dropped.
+/// A child in the background, killed when dropped.
 pub(crate) struct Background {
     name: &'static str,
     child: Child,
@@ -98,27 +98,6 @@ impl Background {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
-    }
-
-    /// Asks it to stop and waits for its end.
-    pub(crate) fn stop(&mut self) -> Result<()> {
-        let _ = Command::new("kill")
-            .arg("-TERM")
-            .arg(self.child.id().to_string())
-            .status();
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(5) {
-            if let Some(status) = self.child.try_wait()? {
-                if !status.success() {
-                    bail!("{} ended with {status}", self.name);
-                }
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.child.kill().ok();
-        self.child.wait().ok();
-        bail!("{} did not stop within 5 s of SIGTERM", self.name)
     }
 }
 
