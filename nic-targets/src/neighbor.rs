@@ -113,7 +113,7 @@ fn parse_nd(b: &[u8]) -> Option<Message> {
     let icmp = b.get(40..40 + len)?;
     let sum = Sum::new()
         .pseudo_v6(src, dst, ICMPV6, len as u32)
-        .add(icmp)
+        .with(icmp)
         .finish();
     let [kind, code] = bytes(icmp, 0)?;
     let target = Ipv6Addr::from(bytes::<16>(icmp, 8)?);
@@ -310,7 +310,7 @@ fn nd(
     icmp.extend_from_slice(&mac);
     let sum = Sum::new()
         .pseudo_v6(src, dst, ICMPV6, icmp.len() as u32)
-        .add(&icmp)
+        .with(&icmp)
         .finish();
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut frame = ethernet(to, mac, ETHERTYPE_IPV6);

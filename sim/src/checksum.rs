@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// ```
 /// use nic_sim::checksum::Sum;
 /// // The example of RFC 1071 section 3.
-/// let sum = Sum::new().add(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+/// let sum = Sum::new().with(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
 /// assert_eq!(sum.finish(), !0xddf2);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +21,7 @@ impl Sum {
     /// With `data` as big-endian 16-bit words, a zero byte after an odd end: only the last piece
     /// of a message may be odd.
     #[must_use]
-    pub fn add(mut self, data: &[u8]) -> Self {
+    pub fn with(mut self, data: &[u8]) -> Self {
         let mut words = data.chunks_exact(2);
         for word in &mut words {
             self.0 += u64::from(u16::from_be_bytes([word[0], word[1]]));
@@ -34,23 +34,23 @@ impl Sum {
     /// With the pseudo header of RFC 9293 section 3.1.
     #[must_use]
     pub fn pseudo_v4(self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, len: u32) -> Self {
-        self.add(&src.octets())
-            .add(&dst.octets())
+        self.with(&src.octets())
+            .with(&dst.octets())
             .number(len)
             .number(protocol.into())
     }
     /// With the pseudo header of RFC 8200 section 8.1.
     #[must_use]
     pub fn pseudo_v6(self, src: Ipv6Addr, dst: Ipv6Addr, next_header: u8, len: u32) -> Self {
-        self.add(&src.octets())
-            .add(&dst.octets())
+        self.with(&src.octets())
+            .with(&dst.octets())
             .number(len)
             .number(next_header.into())
     }
     /// With a 32-bit number.
     #[must_use]
     fn number(self, n: u32) -> Self {
-        self.add(&n.to_be_bytes())
+        self.with(&n.to_be_bytes())
     }
     /// The checksum: 0 for a message that carries its right one.
     pub fn finish(self) -> u16 {

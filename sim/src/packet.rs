@@ -33,7 +33,7 @@ pub mod tcp_flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// States of a [`Packet`]: its last layer.
+/// States of [`Layers`]: the last one.
 #[expect(missing_docs, reason = "each names the layer")]
 pub mod last {
     #[derive(Clone, Copy, Debug)]
@@ -124,25 +124,33 @@ struct Ipv6 {
     payload_len: Option<u16>,
 }
 
+/// Where packets begin: [`Packet::eth`].
+#[derive(Clone, Copy, Debug)]
+pub struct Packet;
+
+impl Packet {
+    /// Starts a packet with an Ethernet header.
+    pub fn eth(dst: [u8; 6], src: [u8; 6]) -> Layers<last::Eth> {
+        Layers {
+            layers: Vec::new(),
+            last: PhantomData::<last::Eth>,
+        }
+        .push(Layer::Eth {
+            dst,
+            src,
+            ethertype: None,
+        })
+    }
+}
+
 /// A packet being written, outermost layer first; `Last` says what its last layer is.
 #[derive(Clone, Debug)]
-pub struct Packet<Last> {
+pub struct Layers<Last> {
     layers: Vec<Layer>,
     last: PhantomData<Last>,
 }
 
-impl Packet<last::Eth> {
-    /// Starts with an Ethernet header.
-    pub fn eth(dst: [u8; 6], src: [u8; 6]) -> Self {
-        Packet {
-            layers: vec![Layer::Eth {
-                dst,
-                src,
-                ethertype: None,
-            }],
-            last: PhantomData,
-        }
-    }
+impl Layers<last::Eth> {
     /// An 802.1Q tag.
     pub fn vlan(self, vid: u16) -> Self {
         self.push(Layer::Vlan { tci: vid & 0xfff })
@@ -156,7 +164,7 @@ impl Packet<last::Eth> {
         })
     }
     /// An IPv4 header: TTL 64, the rest zero.
-    pub fn ipv4(self, src: impl Into<Ipv4Addr>, dst: impl Into<Ipv4Addr>) -> Packet<last::Ipv4> {
+    pub fn ipv4(self, src: impl Into<Ipv4Addr>, dst: impl Into<Ipv4Addr>) -> Layers<last::Ipv4> {
         self.push(Layer::Ipv4(Ipv4 {
             src: src.into(),
             dst: dst.into(),
@@ -170,7 +178,7 @@ impl Packet<last::Eth> {
         }))
     }
     /// An IPv6 header: hop limit 64, the rest zero.
-    pub fn ipv6(self, src: impl Into<Ipv6Addr>, dst: impl Into<Ipv6Addr>) -> Packet<last::Ipv6> {
+    pub fn ipv6(self, src: impl Into<Ipv6Addr>, dst: impl Into<Ipv6Addr>) -> Layers<last::Ipv6> {
         self.push(Layer::Ipv6(Ipv6 {
             src: src.into(),
             dst: dst.into(),
@@ -187,7 +195,7 @@ impl Packet<last::Eth> {
         sha: [u8; 6],
         spa: impl Into<Ipv4Addr>,
         tpa: impl Into<Ipv4Addr>,
-    ) -> Packet<last::End> {
+    ) -> Layers<last::End> {
         self.push(Layer::Arp {
             operation: 1,
             sha,
@@ -203,7 +211,7 @@ impl Packet<last::Eth> {
         spa: impl Into<Ipv4Addr>,
         tha: [u8; 6],
         tpa: impl Into<Ipv4Addr>,
-    ) -> Packet<last::End> {
+    ) -> Layers<last::End> {
         self.push(Layer::Arp {
             operation: 2,
             sha,
@@ -214,7 +222,7 @@ impl Packet<last::Eth> {
     }
 }
 
-impl Packet<last::Ipv4> {
+impl Layers<last::Ipv4> {
     /// Time to live.
     pub fn ttl(self, ttl: u8) -> Self {
         self.ip(|h| h.ttl = ttl)
@@ -250,11 +258,11 @@ impl Packet<last::Ipv4> {
         self.ip(|h| h.total_len = Some(len))
     }
     /// An ICMP echo request (RFC 792).
-    pub fn icmp_echo(self, id: u16, seq: u16) -> Packet<last::End> {
+    pub fn icmp_echo(self, id: u16, seq: u16) -> Layers<last::End> {
         self.push(Layer::Echo { kind: 8, id, seq })
     }
     /// An ICMP echo reply.
-    pub fn icmp_echo_reply(self, id: u16, seq: u16) -> Packet<last::End> {
+    pub fn icmp_echo_reply(self, id: u16, seq: u16) -> Layers<last::End> {
         self.push(Layer::Echo { kind: 0, id, seq })
     }
     fn ip(self, change: impl FnOnce(&mut Ipv4)) -> Self {
@@ -266,7 +274,7 @@ impl Packet<last::Ipv4> {
     }
 }
 
-impl Packet<last::Ipv6> {
+impl Layers<last::Ipv6> {
     /// Hop limit.
     pub fn ttl(self, hop_limit: u8) -> Self {
         self.ip(|h| h.hop_limit = hop_limit)
@@ -288,11 +296,11 @@ impl Packet<last::Ipv6> {
         self.ip(|h| h.payload_len = Some(len))
     }
     /// An ICMPv6 echo request (RFC 4443).
-    pub fn icmpv6_echo(self, id: u16, seq: u16) -> Packet<last::End> {
+    pub fn icmpv6_echo(self, id: u16, seq: u16) -> Layers<last::End> {
         self.push(Layer::Echo { kind: 128, id, seq })
     }
     /// An ICMPv6 echo reply.
-    pub fn icmpv6_echo_reply(self, id: u16, seq: u16) -> Packet<last::End> {
+    pub fn icmpv6_echo_reply(self, id: u16, seq: u16) -> Layers<last::End> {
         self.push(Layer::Echo { kind: 129, id, seq })
     }
     fn ip(self, change: impl FnOnce(&mut Ipv6)) -> Self {
@@ -306,13 +314,13 @@ impl Packet<last::Ipv6> {
 
 macro_rules! transports {
     ($($ip:ty),*) => {$(
-        impl Packet<$ip> {
+        impl Layers<$ip> {
             /// A UDP header.
-            pub fn udp(self, sport: u16, dport: u16) -> Packet<last::Udp> {
+            pub fn udp(self, sport: u16, dport: u16) -> Layers<last::Udp> {
                 self.push(Layer::Udp { sport, dport, checksum: None })
             }
             /// A TCP header: SYN, numbers 0, window 8192, no options.
-            pub fn tcp(self, sport: u16, dport: u16) -> Packet<last::Tcp> {
+            pub fn tcp(self, sport: u16, dport: u16) -> Layers<last::Tcp> {
                 self.push(Layer::Tcp {
                     sport,
                     dport,
@@ -328,7 +336,7 @@ macro_rules! transports {
 }
 transports!(last::Ipv4, last::Ipv6);
 
-impl Packet<last::Udp> {
+impl Layers<last::Udp> {
     /// Another checksum than the right one; 0 says there is none.
     pub fn checksum(self, value: u16) -> Self {
         self.edit(|l| {
@@ -338,7 +346,7 @@ impl Packet<last::Udp> {
         })
     }
     /// A VXLAN header with the I flag (RFC 7348).
-    pub fn vxlan(self, vni: u32) -> Packet<last::Vxlan> {
+    pub fn vxlan(self, vni: u32) -> Layers<last::Vxlan> {
         self.push(Layer::Vxlan {
             flags: 0x08,
             vni: vni & 0xff_ffff,
@@ -346,7 +354,7 @@ impl Packet<last::Udp> {
     }
 }
 
-impl Packet<last::Tcp> {
+impl Layers<last::Tcp> {
     /// [`tcp_flags`].
     pub fn flags(self, value: u8) -> Self {
         self.edit(|l| {
@@ -373,7 +381,7 @@ impl Packet<last::Tcp> {
     }
 }
 
-impl Packet<last::Vxlan> {
+impl Layers<last::Vxlan> {
     /// Other flags than the I flag alone.
     pub fn vxlan_flags(self, value: u8) -> Self {
         self.edit(|l| {
@@ -383,7 +391,7 @@ impl Packet<last::Vxlan> {
         })
     }
     /// The inner Ethernet header.
-    pub fn eth(self, dst: [u8; 6], src: [u8; 6]) -> Packet<last::Eth> {
+    pub fn eth(self, dst: [u8; 6], src: [u8; 6]) -> Layers<last::Eth> {
         self.push(Layer::Eth {
             dst,
             src,
@@ -392,9 +400,9 @@ impl Packet<last::Vxlan> {
     }
 }
 
-impl<Last> Packet<Last> {
+impl<Last> Layers<Last> {
     /// Bytes after the last layer.
-    pub fn payload(self, bytes: impl AsRef<[u8]>) -> Packet<last::End> {
+    pub fn payload(self, bytes: impl AsRef<[u8]>) -> Layers<last::End> {
         self.push(Layer::Bytes(bytes.as_ref().to_vec()))
     }
 
@@ -411,9 +419,9 @@ impl<Last> Packet<Last> {
         body
     }
 
-    fn push<Next>(mut self, layer: Layer) -> Packet<Next> {
+    fn push<Next>(mut self, layer: Layer) -> Layers<Next> {
         self.layers.push(layer);
-        Packet {
+        Layers {
             layers: self.layers,
             last: PhantomData,
         }
@@ -459,7 +467,7 @@ fn transport_checksum(below: Option<&Layer>, protocol: u8, header: &[u8], body: 
         Some(Layer::Ipv6(ip)) => Sum::new().pseudo_v6(ip.src, ip.dst, protocol, len),
         _ => Sum::new(),
     };
-    sum.add(header).add(body).finish()
+    sum.with(header).with(body).finish()
 }
 
 fn header(layer: &Layer, below: Option<&Layer>, next: Option<&Layer>, body: &[u8]) -> Vec<u8> {
@@ -489,7 +497,7 @@ fn header(layer: &Layer, below: Option<&Layer>, next: Option<&Layer>, body: &[u8
             h.extend_from_slice(&ip.src.octets());
             h.extend_from_slice(&ip.dst.octets());
             h.extend_from_slice(&ip.options);
-            let sum = Sum::new().add(&h).finish();
+            let sum = Sum::new().with(&h).finish();
             h[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         Layer::Ipv6(ip) => {
@@ -551,7 +559,7 @@ fn header(layer: &Layer, below: Option<&Layer>, next: Option<&Layer>, body: &[u8
             let sum = match below {
                 Some(Layer::Ipv6(_)) => transport_checksum(below, 58, &h, body),
                 // ICMP for IPv4 has no pseudo header.
-                _ => Sum::new().add(&h).add(body).finish(),
+                _ => Sum::new().with(&h).with(body).finish(),
             };
             h[2..4].copy_from_slice(&sum.to_be_bytes());
         }

@@ -9,9 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
-};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
 use nic_target::frame::MAX_FRAME;
@@ -444,10 +442,7 @@ impl SimHandle {
     /// The next sent frame, waiting up to `timeout` of real time for a worker on another thread;
     /// `None` then, or when all ports are gone.
     pub fn collect_within(&mut self, timeout: Duration) -> Option<Sent> {
-        match self.egress.recv_timeout(timeout) {
-            Ok(sent) => Some(sent),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.egress.recv_timeout(timeout).ok()
     }
     /// Takes a link down or up; frames that meet a link that is down are dropped and counted.
     /// False when there is no such port.

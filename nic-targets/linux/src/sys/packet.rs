@@ -67,9 +67,8 @@ impl PacketSocket {
         // SAFETY: takes numbers only.
         let fd = check(unsafe { libc::socket(libc::AF_PACKET, flags, 0) })?;
         // SAFETY: `fd` was just opened and nobody else holds it.
-        let socket = Self {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        };
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = Self { fd };
         socket.set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
         socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1)?;
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;

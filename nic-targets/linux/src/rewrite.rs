@@ -1,0 +1,298 @@
+//! Fits a program to the test executor of the kernel.
+//!
+//! Three things of a program's world are not the kernel's in a test run. Map references become file
+//! descriptors. `bpf_ktime_get_ns` becomes a load from the `executor` map, because time is the
+//! packets' and not the machine's. `bpf_redirect` becomes a store to it, because a test run tells that
+//! a packet was redirected, not where to. A program that serves a live interface needs only the
+//! first.
+
+use std::os::fd::RawFd;
+
+use dash_bpf::builder::{R0, R1, R2, R3};
+use dash_bpf::decode::{DecodeError, EncodeError, decode, encode};
+use dash_bpf::helper::{self, XdpAction};
+use dash_bpf::map::{MapDef, MapKind};
+use dash_bpf::op::{AluOp, Cond, Imm64, Op, Size, Width};
+use dash_bpf::{Insn, Operand};
+use thiserror::Error;
+
+/// Offset of the clock in the value of the [`executor_map`], a `u64`, ns.
+pub const CLOCK: u32 = 0;
+/// Offset of the interface a packet was redirected to, a `u32`.
+pub const REDIRECTED_TO: u32 = 8;
+/// Bytes of its value.
+pub const EXECUTOR_VALUE: usize = 16;
+
+/// The map through which the executor and its programs talk.
+pub fn executor_map() -> MapDef {
+    MapDef {
+        name: "executor".to_owned(),
+        kind: MapKind::Array,
+        key_size: 4,
+        value_size: EXECUTOR_VALUE as u32,
+        max_entries: 1,
+        flags: 0,
+    }
+}
+
+/// Why a program cannot be fitted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "fields are what the message says")]
+pub enum RewriteError {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("instruction {pc}: {error}")]
+    Encode { pc: usize, error: EncodeError },
+    #[error("instruction {pc} names map {map}, which the object does not have")]
+    NoMap { pc: usize, map: u32 },
+    #[error("instruction {pc}: a jump leads to {target}, outside the program")]
+    BadTarget { pc: usize, target: usize },
+    #[error(
+        "instruction {pc} calls helper {helper} (bpf_redirect_map): a test run does not tell where to"
+    )]
+    RedirectMap { pc: usize, helper: u32 },
+}
+
+/// Indices of the maps a program names, ascending.
+pub fn maps_of(insns: &[Insn]) -> Result<Vec<u32>, DecodeError> {
+    let mut maps = decode(insns)?
+        .iter()
+        .filter_map(|op| match op {
+            Op::LoadImm64 {
+                imm: Imm64::Map(map) | Imm64::MapValue { map, .. },
+                ..
+            } => Some(*map),
+            _ => None,
+        })
+        .collect::<Vec<_>>();
+    maps.sort_unstable();
+    maps.dedup();
+    Ok(maps)
+}
+
+/// What stands for `op`, first slot at `at`. Registers r1 to r5 are free: a call forgets them.
+fn replacement(op: Op, at: usize, executor: RawFd) -> Option<Vec<Op>> {
+    let value = |dst, offset| Op::LoadImm64 {
+        dst,
+        imm: Imm64::MapValue {
+            map: executor as u32,
+            offset,
+        },
+    };
+    let mov = |src: XdpAction| Op::Alu {
+        width: Width::W64,
+        op: AluOp::Mov,
+        dst: R0,
+        src: Operand::Imm(src as i32),
+    };
+    match op {
+        Op::Call {
+            helper: helper::KTIME_GET_NS,
+        } => Some(vec![
+            value(R1, CLOCK),
+            Op::LoadImm64Hi,
+            Op::Load {
+                size: Size::Dw,
+                signed: false,
+                dst: R0,
+                base: R1,
+                off: 0,
+            },
+        ]),
+        // As the helper: flags must be 0, or the packet is aborted.
+        Op::Call {
+            helper: helper::REDIRECT,
+        } => Some(vec![
+            Op::JumpIf {
+                width: Width::W64,
+                cond: Cond::Eq,
+                dst: R2,
+                src: Operand::Imm(0),
+                target: at + 3,
+            },
+            mov(XdpAction::Aborted),
+            Op::Jump { target: at + 7 },
+            value(R3, REDIRECTED_TO),
+            Op::LoadImm64Hi,
+            Op::Store {
+                size: Size::W,
+                base: R3,
+                off: 0,
+                src: Operand::Reg(R1),
+            },
+            mov(XdpAction::Redirect),
+        ]),
+        _ => None,
+    }
+}
+
+/// Rewrites a program; `fd_of` gives the descriptor of a map by its index in the object.
+pub fn rewrite(
+    insns: &[Insn],
+    fd_of: impl Fn(u32) -> Option<RawFd>,
+    executor: RawFd,
+) -> Result<Vec<Insn>, RewriteError> {
+    let ops = decode(insns)?;
+    // Where each old slot begins now; one more for the end.
+    let mut starts = Vec::with_capacity(ops.len() + 1);
+    let mut at = 0;
+    for op in &ops {
+        starts.push(at);
+        at += replacement(*op, at, executor).map_or(1, |ops| ops.len());
+    }
+    starts.push(at);
+
+    let mut code = Vec::with_capacity(at);
+    for (pc, op) in ops.into_iter().enumerate() {
+        let moved = |target: usize| {
+            starts
+                .get(target)
+                .copied()
+                .ok_or(RewriteError::BadTarget { pc, target })
+        };
+        let fd = |map| {
+            fd_of(map)
+                .map(|fd| fd as u32)
+                .ok_or(RewriteError::NoMap { pc, map })
+        };
+        let op = match op {
+            Op::Call {
+                helper: helper @ helper::REDIRECT_MAP,
+            } => return Err(RewriteError::RedirectMap { pc, helper }),
+            Op::Jump { target } => Op::Jump {
+                target: moved(target)?,
+            },
+            Op::CallLocal { target } => Op::CallLocal {
+                target: moved(target)?,
+            },
+            Op::JumpIf {
+                width,
+                cond,
+                dst,
+                src,
+                target,
+            } => Op::JumpIf {
+                width,
+                cond,
+                dst,
+                src,
+                target: moved(target)?,
+            },
+            Op::LoadImm64 {
+                dst,
+                imm: Imm64::Map(map),
+            } => Op::LoadImm64 {
+                dst,
+                imm: Imm64::Map(fd(map)?),
+            },
+            Op::LoadImm64 {
+                dst,
+                imm: Imm64::MapValue { map, offset },
+            } => Op::LoadImm64 {
+                dst,
+                imm: Imm64::MapValue {
+                    map: fd(map)?,
+                    offset,
+                },
+            },
+            other => other,
+        };
+        let start = code.len();
+        for op in replacement(op, start, executor).unwrap_or_else(|| vec![op]) {
+            if op != Op::LoadImm64Hi {
+                let encoded =
+                    encode(&op, code.len()).map_err(|error| RewriteError::Encode { pc, error })?;
+                code.extend_from_slice(encoded.as_slice());
+            }
+        }
+    }
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use dash_bpf::Builder;
+    use dash_bpf::builder::{R6, R7};
+
+    use super::*;
+
+    #[test]
+    fn jumps_still_lead_where_they_led_when_code_grows_between() {
+        let mut b = Builder::new();
+        let (top, out) = (b.label(), b.label());
+        b.mov(R6, 3);
+        b.bind(top);
+        b.call(helper::KTIME_GET_NS);
+        b.mov(R7, R0);
+        b.jump_if(Cond::Eq, R6, 0, out);
+        b.alu(AluOp::Sub, R6, 1);
+        b.load_map(R1, 0);
+        b.jump(top);
+        b.bind(out);
+        b.mov(R1, 5);
+        b.mov(R2, 0);
+        b.call(helper::REDIRECT);
+        b.exit();
+        let code = rewrite(&b.finish().unwrap(), |map| (map == 0).then_some(40), 9).unwrap();
+        let ops = decode(&code).unwrap();
+        let top_op = Op::LoadImm64 {
+            dst: R1,
+            imm: Imm64::MapValue {
+                map: 9,
+                offset: CLOCK,
+            },
+        };
+        let jumps = ops.iter().filter_map(|op| match op {
+            Op::Jump { target } | Op::JumpIf { target, .. } => Some(ops[*target]),
+            _ => None,
+        });
+        let mov = |dst, v| Op::Alu {
+            width: Width::W64,
+            op: AluOp::Mov,
+            dst,
+            src: Operand::Imm(v),
+        };
+        let store_value = Op::LoadImm64 {
+            dst: R3,
+            imm: Imm64::MapValue {
+                map: 9,
+                offset: REDIRECTED_TO,
+            },
+        };
+        assert_eq!(
+            jumps.collect::<Vec<_>>(),
+            [mov(R1, 5), top_op, store_value, Op::Exit]
+        );
+        assert!(ops.contains(&Op::LoadImm64 {
+            dst: R1,
+            imm: Imm64::Map(40)
+        }));
+        assert!(!ops.iter().any(|op| matches!(op, Op::Call { .. })));
+    }
+
+    #[test]
+    fn a_map_that_is_not_there_is_named() {
+        let mut b = Builder::new();
+        b.mov(R0, 0);
+        b.load_map(R1, 7);
+        b.exit();
+        let insns = b.finish().unwrap();
+        assert_eq!(maps_of(&insns), Ok(vec![7]));
+        assert_eq!(
+            rewrite(&insns, |_| None, 9),
+            Err(RewriteError::NoMap { pc: 1, map: 7 })
+        );
+    }
+
+    #[test]
+    fn redirect_map_is_refused() {
+        let mut b = Builder::new();
+        b.call(helper::REDIRECT_MAP);
+        b.exit();
+        let refused = rewrite(&b.finish().unwrap(), |_| None, 9);
+        assert_eq!(
+            refused,
+            Err(RewriteError::RedirectMap { pc: 0, helper: 51 })
+        );
+    }
+}
