@@ -348,7 +348,7 @@ fn near(rule: &AclRuleRow, nudge: usize, pick: usize) -> AclKey {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn classifier_agrees_with_the_linear_scan(rules in prop::collection::vec(rule(), 0..150)) {
