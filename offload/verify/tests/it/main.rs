@@ -1,0 +1,8 @@
+//! Integration tests of the crate, one binary.
+
+mod accepted;
+mod cached;
+mod objects;
+mod rejected;
+mod sound;
+mod support;

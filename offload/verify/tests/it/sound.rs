@@ -1,0 +1,550 @@
+//! What is accepted does not trap: mutated programs that still verify run in the checking
+//! interpreter, over packets and maps of any content.
+
+use dash_bpf::helper;
+use dash_bpf::interp::{
+    CTX_BASE, CallFault, Env, HelperResult, Interp, MemFault, STACK_BASE, StackView,
+};
+use dash_bpf::op::Size;
+use dash_bpf::{Insn, MapDef, MapKind, Op, decode};
+use dash_verify::{Options, Policy, Verifier};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::support::{maps, object};
+
+const PACKET: u64 = 0x1000_0000;
+const VALUES: u64 = 0x4000_0000;
+const HANDLES: u64 = 0x8000_0000;
+const HEADROOM: usize = 256;
+
+/// A machine that believes nothing: every address and argument is checked.
+struct Machine {
+    maps: Vec<MapDef>,
+    /// One value a map.
+    values: Vec<Vec<u8>>,
+    packet: Vec<u8>,
+    meta: usize,
+    data: usize,
+    end: usize,
+    /// Packet memory moves when the packet is adjusted: old pointers fault.
+    moves: u64,
+    random: u64,
+}
+
+impl Machine {
+    fn new(seed: u64, len: usize) -> Self {
+        let mut machine = Self {
+            maps: maps(),
+            values: Vec::new(),
+            packet: Vec::new(),
+            meta: HEADROOM,
+            data: HEADROOM,
+            end: HEADROOM + len,
+            moves: 0,
+            random: seed,
+        };
+        machine.packet = (0..HEADROOM + len + HEADROOM)
+            .map(|_| machine.next() as u8)
+            .collect();
+        let sizes: Vec<u32> = machine.maps.iter().map(|m| m.value_size).collect();
+        machine.values = sizes
+            .iter()
+            .map(|size| (0..*size).map(|_| machine.next() as u8).collect())
+            .collect();
+        machine
+    }
+
+    /// xorshift64*; small numbers are as likely as large ones.
+    fn next(&mut self) -> u64 {
+        self.random |= 1;
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        let x = self.random.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        x >> (x & 63)
+    }
+
+    fn packet_base(&self) -> u64 {
+        PACKET + self.moves * 0x10_0000
+    }
+
+    fn memory(&mut self, addr: u64, len: usize) -> Result<&mut [u8], MemFault> {
+        if let Some(at) = addr.checked_sub(VALUES).filter(|at| *at < HANDLES - VALUES) {
+            let (map, at) = ((at >> 20) as usize, (at & 0xf_ffff) as usize);
+            let value = self.values.get_mut(map).ok_or(MemFault::Unmapped)?;
+            return value.get_mut(at..at + len).ok_or(MemFault::Unmapped);
+        }
+        let at = addr
+            .checked_sub(self.packet_base())
+            .ok_or(MemFault::Unmapped)?;
+        let at = usize::try_from(at)
+            .ok()
+            .filter(|at| *at < 0x10_0000)
+            .ok_or(MemFault::Unmapped)?;
+        if at < self.meta || at + len > self.end {
+            return Err(MemFault::Unmapped);
+        }
+        Ok(&mut self.packet[at..at + len])
+    }
+
+    fn bytes(
+        &mut self,
+        arg: u8,
+        addr: u64,
+        len: usize,
+        s: &StackView<'_>,
+    ) -> Result<(), CallFault> {
+        let read = if s.owns(addr) {
+            s.read(addr, len).map(|_| ())
+        } else {
+            self.memory(addr, len).map(|_| ())
+        };
+        read.map_err(|fault| CallFault::Memory {
+            argument: arg,
+            fault,
+        })
+    }
+
+    fn map(&self, addr: u64, kinds: &[MapKind]) -> Result<usize, CallFault> {
+        let index = addr
+            .checked_sub(HANDLES)
+            .and_then(|at| usize::try_from(at).ok());
+        let index = index.filter(|i| self.maps.get(*i).is_some_and(|m| kinds.contains(&m.kind)));
+        index.ok_or(CallFault::Argument {
+            argument: 1,
+            why: "not such a map",
+        })
+    }
+
+    fn adjust(&mut self, context: u64) -> Result<(), CallFault> {
+        if context != CTX_BASE {
+            return Err(CallFault::Argument {
+                argument: 1,
+                why: "not the context",
+            });
+        }
+        self.moves += 1;
+        Ok(())
+    }
+}
+
+const TABLES: &[MapKind] = &[
+    MapKind::Hash,
+    MapKind::Array,
+    MapKind::PercpuArray,
+    MapKind::LpmTrie,
+    MapKind::Acl,
+];
+
+impl Env for Machine {
+    fn load(&mut self, addr: u64, size: Size) -> Result<u64, MemFault> {
+        let mut value = [0; 8];
+        value[..size.bytes()].copy_from_slice(self.memory(addr, size.bytes())?);
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn store(&mut self, addr: u64, size: Size, value: u64) -> Result<(), MemFault> {
+        let is_pointer = [STACK_BASE, CTX_BASE]
+            .iter()
+            .any(|base| value >> 48 == base >> 48);
+        assert!(
+            size != Size::Dw || !is_pointer,
+            "an address leaks to {addr:#x}"
+        );
+        let map = addr
+            .checked_sub(VALUES)
+            .and_then(|at| self.maps.get((at >> 20) as usize));
+        if map.is_some_and(|m| matches!(m.kind, MapKind::LpmTrie | MapKind::Acl)) {
+            return Err(MemFault::ReadOnly);
+        }
+        let bytes = value.to_le_bytes();
+        self.memory(addr, size.bytes())?
+            .copy_from_slice(&bytes[..size.bytes()]);
+        Ok(())
+    }
+
+    fn load_ctx(&mut self, off: i64, size: Size) -> Result<u64, MemFault> {
+        if size != Size::W {
+            return Err(MemFault::Context);
+        }
+        match off {
+            0 => Ok(self.packet_base() + self.data as u64),
+            4 => Ok(self.packet_base() + self.end as u64),
+            8 => Ok(self.packet_base() + self.meta as u64),
+            12 | 16 | 20 => Ok(u64::from(self.next() as u32)),
+            _ => Err(MemFault::Context),
+        }
+    }
+
+    fn map_address(&mut self, map: u32) -> Result<u64, MemFault> {
+        Ok(HANDLES + u64::from(map))
+    }
+
+    fn map_value_address(&mut self, map: u32, offset: u32) -> Result<u64, MemFault> {
+        Ok(VALUES + (u64::from(map) << 20) + u64::from(offset))
+    }
+
+    fn call(
+        &mut self,
+        number: u32,
+        args: [u64; 5],
+        stack: &mut StackView<'_>,
+    ) -> Result<HelperResult, CallFault> {
+        let luck = self.next();
+        let status = if luck & 1 == 0 { 0 } else { u64::MAX };
+        match number {
+            helper::MAP_LOOKUP_ELEM => {
+                let map = self.map(args[0], TABLES)?;
+                self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
+                let found = VALUES + ((map as u64) << 20);
+                return Ok(HelperResult::Value(if luck.is_multiple_of(4) {
+                    0
+                } else {
+                    found
+                }));
+            }
+            helper::MAP_UPDATE_ELEM => {
+                let map = self.map(args[0], &TABLES[..3])?;
+                self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
+                self.bytes(3, args[2], self.maps[map].value_size as usize, stack)?;
+            }
+            helper::MAP_DELETE_ELEM => {
+                let map = self.map(args[0], &TABLES[..1])?;
+                self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
+            }
+            helper::MAP_PUSH_ELEM => {
+                let map = self.map(args[0], &[MapKind::Queue])?;
+                self.bytes(2, args[1], self.maps[map].value_size as usize, stack)?;
+            }
+            helper::MAP_POP_ELEM | helper::MAP_PEEK_ELEM => {
+                let map = self.map(args[0], &[MapKind::Queue])?;
+                let size = self.maps[map].value_size as usize;
+                let bytes: Vec<u8> = (0..size).map(|_| self.next() as u8).collect();
+                let to = if stack.owns(args[1]) {
+                    stack.write(args[1], size)
+                } else {
+                    self.memory(args[1], size)
+                };
+                let to = to.map_err(|fault| CallFault::Memory { argument: 2, fault })?;
+                to.copy_from_slice(&bytes);
+            }
+            helper::CSUM_DIFF => {
+                for (arg, addr, size) in [(1, args[0], args[1]), (3, args[2], args[3])] {
+                    if size > 0 {
+                        self.bytes(arg, addr, size as usize, stack)?;
+                    }
+                }
+            }
+            helper::XDP_ADJUST_HEAD => {
+                self.adjust(args[0])?;
+                let data = (self.data as i64).saturating_add(args[1] as i32 as i64);
+                if !(0..=self.end as i64 - 14).contains(&data) {
+                    return Ok(HelperResult::Value(u64::MAX));
+                }
+                (self.data, self.meta) = (data as usize, data as usize);
+                return Ok(HelperResult::Value(0));
+            }
+            helper::XDP_ADJUST_META => {
+                self.adjust(args[0])?;
+                let meta = (self.meta as i64).saturating_add(args[1] as i32 as i64);
+                if !(self.data as i64 - 64..=self.data as i64).contains(&meta) || meta < 0 {
+                    return Ok(HelperResult::Value(u64::MAX));
+                }
+                self.meta = meta as usize;
+                return Ok(HelperResult::Value(0));
+            }
+            helper::XDP_ADJUST_TAIL => {
+                self.adjust(args[0])?;
+                let end = (self.end as i64).saturating_add(args[1] as i32 as i64);
+                if !(self.data as i64 + 14..=self.packet.len() as i64).contains(&end) {
+                    return Ok(HelperResult::Value(u64::MAX));
+                }
+                self.end = end as usize;
+                return Ok(HelperResult::Value(0));
+            }
+            helper::TAIL_CALL => {
+                self.map(args[1], &[MapKind::ProgArray])?;
+                if luck & 1 == 0 {
+                    return Ok(HelperResult::Unwind(0));
+                }
+            }
+            helper::REDIRECT_MAP => {
+                self.map(args[0], &[MapKind::DevMap, MapKind::XskMap])?;
+            }
+            helper::KTIME_GET_NS
+            | helper::GET_PRANDOM_U32
+            | helper::GET_SMP_PROCESSOR_ID
+            | helper::REDIRECT => return Ok(HelperResult::Value(luck)),
+            _ => return Err(CallFault::UnknownHelper),
+        }
+        Ok(HelperResult::Value(status))
+    }
+}
+
+/// Programs that touch everything once; mutations start from them.
+const SEEDS: [&str; 6] = [
+    "r6 = r1
+     r7 = *(u32 *)(r6 + 0)
+     r8 = *(u32 *)(r6 + 4)
+     r2 = r7
+     r2 += 34
+     if r2 > r8 goto out
+     r3 = *(u8 *)(r7 + 14)
+     r3 &= 15
+     r3 <<= 2
+     r4 = r7
+     r4 += 14
+     r4 += r3
+     r5 = r4
+     r5 += 8
+     if r5 > r8 goto out
+     r3 = *(u16 *)(r4 + 2)
+     *(u16 *)(r4 + 6) = r3
+     *(u8 *)(r7 + 33) = 7
+   out:
+     r0 = 2
+     exit",
+    "*(u32 *)(r10 - 4) = 0
+     r2 = r10
+     r2 += -4
+     r1 = map[2] ll
+     call 1
+     if r0 == 0 goto out
+     r9 = r0
+     *(u32 *)(r9 + 0) = 32
+     r1 = map[3] ll
+     r2 = r9
+     call 1
+     if r0 == 0 goto out
+     r3 = *(u64 *)(r0 + 8)
+     r3 &= 15
+     r3 <<= 3
+     r9 += r3
+     r4 = 1
+     lock *(u64 *)(r9 + 8) += r4
+     r4 = atomic_fetch_or((u64 *)(r9 + 128), r4)
+   out:
+     r0 = 2
+     exit",
+    "*(u64 *)(r10 - 56) = r1
+     r2 = r10
+     r2 += -48
+     r1 = map[5] ll
+     call 88
+     if r0 != 0 goto out
+     r7 = *(u64 *)(r10 - 40)
+     r7 &= 63
+     *(u32 *)(r10 - 8) = r7
+     r2 = r10
+     r2 += -8
+     r1 = map[1] ll
+     call 1
+     if r0 == 0 goto out
+     r0 += r7
+     r3 = *(u8 *)(r0 + 0)
+     r1 = *(u64 *)(r10 - 56)
+     r2 = *(u32 *)(r1 + 16)
+     r1 = map[5] ll
+     r2 = r10
+     r2 += -48
+     r3 = 0
+     call 87
+   out:
+     r0 = 2
+     exit",
+    "r6 = r1
+     r2 = -50
+     call 44
+     if r0 != 0 goto out
+     r7 = *(u32 *)(r6 + 0)
+     r8 = *(u32 *)(r6 + 4)
+     r2 = r7
+     r2 += 64
+     if r2 > r8 goto out
+     *(u64 *)(r7 + 56) = 0
+     r1 = r7
+     r2 = 20
+     r3 = 0
+     r4 = 0
+     r5 = 0
+     call 28
+     r2 = r8
+     r2 -= r7
+     r1 = r6
+     r2 = -4
+     call 65
+     if r0 != 0 goto out
+     r1 = r6
+     r2 = map[6] ll
+     r3 = 1
+     call 12
+   out:
+     r0 = 0
+     exit",
+    "*(u64 *)(r10 - 8) = 5
+     *(u64 *)(r10 - 16) = 6
+     r6 = 3
+     r1 = r10
+     r1 += -8
+     call f
+     r0 = *(u64 *)(r10 - 8)
+     r0 += r6
+     exit
+   f:
+     r2 = *(u64 *)(r1 + 0)
+     *(u64 *)(r10 - 16) = r2
+     *(u64 *)(r10 - 24) = r1
+     r6 = 4
+     r2 += r6
+     r1 = *(u64 *)(r10 - 24)
+     *(u64 *)(r1 + 0) = r2
+     r0 = 0
+     exit",
+    "r0 = 0
+     r1 = 0
+     *(u64 *)(r10 - 16) = 0
+     *(u64 *)(r10 - 8) = 0
+   again:
+     r2 = r10
+     r2 += -16
+     r3 = r1
+     r3 &= 15
+     r2 += r3
+     r3 = *(u8 *)(r2 + 0)
+     r0 += r3
+     r1 += 1
+     if r1 < 16 goto again
+     w4 = w0
+     r4 s>>= 3
+     r4 = be16 r4
+     r4 /= r0
+     r0 = r4
+     exit",
+];
+
+/// One change of one slot.
+#[derive(Clone, Debug)]
+enum Change {
+    Field {
+        at: prop::sample::Index,
+        byte: usize,
+        to: u8,
+    },
+    Nudge {
+        at: prop::sample::Index,
+        by: i16,
+    },
+    Copy {
+        from: prop::sample::Index,
+        to: prop::sample::Index,
+    },
+    Swap {
+        a: prop::sample::Index,
+        b: prop::sample::Index,
+    },
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    use prop::sample::Index;
+    prop_oneof![
+        (any::<Index>(), 0usize..8, any::<u8>()).prop_map(|(at, byte, to)| Change::Field {
+            at,
+            byte,
+            to
+        }),
+        (any::<Index>(), -16i16..16).prop_map(|(at, by)| Change::Nudge { at, by }),
+        any::<(Index, Index)>().prop_map(|(from, to)| Change::Copy { from, to }),
+        any::<(Index, Index)>().prop_map(|(a, b)| Change::Swap { a, b }),
+    ]
+}
+
+fn apply(insns: &mut [Insn], change: &Change) {
+    let len = insns.len();
+    match change {
+        Change::Field { at, byte, to } => {
+            let at = at.index(len);
+            let mut bytes = insns[at].to_bytes();
+            bytes[*byte] = *to;
+            insns[at] = Insn::from_bytes(bytes);
+        }
+        Change::Nudge { at, by } => {
+            let insn = &mut insns[at.index(len)];
+            if insn.off == 0 {
+                insn.imm = insn.imm.wrapping_add(i32::from(*by));
+            } else {
+                insn.off = insn.off.wrapping_add(*by);
+            }
+        }
+        Change::Copy { from, to } => insns[to.index(len)] = insns[from.index(len)],
+        Change::Swap { a, b } => insns.swap(a.index(len), b.index(len)),
+    }
+}
+
+fn run(ops: &[Op], seed: u64, len: usize) -> Result<u64, dash_bpf::Trap> {
+    Interp::new(10_000_000).run(&[ops], 0, &[CTX_BASE], &mut Machine::new(seed, len))
+}
+
+/// Runs until the budget's end: loops of an accepted program end, but not soon.
+fn quick() -> Options {
+    Options {
+        policy: Policy {
+            max_insns: 64,
+            ..Policy::default()
+        },
+        ..Options::default()
+    }
+}
+
+#[test]
+fn the_seeds_are_accepted_and_run() {
+    for seed in SEEDS {
+        let object = object("seed", seed);
+        Verifier::new(quick())
+            .verify(&object)
+            .unwrap_or_else(|e| panic!("{e}\n{seed}"));
+        let ops = decode(&object.programs[0].insns).expect("verified");
+        for random in 0..200 {
+            run(&ops, random * 77, (random * 7) as usize).unwrap_or_else(|e| panic!("{e}\n{seed}"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_accepted_never_traps(
+        seed in prop::sample::select(SEEDS.to_vec()),
+        changes in vec(change(), 1..4),
+        inputs in vec((any::<u64>(), 0usize..128), 8),
+    ) {
+        let mut object = object("mutant", seed);
+        for change in &changes {
+            apply(&mut object.programs[0].insns, change);
+        }
+        if Verifier::new(quick()).verify(&object).is_ok() {
+            let ops = decode(&object.programs[0].insns).expect("verified");
+            for (random, len) in inputs {
+                let text = dash_bpf::disassemble(&object.programs[0].insns).expect("verified");
+                let result = run(&ops, random, len);
+                prop_assert!(result.is_ok(), "{}\n{}", result.unwrap_err(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_slots_are_judged_without_a_panic(slots in vec(any::<[u8; 8]>(), 0..12)) {
+        let mut object = object("noise", "exit");
+        object.programs[0].insns = slots.into_iter().map(Insn::from_bytes).collect();
+        let _ = Verifier::new(quick()).verify(&object);
+    }
+}
+
+/// More where time allows: `PROPTEST_CASES`.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(400)
+}
