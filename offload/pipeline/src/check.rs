@@ -95,3 +95,6 @@ fn is_identifier(name: &str) -> bool {
 fn counts_to_eni(reason: DropReason) -> bool {
     !reason.eni_stats().is_empty()
 }
+
+#[cfg(test)]
+mod tests;
