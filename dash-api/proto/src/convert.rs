@@ -56,10 +56,9 @@ pub(crate) fn object(
     notes: &mut Notes,
 ) -> Result<(ObjectKey, Object), FieldError> {
     let object = match &key {
-        ObjectKey::Appliance(_) => Object::Appliance(card::appliance(
-            decode(Table::Appliance, raw, notes)?,
-            notes,
-        )?),
+        ObjectKey::Appliance(_) => {
+            Object::Appliance(card::appliance(decode(Table::Appliance, raw, notes)?)?)
+        }
         ObjectKey::RoutingType(kind) => Object::RoutingType(card::routing_type(
             *kind,
             decode(Table::RoutingType, raw, notes)?,

@@ -20,6 +20,26 @@
 //! * [`schema`]: which message the rows of a table are.
 //!
 //! A row is judged alone; what needs other rows (a VNET that must exist) is the store's to check.
+//!
+//! ```
+//! use dash_proto::{RowValue, decode_row, row_to_json};
+//! use serde_json::json;
+//!
+//! let value = json!({"action_type": "vnet_direct", "vnet": "Vnet1", "overlay_ip": "10.0.0.1"});
+//! let row = decode_row("DASH_ROUTE_TABLE", "group1:10.2.0.0/16", RowValue::Json(&value))?;
+//! assert_eq!(row.key.to_string(), "DASH_ROUTE_TABLE:group1:10.2.0.0/16");
+//! assert_eq!(
+//!     row_to_json("DASH_ROUTE_TABLE", &row.raw),
+//!     json!({
+//!         "action_type": "vnet_direct",
+//!         "vnet_direct": {"vnet": "Vnet1", "overlay_ip": "10.0.0.1"},
+//!     }),
+//! );
+//!
+//! let error = decode_row("DASH_VNET_TABLE", "Vnet1", RowValue::Pb(b"")).unwrap_err();
+//! assert_eq!(error.to_string(), "DASH_VNET_TABLE:Vnet1: vni: 0 is not a VNI (1..=16777215)");
+//! # Ok::<(), dash_proto::RowError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

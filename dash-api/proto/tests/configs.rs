@@ -1,5 +1,7 @@
 //! Configuration files of each form and age.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the line that fails")]
+
 use dash_model::key::EniKey;
 use dash_model::objects::Object;
 use dash_model::{Action, Store, StoreOptions, Txn};

@@ -1,5 +1,7 @@
 //! The recorded requests of `specs/gnmi`: bytes that real clients send.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the line that fails")]
+
 use dash_model::objects::Object;
 use dash_model::{Action, ObjectKey};
 use dash_proto::gnmi::typed_value::Value as Typed;

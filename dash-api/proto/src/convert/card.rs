@@ -9,10 +9,7 @@ use crate::dash::eni::{EniMode, State};
 use crate::dash::route_type::{ActionType, EncapType as PbEncap};
 use crate::row::FieldError;
 
-pub(super) fn appliance(
-    row: dash::appliance::Appliance,
-    _notes: &mut Notes,
-) -> Result<Appliance, FieldError> {
+pub(super) fn appliance(row: dash::appliance::Appliance) -> Result<Appliance, FieldError> {
     match net::text(row.outbound_direction_lookup.as_ref()) {
         None | Some("src_mac") => {}
         Some("dst_mac") => {

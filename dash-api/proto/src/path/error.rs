@@ -57,7 +57,7 @@ pub enum PathError {
         /// The path.
         path: String,
     },
-    /// The text form ends inside a bracket or an escape, or a bracket holds no `name=value`.
+    /// The text form cannot be read.
     #[error("`{text}` is not a path: {reason} at character {at}")]
     Text {
         /// What was given.

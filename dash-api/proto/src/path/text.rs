@@ -47,7 +47,8 @@ fn escape(out: &mut String, text: &str, special: &[char]) {
 /// escape: `DASH_ROUTE_TABLE/group:10.2.0.0/16`.
 ///
 /// # Errors
-/// When the text ends inside a bracket or an escape, or a bracket holds no `name=value`.
+/// When the text ends inside a bracket or an escape, a bracket holds no `name=value`, or an
+/// element has no name.
 pub fn parse_path(text: &str) -> Result<gnmi::Path, PathError> {
     let mut path = gnmi::Path::default();
     let mut rest = text;
@@ -80,18 +81,15 @@ pub fn parse_path(text: &str) -> Result<gnmi::Path, PathError> {
     };
     loop {
         let (elem, more) = reader.element()?;
-        path.elem.push(elem);
+        if !elem.name.is_empty() {
+            path.elem.push(elem);
+        } else if more || !elem.key.is_empty() || path.elem.is_empty() {
+            return Err(reader.error("an element without a name"));
+        }
+        // A slash at the end adds nothing.
         if !more {
             break;
         }
-    }
-    // A slash at the end adds nothing.
-    if path
-        .elem
-        .last()
-        .is_some_and(|e| e.name.is_empty() && e.key.is_empty())
-    {
-        path.elem.pop();
     }
     join_mask(&mut path.elem);
     Ok(path)
@@ -251,7 +249,14 @@ mod tests {
 
     #[test]
     fn broken_texts_name_the_place() {
-        for (text, at) in [("/a[key=x", 8), ("/a[key]", 7), ("/a\\", 3), ("/a[=x]", 6)] {
+        for (text, at) in [
+            ("/a[key=x", 8),
+            ("/a[key]", 7),
+            ("/a\\", 3),
+            ("/a[=x]", 6),
+            ("/a//b", 4),
+            ("//", 2),
+        ] {
             match parse_path(text) {
                 Err(PathError::Text { at: found, .. }) => assert_eq!(found, at, "{text}"),
                 other => panic!("{text}: {other:?}"),
