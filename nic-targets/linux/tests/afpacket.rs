@@ -1,0 +1,378 @@
+//! Raw socket ports over a veth pair, in a network namespace that dies with the test.
+//!
+//! Each test runs this executable again under `unshare --net`, for one of the ignored tests below:
+//! those must never run in a namespace that somebody uses.
+
+use std::io::Write as _;
+use std::net::{TcpStream, UdpSocket};
+use std::process::Command;
+
+use nic_linux::AfPacketPort;
+use nic_linux::sys::netdev;
+use nic_sim::checksum::Sum;
+use nic_sim::packet::tcp_flags::{ACK, SYN};
+use nic_sim::{Packet, describe};
+use nic_target::{Frame, FramePool, Port, Rx, Tx};
+
+const INSIDE: &str = "NIC_LINUX_INSIDE_NAMESPACE";
+
+/// Runs an ignored test of this file in a fresh namespace.
+fn in_namespace(test: &str) {
+    let probe = Command::new("unshare")
+        .args(["--net", "ip", "link", "add", "va", "type", "veth"])
+        .output();
+    match probe {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            eprintln!(
+                "SKIP: no network namespace with veth here: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+            return;
+        }
+        Err(e) => {
+            eprintln!("SKIP: unshare cannot be run: {e}");
+            return;
+        }
+    }
+    let output = Command::new("unshare")
+        .arg("--net")
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            test,
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "in the namespace:\n{text}"
+    );
+}
+
+fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {args}");
+}
+
+/// `va` and `vb`, up and quiet.
+fn veth() -> (AfPacketPort, AfPacketPort) {
+    assert!(
+        std::env::var_os(INSIDE).is_some(),
+        "to be run by another test, in its own namespace"
+    );
+    std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    ip("link add va type veth peer name vb");
+    ip("link set va up");
+    ip("link set vb up");
+    (
+        AfPacketPort::open("va").unwrap(),
+        AfPacketPort::open("vb").unwrap(),
+    )
+}
+
+/// Sends frames, all in one call.
+fn send<F: AsRef<[u8]>>(port: &mut AfPacketPort, frames: impl IntoIterator<Item = F>) -> Tx {
+    let mut burst = frames
+        .into_iter()
+        .map(|data| {
+            let mut frame = Frame::new();
+            assert!(frame.fill(data.as_ref()));
+            frame
+        })
+        .collect::<Vec<_>>();
+    let (mut pool, count) = (FramePool::new(0), burst.len());
+    let tx = port.tx(&mut pool, &mut burst).unwrap();
+    assert_eq!((pool.available(), tx.sent + tx.dropped), (count, count));
+    tx
+}
+
+/// Receives until `wanted` says it has enough; polls generously, because nothing tells how long a
+/// loaded machine takes.
+fn receive_until(
+    port: &mut AfPacketPort,
+    mut wanted: impl FnMut(&[Vec<u8>], &AfPacketPort) -> bool,
+) -> Vec<Vec<u8>> {
+    let (mut pool, mut burst, mut got) = (FramePool::new(64), Vec::new(), Vec::new());
+    for _ in 0..30_000 {
+        if wanted(&got, port) {
+            return got;
+        }
+        match port.rx(3, &mut pool, &mut burst, 64).unwrap() {
+            Rx::Received(0) => port.idle(),
+            Rx::Received(n) => assert_eq!(n, burst.len()),
+            Rx::End => panic!("the port ended"),
+        }
+        for frame in burst.drain(..) {
+            assert_eq!(frame.port, 3);
+            assert_ne!(frame.timestamp_ns, 0);
+            got.push(frame.data().to_vec());
+            pool.give(frame);
+        }
+        assert_eq!(pool.available(), 64);
+    }
+    panic!(
+        "waited in vain; got {:#?}",
+        got.iter().map(|f| describe(f)).collect::<Vec<_>>()
+    );
+}
+
+fn receive(port: &mut AfPacketPort, count: usize) -> Vec<Vec<u8>> {
+    receive_until(port, |got, _| got.len() >= count)
+}
+
+#[test]
+fn frames_cross_in_order_whole_and_do_not_come_back() {
+    in_namespace("inside_frames_cross");
+}
+
+#[test]
+#[ignore = "run in its own namespace by frames_cross_in_order_whole_and_do_not_come_back"]
+fn inside_frames_cross() {
+    let (mut a, mut b) = veth();
+    assert_eq!(
+        (a.name(), a.device().mtu, a.device().up),
+        ("va", 1500, true)
+    );
+    let (from, to) = (a.mac(), b.mac());
+    let frame = |i: usize| {
+        Packet::eth(to, from)
+            .ethertype(0x88b5)
+            .payload(vec![i as u8; 46 + i * 11])
+            .build()
+    };
+    let sent = (0..100).map(frame).collect::<Vec<_>>();
+    assert_eq!(
+        send(&mut a, &sent),
+        Tx {
+            sent: 100,
+            dropped: 0
+        }
+    );
+    assert_eq!(receive(&mut b, 100), sent);
+    // One more from the other side: if `a` saw its own frames, they would come first.
+    let back = Packet::eth(from, to)
+        .ethertype(0x88b5)
+        .payload([7; 46])
+        .build();
+    send(&mut b, [&back]);
+    assert_eq!(receive(&mut a, 1), [back]);
+    // A frame for another station is seen too: the port is promiscuous.
+    let foreign = Packet::eth([2; 6], [4; 6])
+        .ethertype(0x88b5)
+        .payload([8; 46])
+        .build();
+    send(&mut a, [&foreign]);
+    assert_eq!(receive(&mut b, 1), [foreign]);
+}
+
+#[test]
+fn jumbo_frames_pass_and_frames_past_the_mtu_are_dropped_alone() {
+    in_namespace("inside_mtu");
+}
+
+#[test]
+#[ignore = "run in its own namespace by jumbo_frames_pass_and_frames_past_the_mtu_are_dropped_alone"]
+fn inside_mtu() {
+    let (mut a, mut b) = veth();
+    let frame = |len: usize| {
+        Packet::eth([2; 6], [4; 6])
+            .ethertype(0x88b5)
+            .payload(vec![1; len])
+            .build()
+    };
+    assert_eq!(
+        send(&mut a, [frame(1500), frame(1600), frame(60)]),
+        Tx {
+            sent: 2,
+            dropped: 1
+        }
+    );
+    assert_eq!(a.counters().tx_too_long, 1);
+    assert_eq!(receive(&mut b, 2), [frame(1500), frame(60)]);
+    // The longest frame a buffer holds, and one byte more than that.
+    ip("link set va mtu 9600");
+    ip("link set vb mtu 9600");
+    let longest = nic_target::frame::MAX_FRAME - 14;
+    assert_eq!(
+        send(&mut a, [frame(longest)]),
+        Tx {
+            sent: 1,
+            dropped: 0
+        }
+    );
+    assert_eq!(receive(&mut b, 1), [frame(longest)]);
+    // A packet of the whole MTU from the kernel is longer than a buffer with its Ethernet header.
+    ip("addr add 10.9.0.1/24 dev va");
+    ip("neigh add 10.9.0.2 lladdr 02:00:00:00:00:99 dev va");
+    let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+    socket.send_to(&[0; 9_600 - 28], "10.9.0.2:9").unwrap();
+    receive_until(&mut b, |_, b| b.counters().too_long == 1);
+}
+
+#[test]
+fn vlan_tags_stay_in_the_frame() {
+    in_namespace("inside_vlan");
+}
+
+#[test]
+#[ignore = "run in its own namespace by vlan_tags_stay_in_the_frame"]
+fn inside_vlan() {
+    let (mut a, mut b) = veth();
+    let tagged = Packet::eth([2; 6], [4; 6])
+        .vlan(77)
+        .ipv4([1, 1, 1, 1], [2, 2, 2, 2])
+        .udp(1, 2)
+        .payload([9; 30])
+        .build();
+    send(&mut a, [&tagged]);
+    assert_eq!(receive(&mut b, 1), [tagged]);
+}
+
+#[test]
+fn checksums_left_open_by_the_stack_arrive_complete() {
+    in_namespace("inside_checksum");
+}
+
+/// Checksum of the transport part of an untagged IPv4 frame without options: 0 when right.
+fn transport_sum(frame: &[u8]) -> u16 {
+    let addr =
+        |at: usize| std::net::Ipv4Addr::from(<[u8; 4]>::try_from(&frame[at..at + 4]).unwrap());
+    let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let body = &frame[34..14 + total];
+    Sum::new()
+        .pseudo_v4(addr(26), addr(30), frame[23], body.len() as u32)
+        .with(body)
+        .finish()
+}
+
+#[test]
+#[ignore = "run in its own namespace by checksums_left_open_by_the_stack_arrive_complete"]
+fn inside_checksum() {
+    let (_a, mut b) = veth();
+    ip("addr add 10.9.0.1/24 dev va");
+    ip("neigh add 10.9.0.2 lladdr 02:00:00:00:00:99 dev va");
+    let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+    for len in [0, 1, 32, 333, 1472] {
+        socket.send_to(&vec![0x5a; len], "10.9.0.2:9").unwrap();
+        let frame = receive(&mut b, 1).remove(0);
+        assert_eq!(
+            (frame.len(), &frame[..6]),
+            (42 + len, &[2, 0, 0, 0, 0, 0x99][..])
+        );
+        assert_eq!(transport_sum(&frame), 0, "{}", describe(&frame));
+    }
+    assert_eq!(b.counters().bad_offload, 0);
+}
+
+#[test]
+fn large_segments_are_dropped_and_counted_until_offloads_are_off() {
+    in_namespace("inside_gso");
+}
+
+#[test]
+#[ignore = "run in its own namespace by large_segments_are_dropped_and_counted_until_offloads_are_off"]
+fn inside_gso() {
+    let (a, mut b) = veth();
+    ip("addr add 10.9.0.1/24 dev va");
+    ip("neigh add 10.9.0.2 lladdr 02:00:00:00:00:99 dev va");
+    // The far side of a TCP connection, by hand: its SYN-ACK, and never an acknowledgment after.
+    let client = std::thread::spawn(|| TcpStream::connect("10.9.0.2:80"));
+    let syn = receive(&mut b, 1).remove(0);
+    let number = |at: usize| u32::from_be_bytes(syn[at..at + 4].try_into().unwrap());
+    let sport = u16::from_be_bytes([syn[34], syn[35]]);
+    let syn_ack = Packet::eth(a.mac(), [2, 0, 0, 0, 0, 0x99])
+        .ipv4([10, 9, 0, 2], [10, 9, 0, 1])
+        .tcp(80, sport)
+        .flags(SYN | ACK)
+        .numbers(1000, number(38).wrapping_add(1))
+        .build();
+    assert_eq!(
+        send(&mut b, [&syn_ack]),
+        Tx {
+            sent: 1,
+            dropped: 0
+        }
+    );
+    let mut stream = client
+        .join()
+        .unwrap()
+        .expect("the kernel takes our SYN-ACK");
+    stream.write_all(&[0x77; 20_000]).unwrap();
+    receive_until(&mut b, |_, b| b.counters().gso_dropped > 0);
+    // Retransmissions then come in frames that a wire could carry.
+    netdev::disable_offloads("va").unwrap();
+    let data = |frames: &[Vec<u8>]| frames.iter().filter(|f| f.len() > 500).count();
+    let dropped = b.counters().gso_dropped;
+    let got = receive_until(&mut b, |got, _| data(got) >= 2);
+    assert!(
+        got.iter()
+            .all(|frame| frame.len() <= 1514 && transport_sum(frame) == 0)
+    );
+    assert!(b.counters().gso_dropped >= dropped);
+}
+
+#[test]
+fn a_link_that_goes_down_comes_back_and_a_removed_interface_ends() {
+    in_namespace("inside_link");
+}
+
+#[test]
+#[ignore = "run in its own namespace by a_link_that_goes_down_comes_back_and_a_removed_interface_ends"]
+fn inside_link() {
+    let (mut a, mut b) = veth();
+    let frame = Packet::eth([2; 6], [4; 6])
+        .ethertype(0x88b5)
+        .payload([1; 46])
+        .build();
+    ip("link set vb down");
+    assert_eq!(
+        send(&mut b, [&frame]),
+        Tx {
+            sent: 0,
+            dropped: 1
+        }
+    );
+    let (mut pool, mut burst) = (FramePool::new(4), Vec::new());
+    for _ in 0..20 {
+        assert_eq!(b.rx(0, &mut pool, &mut burst, 4).unwrap(), Rx::Received(0));
+        b.idle();
+    }
+    ip("link set vb up");
+    assert_eq!(
+        send(&mut a, [&frame]),
+        Tx {
+            sent: 1,
+            dropped: 0
+        }
+    );
+    assert_eq!(receive(&mut b, 1), [frame]);
+    ip("link del va");
+    for port in [&mut a, &mut b] {
+        let ended = (0..30_000).any(|_| {
+            port.idle();
+            port.rx(0, &mut pool, &mut burst, 4).unwrap() == Rx::End
+        });
+        assert!(ended, "{} is gone", port.name());
+        assert_eq!(port.rx(0, &mut pool, &mut burst, 4).unwrap(), Rx::End);
+    }
+    assert_eq!(pool.available(), 4);
+}
+
+#[test]
+fn an_interface_that_is_none_is_refused() {
+    let error = AfPacketPort::open("no-such-if0").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{error}");
+    let error = AfPacketPort::open("a-name-longer-than-ifreq").unwrap_err();
+    assert!(
+        error.raw_os_error() == Some(libc::ENODEV)
+            || error.kind() == std::io::ErrorKind::InvalidInput,
+        "{error}"
+    );
+}
