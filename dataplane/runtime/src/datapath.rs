@@ -38,6 +38,7 @@ pub struct Datapath {
     defs: Arc<[MapDef]>,
     tables: CoreTables,
     ager: Ager,
+    events_capacity: usize,
     helpers: Box<HelperState>,
     no_map: Box<Handled<NoMap>>,
     cpu: u32,
@@ -77,6 +78,7 @@ impl Datapath {
             regions: Vec::with_capacity(defs.len()),
             defs,
             ager: Ager::new(capacity.flows),
+            events_capacity: Table::FlowEvents.def(capacity).max_entries as usize,
             tables,
             helpers: Box::new(HelperState::new(cpu)),
             no_map,
@@ -241,6 +243,11 @@ impl Bound<'_> {
                 });
             }
         };
+        // A burst may bring more events than a small queue holds, and one lost is a flow that never
+        // ages: taken in before that can be.
+        if core.tables.flow_events.len() * 2 >= core.events_capacity {
+            core.ager.take_events(&core.tables);
+        }
         let (start, end) = (
             ctx.data.addr().wrapping_sub(base.addr()),
             ctx.data_end.addr().wrapping_sub(base.addr()),

@@ -22,6 +22,17 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Every engine.
+    pub const ALL: &'static [Self] = &[Self::Native, Self::Interp, Self::Rbpf];
+
+    /// By [`name`](Self::name).
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|engine| engine.name() == name)
+    }
+
     /// Name as `--engine` spells it.
     pub fn name(self) -> &'static str {
         match self {

@@ -14,14 +14,13 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use ::rbpf::EbpfVmNoData;
 use dash_bpf::helper as nr;
 use dash_bpf::helper::xdp_md;
-use dash_bpf::op::{AluOp, Cond, Endian, Imm64, Operand, Width};
-use dash_bpf::{Insn, MapDef, MapKind, Object, Op, Program, Reg, decode, encode};
+use dash_bpf::op::{AluOp, Imm64, Operand, Width};
+use dash_bpf::{Insn, MapDef, MapKind, Object, Op, Reg, decode, encode};
 use dash_wire::abi::{MapHandle, RunCtx};
 use nic_target::frame::{HEADROOM, MAX_FRAME};
 use nic_target::tables::Discipline;
@@ -31,6 +30,10 @@ use super::{Engine, Region, TailCalls, unsupported};
 use crate::helpers::HELPERS;
 use crate::tables::MAX_KEY;
 use crate::tables::bytes::Bytes;
+use low::LowMemory;
+
+mod low;
+mod subset;
 
 /// A map pointer is this plus the map's index. Not a canonical address.
 const MAP_BASE: u64 = 0x4d41_0000_0000_0000;
@@ -56,7 +59,7 @@ impl Programs {
             return Err(refuse("it has no program"));
         }
         for program in &object.programs {
-            check(program)?;
+            subset::check(program)?;
         }
         let programs = object
             .programs
@@ -121,83 +124,6 @@ fn refuse(reason: impl ToString) -> TargetError {
     unsupported(Engine::Rbpf, reason)
 }
 
-/// Refuses what rbpf 0.4 lacks or gets wrong.
-fn check(program: &Program) -> Result<(), TargetError> {
-    let at = |slot: usize, why: &str| {
-        refuse(format!(
-            "program {}, instruction {slot}: {why}",
-            program.name
-        ))
-    };
-    let ops =
-        decode(&program.insns).map_err(|e| refuse(format!("program {}: {e}", program.name)))?;
-    if ops.len() > 30_000 {
-        return Err(refuse(format!(
-            "program {} is too long for its 16-bit program counter",
-            program.name
-        )));
-    }
-    for (slot, op) in ops.iter().enumerate() {
-        let why = match op {
-            Op::Atomic { .. } => "atomic operation",
-            Op::Load { signed: true, .. } => "sign-extending load (cpu v4)",
-            Op::Alu {
-                op: AluOp::Sdiv | AluOp::Smod,
-                ..
-            } => "signed division (cpu v4)",
-            Op::Alu {
-                op: AluOp::Movsx8 | AluOp::Movsx16 | AluOp::Movsx32,
-                ..
-            } => "sign-extending move (cpu v4)",
-            Op::Endian {
-                order: Endian::Swap,
-                ..
-            } => "unconditional byte swap (cpu v4)",
-            Op::JumpIf {
-                width: Width::W64,
-                cond: Cond::Eq | Cond::Ne | Cond::Set | Cond::Gt | Cond::Ge | Cond::Lt | Cond::Le,
-                src: Operand::Imm(..=-1),
-                ..
-            } => "64-bit comparison with a negative immediate, which it zero-extends",
-            Op::Jump { .. } if program.insns[slot].code == 0x06 => "32-bit jump (cpu v4)",
-            Op::CallReg { .. } => "call by register",
-            Op::CallBtf { .. } => "call by BTF id",
-            Op::CallLocal { .. } => "local call, whose frames it makes 256 bytes",
-            Op::LoadPacket { .. } => "legacy packet access",
-            Op::LoadImm64 {
-                imm: Imm64::Other { .. },
-                ..
-            } => "64-bit immediate of a kind it does not have",
-            Op::Call {
-                helper: nr::TAIL_CALL,
-            } => {
-                let sets_r0 = matches!(
-                    ops.get(slot + 1),
-                    Some(Op::Alu {
-                        op: AluOp::Mov,
-                        dst: Reg::R0,
-                        src: Operand::Imm(_),
-                        ..
-                    })
-                );
-                if sets_r0 && ops.get(slot + 2) == Some(&Op::Exit) {
-                    continue;
-                }
-                "tail call that `r0 = imm; exit` does not follow"
-            }
-            _ => continue,
-        };
-        return Err(at(slot, why));
-    }
-    match program.insns.last().map(|insn| insn.code & 7) {
-        Some(5) => Ok(()),
-        _ => Err(at(
-            ops.len() - 1,
-            "the last instruction is not of class JMP",
-        )),
-    }
-}
-
 /// A linked program. Field order: the machine goes before the bytes it borrows.
 struct Vm {
     vm: EbpfVmNoData<'static>,
@@ -207,65 +133,6 @@ struct Vm {
 // SAFETY: what keeps `EbpfVmNoData` from being `Send` is the data of a stack-usage calculator
 // (`Box<dyn Any>`); none is ever set, so there is none.
 unsafe impl Send for Vm {}
-
-/// Pages below 4 GiB: `xdp_md`, then the packet buffer.
-#[derive(Debug)]
-struct LowMemory {
-    start: NonNull<u8>,
-}
-
-const LOW_SIZE: usize = 64 + PACKET + 64;
-
-// SAFETY: an owned mapping.
-unsafe impl Send for LowMemory {}
-
-impl LowMemory {
-    fn new() -> Result<Self, TargetError> {
-        #[cfg(target_arch = "x86_64")]
-        const LOW: i32 = libc::MAP_32BIT;
-        #[cfg(not(target_arch = "x86_64"))]
-        const LOW: i32 = 0;
-        // A hint where the flag does not exist; the result is checked.
-        let hint = std::ptr::without_provenance_mut(0x1000_0000);
-        // SAFETY: an anonymous mapping, not MAP_FIXED: it replaces nothing.
-        let start = unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | LOW;
-            libc::mmap(
-                hint,
-                LOW_SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            let source = std::io::Error::last_os_error();
-            return Err(TargetError::Os {
-                what: "mapping a packet buffer below 4 GiB".to_owned(),
-                source,
-            });
-        }
-        let memory = NonNull::new(start.cast()).map(|start| Self { start });
-        memory
-            .filter(|m| u32::try_from(m.start.addr().get() + LOW_SIZE).is_ok())
-            .ok_or_else(|| refuse("the system has no memory below 4 GiB"))
-    }
-    fn xdp_md(&self) -> *mut u8 {
-        self.start.as_ptr()
-    }
-    fn packet(&self) -> *mut u8 {
-        // SAFETY: inside the mapping, by `LOW_SIZE`.
-        unsafe { self.start.as_ptr().add(64) }
-    }
-}
-
-impl Drop for LowMemory {
-    fn drop(&mut self) {
-        // SAFETY: our mapping, whole, not used after `self` is gone.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), LOW_SIZE) };
-    }
-}
 
 /// What the executor of a core keeps from run to run.
 pub(crate) struct State {
@@ -352,7 +219,7 @@ impl State {
                 base(map as usize).map_or(0, |b| b.expose_provenance() as u64 + u64::from(offset))
             }
         };
-        let low = self.low.start.as_ptr().expose_provenance() as u64;
+        let low = self.low.xdp_md().expose_provenance() as u64;
         let rows = self.rows.at(0).expose_provenance() as u64;
         self.vms = (0..programs.programs.len())
             .filter_map(|index| {
@@ -362,7 +229,7 @@ impl State {
                 let bytes = unsafe { std::slice::from_raw_parts(program.as_ptr(), program.len()) };
                 // `Programs::new` had this very program accepted.
                 let mut vm = EbpfVmNoData::new(Some(bytes)).ok()?;
-                vm.register_allowed_memory(low..low + (64 + PACKET) as u64);
+                vm.register_allowed_memory(low..low + LowMemory::SIZE as u64);
                 vm.register_allowed_memory(rows..rows + ROWS as u64);
                 for region in arrays {
                     let start = base(region.map)
@@ -406,8 +273,9 @@ impl State {
             return 0;
         }
         let packet = self.low.packet();
-        // SAFETY: `start..end` is inside the frame and, as `size <= PACKET`, inside the buffer.
-        unsafe { std::ptr::copy_nonoverlapping(ctx.data, packet.add(start), end - start) };
+        // With the headroom: a program that moves the head sees the same bytes on every engine.
+        // SAFETY: `..end` is inside the frame and, as `size <= PACKET`, inside the buffer.
+        unsafe { std::ptr::copy_nonoverlapping(ctx.frame_start, packet, end) };
         let low_ctx = RunCtx {
             data: packet.wrapping_add(start),
             data_end: packet.wrapping_add(end),
@@ -679,10 +547,10 @@ impl<'a> Run<'a> {
             writable: true,
             map: usize::MAX,
         };
-        let (low, rows) = (self.low.start.addr().get(), self.rows.at(0).addr());
+        let (low, rows) = (self.low.xdp_md().addr(), self.rows.at(0).addr());
         let own = [
             region(self.stack_top - STACK, STACK),
-            region(low, 64 + PACKET),
+            region(low, LowMemory::SIZE),
             region(rows, ROWS),
         ];
         let copies = self

@@ -187,15 +187,14 @@ fn a_key_taken_over_by_another_flow_stays() {
     let old = create(&mut tables, 1, 0, 1).unwrap();
     // The index now leads to another slot, as after a RST and a new connection that a stale entry outlived.
     let other = ((old + 1) << 1).to_ne_bytes();
+    let stolen = key(1, 0);
     // SAFETY: a flow key and a `u32`: the sizes of the map.
-    assert_eq!(
-        unsafe {
-            tables
-                .flow_index
-                .update(key(1, 0).as_bytes().as_ptr(), other.as_ptr(), 2)
-        },
-        0
-    );
+    let result = unsafe {
+        tables
+            .flow_index
+            .update(stolen.as_bytes().as_ptr(), other.as_ptr(), 2)
+    };
+    assert_eq!(result, 0);
     ager.run(&mut tables, 5 * MS, usize::MAX);
     assert_eq!(
         tables.flow_index.get_u32(key(1, 0).as_bytes()),

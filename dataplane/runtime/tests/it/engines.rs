@@ -11,6 +11,7 @@ use dash_wire::stats::EniStat;
 use dash_wire::tables::{Globals, Meta};
 use nic_target::frame::{HEADROOM, MAX_FRAME};
 use nic_target::{Frame, PacketEngine, Table, TableOp, Target, TargetError, Verdict};
+use proptest::prelude::*;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 
@@ -125,6 +126,36 @@ fn flows_age_by_the_packets_clock_and_a_full_table_drops() {
         );
         core.advance(0);
         assert_eq!(core.now(), 100 + timeout, "the clock does not go back");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn engines_agree_on_packets_counters_and_flows(
+        packets in prop::collection::vec(
+            (prop::bool::weighted(0.1), 9u8..12, 0u8..3, 0u16..12, 0u64..400_000_000, 30usize..64),
+            1..60,
+        ),
+    ) {
+        let [mut interp, mut rbpf] = BOTH.map(core);
+        let mut now = 0;
+        for (stranger, net, host, flow, wait, len) in packets {
+            now += wait;
+            let results = [&mut interp, &mut rbpf].map(|core| {
+                let mut packet = frame([net, 1, 2, host], flow, now);
+                packet.data_mut()[0] ^= u8::from(stranger);
+                let (_, start, _) = packet.parts_mut();
+                // Mostly whole packets; the shorter ones end inside the headers.
+                packet.set_bounds(start, start + if len < 40 { len } else { 64 });
+                let verdict = core.run(&mut packet).unwrap();
+                (verdict, packet.data().to_vec(), core.counters().unwrap(), core.flows().unwrap())
+            });
+            let [a, b] = results;
+            prop_assert_ne!(a.0, Verdict::Aborted);
+            prop_assert_eq!(a, b);
+        }
     }
 }
 
@@ -491,7 +522,7 @@ fn array_values_by_direct_address() {
 #[test]
 fn rbpf_is_not_given_what_it_gets_wrong() {
     type Body = fn(&mut Builder);
-    let bodies: [(&str, Body); 6] = [
+    let bodies: [(&str, Body); 7] = [
         ("atomic", |b| {
             b.atomic(Size::Dw, AtomicOp::Add, false, R10, -8, R1)
         }),
@@ -506,6 +537,7 @@ fn rbpf_is_not_given_what_it_gets_wrong() {
             b.bind(end);
         }),
         ("call by register", |b| b.call_reg(R1)),
+        ("helper 255", |b| b.call(255)),
     ];
     for (reason, body) in bodies {
         let mut core = Core::new(Engine::Rbpf, &capacity()).unwrap();
