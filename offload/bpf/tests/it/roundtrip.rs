@@ -326,5 +326,9 @@ fn every_opcode_is_either_refused_or_encoded_back_to_itself() {
     let jumps = 11 * 2 * 2 + 2 + 2 + 1;
     let loads = 1 + 3 + 3 + 4 + 3;
     let stores = 4 + 4 + 2;
-    assert_eq!(known, arithmetic + jumps + loads + stores, "opcodes of RFC 9669, callx included");
+    assert_eq!(
+        known,
+        arithmetic + jumps + loads + stores,
+        "opcodes of RFC 9669, callx included"
+    );
 }
