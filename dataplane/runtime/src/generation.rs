@@ -5,7 +5,7 @@
 //! burst, so all packets of a burst see one generation, whole. A replaced generation is freed when
 //! no worker can see it any more, and on the control thread: crossbeam may run deferred work on
 //! whichever thread pins next, so what is deferred only moves the generation to a list
-//! ([`Retired`]) that control empties. Freeing 100,000 routes takes milliseconds; a poll thread that
+//! (`Retired`) that control empties. Freeing 100,000 routes takes milliseconds; a poll thread that
 //! did it would lose packets.
 
 use std::ptr;

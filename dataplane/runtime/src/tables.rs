@@ -5,7 +5,7 @@
 //!
 //! | kind | policy (immutable, copy on write) | core (one writer: the core's thread) |
 //! |---|---|---|
-//! | array | [`array`] | [`array`] |
+//! | array | [`mod@array`] | [`mod@array`] |
 //! | hash | [`policy_hash`] | [`core_hash`] |
 //! | LPM trie | [`lpm`] | |
 //! | ACL | [`acl`] | |
