@@ -23,7 +23,7 @@ pub(crate) enum Note {
     None,
     /// A load of a context field at this offset of `struct xdp_md`.
     Ctx(i64),
-    /// A memory access to this place of a frame.
+    /// A memory access to this place of a frame, or arithmetic that yields its address.
     Stack(Place),
     /// A helper call.
     Call(Callee),
@@ -259,6 +259,11 @@ impl Flow<'_> {
             } => {
                 let fact = self.alu(width, op, state.get(dst), operand(state, src));
                 state.set(dst, fact);
+                if let Fact::Frame { depth, off } = fact
+                    && let Ok(off) = i16::try_from(off)
+                {
+                    self.note(i, Note::Stack(Place { depth, off }));
+                }
             }
             Op::Neg { dst, .. } | Op::Endian { dst, .. } => {
                 let fact = self.escaped.lose(state.get(dst));

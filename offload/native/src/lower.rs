@@ -317,7 +317,13 @@ impl<'a> Lowering<'a> {
                 op,
                 dst,
                 src,
-            } => self.alu(depth, width, op, dst, src),
+            } => match note {
+                Note::Stack(at) if self.has_memory(at) => {
+                    let address = self.stack_address(at);
+                    self.set(depth, dst, address);
+                }
+                _ => self.alu(depth, width, op, dst, src),
+            },
             Op::Neg { width, dst } => self.neg(depth, width, dst),
             Op::Endian { order, bits, dst } => self.endian(depth, order, bits, dst),
             Op::LoadImm64 { dst, imm } => self.load_imm64(depth, dst, imm),

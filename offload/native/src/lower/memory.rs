@@ -71,6 +71,12 @@ impl Lowering<'_> {
         self.load_memory(flags, ctx, at + part, size, false)
     }
 
+    /// Whether a place is stack memory, and not in registers.
+    pub(super) fn has_memory(&self, at: analysis::Place) -> bool {
+        let size = self.slots[usize::from(at.depth)].map_or(0, |(_, size)| size);
+        (-size..0).contains(&i32::from(at.off))
+    }
+
     /// Address of a byte of stack memory.
     pub(super) fn stack_address(&mut self, at: analysis::Place) -> Value {
         match self.slots[usize::from(at.depth)] {
