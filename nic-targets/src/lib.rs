@@ -1,4 +1,4 @@
-//! Opens a target from a string ([`spec`], [`open`]), and speaks ARP and IPv6 neighbour discovery
+//! Opens a target from a string ([`spec`], [`mod@open`]), and speaks ARP and IPv6 neighbour discovery
 //! for the addresses a port owns ([`neighbor`]).
 
 #![forbid(unsafe_code)]

@@ -57,6 +57,16 @@ impl Port for AnyPort {
     }
 }
 
+impl AnyPort {
+    /// Writes out what is buffered, so that a full disk is heard of; only captures buffer.
+    pub fn finish(&mut self) -> Result<(), CaptureError> {
+        match self {
+            Self::Pcap(port) => port.finish(),
+            Self::Sim(_) | Self::AfPacket(_) => Ok(()),
+        }
+    }
+}
+
 /// A target that is open.
 #[derive(Debug)]
 pub struct Opened {

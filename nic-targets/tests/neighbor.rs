@@ -1,5 +1,10 @@
 //! ARP and neighbour discovery: what is answered, learned, asked, and refused.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nic_sim::checksum::Sum;
@@ -193,7 +198,8 @@ fn each_validity_rule_of_neighbour_discovery_refuses_alone() {
         fix_icmpv6(&mut frame);
         parse(&frame)
     };
-    let rules: [(&str, &dyn Fn(&mut Vec<u8>)); 8] = [
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let rules: [(&str, Change<'_>); 8] = [
         ("hop limit 254: not from this link", &|f| f[21] = 254),
         ("not ICMPv6", &|f| f[20] = 17),
         ("version", &|f| f[14] = 0x40),

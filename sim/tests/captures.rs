@@ -1,5 +1,10 @@
 //! Capture files: both formats, both resolutions, every kind of damage.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
+
 use std::path::{Path, PathBuf};
 
 use nic_sim::{CaptureError, CaptureWriter, Captured, PcapPort, read_capture};

@@ -1,5 +1,10 @@
 //! The packet builder against the golden vectors, and summaries of anything.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
+
 use nic_sim::packet::tcp_flags;
 use nic_sim::{Packet, describe};
 use proptest::prelude::*;

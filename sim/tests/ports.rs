@@ -1,5 +1,10 @@
 //! Simulated ports: order, bounds, faults, links, time.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
+
 use nic_sim::port::{InjectError, SimConfig, SimHandle, build};
 use nic_sim::{Faults, SimPort};
 use nic_target::frame::MAX_FRAME;

@@ -37,6 +37,9 @@ pub const ENGINE: &str = "kernel";
 /// Shortest packet a test run takes: an Ethernet header.
 const MIN_PACKET: usize = 14;
 
+/// Every kernel's test run takes packets this long: three quarters of the smallest page.
+const SAFE_PACKET: usize = 3072;
+
 /// The maps of the tables, by [`Table::index`]; `None` until an image names one.
 type Maps = Vec<Option<Arc<Map>>>;
 
@@ -353,17 +356,24 @@ impl PacketEngine for KernelEngine {
             self.short += 1;
             return Ok(Verdict::Drop);
         }
-        let (run, redirected_to) = loaded
-            .run(self.now_ns, frame.data(), &mut self.out)
-            .map_err(|source| match source.raw_os_error() {
-                Some(libc::EINVAL | libc::E2BIG | libc::ENOSPC) => unsupported(format!(
-                    "a packet of {len} bytes is longer than a test run takes (about a page)"
-                )),
-                _ => TargetError::Os {
-                    what: format!("running a packet of {len} bytes"),
-                    source,
-                },
-            })?;
+        let too_long = |limit: usize| {
+            unsupported(format!(
+                "a packet of {len} bytes is longer than programs see in a test run ({limit} bytes)"
+            ))
+        };
+        if len > loaded.longest() {
+            return Err(too_long(loaded.longest()));
+        }
+        let run = loaded.run(self.now_ns, frame.data(), &mut self.out);
+        let (run, redirected_to) = run.map_err(|source| match source.raw_os_error() {
+            Some(libc::EINVAL | libc::E2BIG | libc::ENOSPC) if len > SAFE_PACKET => {
+                too_long(SAFE_PACKET)
+            }
+            _ => TargetError::Os {
+                what: format!("running a packet of {len} bytes"),
+                source,
+            },
+        })?;
         if !self
             .out
             .get(..run.len)

@@ -1,11 +1,16 @@
 //! Loads an object into the kernel: its maps, its programs, its tail calls.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use dash_bpf::builder::{R0, R1};
 use dash_bpf::decode::DecodeError;
+use dash_bpf::helper::xdp_md;
 use dash_bpf::map::{MapDef, MapKind};
-use dash_bpf::{Object, program::TailCalls};
+use dash_bpf::op::AluOp;
+use dash_bpf::program::TailCalls;
+use dash_bpf::{Builder, Object, ProgramKind, Size};
+use nic_target::frame::MAX_FRAME;
 use thiserror::Error;
 
 use crate::rewrite::{self, RewriteError};
@@ -44,6 +49,8 @@ pub enum LoadError {
     Fill { map: String, source: io::Error },
     #[error("a program array names program {program}, and there are {programs}")]
     TailCall { program: u32, programs: usize },
+    #[error("asking how long packets may be: {reason}")]
+    Probe { reason: String },
     #[error(transparent)]
     Program(#[from] bpf::LoadError),
 }
@@ -73,6 +80,7 @@ pub struct Loaded {
     maps: Vec<Option<Arc<Map>>>,
     programs: Vec<bpf::Program>,
     executor: Arc<Map>,
+    visible: usize,
 }
 
 impl Loaded {
@@ -117,12 +125,18 @@ impl Loaded {
             maps,
             programs,
             executor,
+            visible: visible_bytes()?,
         })
     }
 
     /// A map by its index in the object; `None` when no program names it.
     pub fn map(&self, index: u32) -> Option<&Arc<Map>> {
         self.maps.get(index as usize)?.as_ref()
+    }
+
+    /// Longest packet to run ([`visible_bytes`]).
+    pub fn longest(&self) -> usize {
+        self.visible
     }
 
     /// Runs program 0 on a packet at `now_ns`. Gives the outcome, and the interface of a redirect.
@@ -143,6 +157,38 @@ impl Loaded {
             .and_then(|b| b.first_chunk());
         Ok((run, port.map_or(0, |b| u32::from_ne_bytes(*b))))
     }
+}
+
+/// Bytes of a packet that a program sees in a test run: what is longer gets the rest in fragments, out
+/// of reach of programs that are not made for them, so their verdict would be about a shorter packet.
+///
+/// Asked of the kernel once, by a program that returns how much it sees.
+pub fn visible_bytes() -> Result<usize, LoadError> {
+    static LIMIT: OnceLock<usize> = OnceLock::new();
+    if let Some(&limit) = LIMIT.get() {
+        return Ok(limit);
+    }
+    let mut b = Builder::new();
+    b.load(Size::W, R0, R1, xdp_md::DATA_END);
+    b.load(Size::W, R1, R1, xdp_md::DATA);
+    b.alu(AluOp::Sub, R0, R1);
+    b.exit();
+    let insns = b.finish().map_err(|e| LoadError::Probe {
+        reason: e.to_string(),
+    })?;
+    let program = bpf::Program::load("visible", ProgramKind::Xdp, &insns)?;
+    let packet = [0; MAX_FRAME];
+    let limit = match program.test_run(&packet, &mut [0; MAX_FRAME]) {
+        Ok(run) => run.retval as usize,
+        // A kernel that makes no fragments refuses what does not fit.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => MAX_FRAME,
+        Err(e) => {
+            return Err(LoadError::Probe {
+                reason: e.to_string(),
+            });
+        }
+    };
+    Ok(*LIMIT.get_or_init(|| limit))
 }
 
 /// Indices of the maps that any program of an object names, ascending; all exist.
