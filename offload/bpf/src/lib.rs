@@ -7,6 +7,7 @@ pub mod asm;
 pub mod builder;
 pub mod decode;
 pub mod disasm;
+pub mod elf;
 pub mod helper;
 pub mod insn;
 pub mod interp;

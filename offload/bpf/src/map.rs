@@ -25,6 +25,30 @@ pub enum MapKind {
 }
 
 impl MapKind {
+    /// The kind with this number, ours included.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+
+    /// Every kind.
+    pub const ALL: [Self; 15] = [
+        Self::Hash,
+        Self::Array,
+        Self::ProgArray,
+        Self::PercpuHash,
+        Self::PercpuArray,
+        Self::LruHash,
+        Self::LpmTrie,
+        Self::ArrayOfMaps,
+        Self::HashOfMaps,
+        Self::DevMap,
+        Self::XskMap,
+        Self::Queue,
+        Self::Stack,
+        Self::RingBuf,
+        Self::Acl,
+    ];
+
     /// Linux's number, `None` for kinds Linux does not have.
     pub fn linux(self) -> Option<u32> {
         (self != Self::Acl).then_some(self as u32)
