@@ -43,7 +43,10 @@ impl Compiler {
     /// A compiler for targets of this capacity. `cache_dir` keeps verdicts of the verifier between
     /// runs; `native` asks for machine code beside eBPF.
     pub fn new(capacity: Capacity, cache_dir: Option<PathBuf>, native: bool) -> Self {
-        let options = dash_verify::Options { cache_dir, ..Default::default() };
+        let options = dash_verify::Options {
+            cache_dir,
+            ..Default::default()
+        };
         Self {
             capacity,
             native,
@@ -83,7 +86,10 @@ impl Compiler {
     /// Text forms of an image's machine code, made whether or not the image has any.
     pub fn listing(&mut self, image: &Image) -> Result<(NativeCode, Listing), CompileError> {
         let verified = self.verifier.verify(&image.object)?;
-        Ok(dash_native::compile_with_listing(&verified, &dash_native::Options::default())?)
+        Ok(dash_native::compile_with_listing(
+            &verified,
+            &dash_native::Options::default(),
+        )?)
     }
 
     /// What was done so far.
@@ -111,7 +117,16 @@ fn shape_hash(ir: &str, capacity: &Capacity) -> ShapeHash {
         flows,
     } = *capacity;
     let mut hash = Sha256::new();
-    for n in [enis, routes, mappings, inbound_rules, trusted_vnis, acl_groups, underlay_routes, flows] {
+    for n in [
+        enis,
+        routes,
+        mappings,
+        inbound_rules,
+        trusted_vnis,
+        acl_groups,
+        underlay_routes,
+        flows,
+    ] {
         hash.update(n.to_le_bytes());
     }
     hash.update(ir.as_bytes());
@@ -119,10 +134,15 @@ fn shape_hash(ir: &str, capacity: &Capacity) -> ShapeHash {
 }
 
 /// Compiles for this machine.
-#[expect(unsafe_code, reason = "the one place where a proof, the machine and the code meet")]
+#[expect(
+    unsafe_code,
+    reason = "the one place where a proof, the machine and the code meet"
+)]
 fn native_image(verified: &Verified<Object>) -> Result<NativeImage, CompileError> {
     let options = dash_native::Options::for_isa(dash_native::Isa::Host);
-    let NativeCode { code, entry_offset, .. } = dash_native::compile(verified, &options)?;
+    let NativeCode {
+        code, entry_offset, ..
+    } = dash_native::compile(verified, &options)?;
     // SAFETY: the code is dash-native's for the machine we run on, made from an object that has a
     // `Verified`, which only the verifier hands out, and whose maps it was verified with; the
     // compiler's promise is that such code is sound to run under `dash_wire::abi`.

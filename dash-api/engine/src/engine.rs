@@ -97,7 +97,13 @@ impl<T: Target + ?Sized> Engine<T> {
     /// # Errors
     /// The code cannot be made or the target does not take it.
     pub fn new(options: Options, mut target: Box<T>) -> Result<Self, EngineError> {
-        let Options { settings, capacity, cache_dir, native, store } = options;
+        let Options {
+            settings,
+            capacity,
+            cache_dir,
+            native,
+            store,
+        } = options;
         let store = Store::new(store);
         let mut planner = Planner::new(settings, &capacity);
         let mut compiler = Compiler::new(capacity, cache_dir, native);
@@ -229,7 +235,10 @@ impl<T: Target + ?Sized> Engine<T> {
 
     /// Indices of ENIs that a commit made.
     fn new_enis(&self, changes: &Changeset) -> Vec<u32> {
-        let new = changes.changes.iter().filter(|c| c.old.is_none() && c.new.is_some());
+        let new = changes
+            .changes
+            .iter()
+            .filter(|c| c.old.is_none() && c.new.is_some());
         new.filter_map(|change| match &change.key {
             ObjectKey::Eni(key) => self.planner.eni_index(key),
             _ => None,
@@ -266,7 +275,14 @@ impl<T: Target + ?Sized> Engine<T> {
         let enis: Vec<_> = self
             .store
             .enis()
-            .map(|(key, _)| (key, self.planner.eni_index(key).and_then(|i| snapshot.eni.get(&i))))
+            .map(|(key, _)| {
+                (
+                    key,
+                    self.planner
+                        .eni_index(key)
+                        .and_then(|i| snapshot.eni.get(&i)),
+                )
+            })
             .collect();
         Ok(state::counters(&enis, &snapshot.port))
     }
@@ -280,8 +296,15 @@ impl<T: Target + ?Sized> Engine<T> {
         Ok(state::flows_jsonl(&flows, |index| {
             let key = self.planner.eni_key(index)?;
             let eni = self.store.eni(key)?;
-            let vnet = eni.vnet.as_ref().and_then(|vnet| self.planner.vnet_id(vnet));
-            Some(state::FlowOwner { key: key.as_str(), mac: eni.mac, vnet_id: vnet.unwrap_or(0) })
+            let vnet = eni
+                .vnet
+                .as_ref()
+                .and_then(|vnet| self.planner.vnet_id(vnet));
+            Some(state::FlowOwner {
+                key: key.as_str(),
+                mac: eni.mac,
+                vnet_id: vnet.unwrap_or(0),
+            })
         }))
     }
 
@@ -305,7 +328,9 @@ impl<T: Target + ?Sized> Engine<T> {
 
     /// What became of a row, as `DPU_APPL_STATE_DB` says it; `None` when there is no such row.
     pub fn result(&self, key: &ObjectKey) -> Option<ResultRow> {
-        self.store.get(key).map(|entry| ResultRow::of(&entry.object))
+        self.store
+            .get(key)
+            .map(|entry| ResultRow::of(&entry.object))
     }
 
     /// The configuration.
@@ -374,7 +399,13 @@ fn stored_only(txn: &Txn) -> Vec<ObjectKey> {
         if !matches!(op.key, ObjectKey::Opaque(..)) || !seen.insert(&op.key) {
             continue;
         }
-        if matches!(op.action, Action::Set { object: Object::Opaque, .. }) {
+        if matches!(
+            op.action,
+            Action::Set {
+                object: Object::Opaque,
+                ..
+            }
+        ) {
             keys.push(op.key.clone());
         }
     }
@@ -383,7 +414,10 @@ fn stored_only(txn: &Txn) -> Vec<ObjectKey> {
 }
 
 fn hex(hash: &[u8]) -> String {
-    hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hash.iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Times one step after another.

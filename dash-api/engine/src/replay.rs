@@ -73,7 +73,10 @@ where
         }
         frame.port = 0;
         frame.timestamp_ns = now;
-        let at = |source| ReplayError::Engine { packet: summary.received, source };
+        let at = |source| ReplayError::Engine {
+            packet: summary.received,
+            source,
+        };
         match engine.run(&mut frame).map_err(at)? {
             Verdict::Send(_) => {
                 summary.forwarded += 1;

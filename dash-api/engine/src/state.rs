@@ -14,7 +14,9 @@ use dash_model::key::EniKey;
 use dash_model::net::Mac;
 use dash_model::objects::Object;
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{Direction, FlowActions, FlowEntry, FlowKey, flow_action, flow_flags, flow_state};
+use dash_wire::tables::{
+    Direction, FlowActions, FlowEntry, FlowKey, flow_action, flow_flags, flow_state,
+};
 use serde_json::{Map, Value, json};
 
 /// Counters as JSON; a missing block or value counts 0.
@@ -23,10 +25,14 @@ pub(crate) fn counters(enis: &[(&EniKey, Option<&Vec<u64>>)], port: &[u64]) -> V
     let mut by_eni = Map::new();
     for (key, values) in enis {
         let values = values.map_or(&[][..], Vec::as_slice);
-        let stats = EniStat::ALL.iter().map(|s| (s.name().to_owned(), value(values, *s as usize)));
+        let stats = EniStat::ALL
+            .iter()
+            .map(|s| (s.name().to_owned(), value(values, *s as usize)));
         by_eni.insert(key.as_str().to_owned(), Value::Object(stats.collect()));
     }
-    let ports = PortStat::ALL.iter().map(|s| (s.name().to_owned(), value(port, *s as usize)));
+    let ports = PortStat::ALL
+        .iter()
+        .map(|s| (s.name().to_owned(), value(port, *s as usize)));
     let mut out = Map::new();
     out.insert("eni".to_owned(), Value::Object(by_eni));
     out.insert("port".to_owned(), Value::Object(ports.collect()));
@@ -43,8 +49,14 @@ pub(crate) struct FlowOwner<'a> {
 }
 
 /// Flows as JSON lines, sorted by ENI key and the first packet's key.
-pub(crate) fn flows_jsonl<'a>(flows: &[FlowEntry], owner: impl Fn(u32) -> Option<FlowOwner<'a>>) -> String {
-    let mut rows: Vec<_> = flows.iter().map(|flow| (owner(flow.eni.into()), flow)).collect();
+pub(crate) fn flows_jsonl<'a>(
+    flows: &[FlowEntry],
+    owner: impl Fn(u32) -> Option<FlowOwner<'a>>,
+) -> String {
+    let mut rows: Vec<_> = flows
+        .iter()
+        .map(|flow| (owner(flow.eni.into()), flow))
+        .collect();
     rows.sort_by(|(a, x), (b, y)| {
         let name = |owner: &Option<FlowOwner<'a>>| owner.as_ref().map(|o| o.key);
         (name(a), order(&x.key[0])).cmp(&(name(b), order(&y.key[0])))
@@ -61,7 +73,9 @@ pub(crate) fn flows_jsonl<'a>(flows: &[FlowEntry], owner: impl Fn(u32) -> Option
 
 /// A total order of keys that reads well: family, protocol, addresses, ports.
 fn order(key: &FlowKey) -> impl Ord + use<> {
-    (key.flags, key.proto, key.sip, key.dip, key.sport, key.dport, key.eni)
+    (
+        key.flags, key.proto, key.sip, key.dip, key.sport, key.dport, key.eni,
+    )
 }
 
 fn line(owner: Option<&FlowOwner<'_>>, flow: &FlowEntry, side: usize) -> Value {
@@ -124,8 +138,15 @@ fn state(state: u8) -> &'static str {
 }
 
 fn action_names(actions: &FlowActions) -> Vec<&'static str> {
-    let names = [(flow_action::ENCAP_U0, "encap_u0"), (flow_action::SET_DMAC, "set_dmac")];
-    names.iter().filter(|(bit, _)| actions.actions & bit != 0).map(|(_, name)| *name).collect()
+    let names = [
+        (flow_action::ENCAP_U0, "encap_u0"),
+        (flow_action::SET_DMAC, "set_dmac"),
+    ];
+    names
+        .iter()
+        .filter(|(bit, _)| actions.actions & bit != 0)
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 /// What `DPU_APPL_STATE_DB` holds for a row.
@@ -175,7 +196,12 @@ pub(crate) fn disassembly(object: &BpfObject) -> String {
         let text = dash_bpf::disasm::annotate(&program.insns, &[])
             .unwrap_or_else(|error| format!("; malformed: {error}\n"));
         // Writing to a String does not fail.
-        let _ = write!(out, "; {index}: {} ({} slots)\n{text}\n", program.name, program.insns.len());
+        let _ = write!(
+            out,
+            "; {index}: {} ({} slots)\n{text}\n",
+            program.name,
+            program.insns.len()
+        );
     }
     out
 }

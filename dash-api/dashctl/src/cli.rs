@@ -1,0 +1,213 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dash_pipeline::plan::Settings;
+use dashctl::engines::{EngineName, default_cache_dir};
+use dashctl::underlay::{Neighbor, RouteArg};
+
+/// DASH configurations, captures and daemons from the command line.
+#[derive(Debug, Parser)]
+#[command(name = "dashctl", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a capture through a configuration: what leaves, counters and flows.
+    Replay(Replay),
+    /// Show what packets meet on their way, a line a stage.
+    Trace(Trace),
+    /// Show what a configuration compiles to.
+    Compile(Compile),
+    /// Send a configuration to a daemon by gNMI Set.
+    Push(Push),
+    /// Read from a daemon by gNMI Get.
+    Get(Get),
+    /// Run scenarios and say what differs from what they expect.
+    Scenario(Scenario),
+}
+
+/// What every command that compiles takes.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// Configuration file; may be repeated, and each is one transaction.
+    #[arg(long = "config", value_name = "FILE.json", required = true)]
+    pub(crate) configs: Vec<PathBuf>,
+    /// UDP port of VXLAN.
+    #[arg(long, value_name = "PORT", default_value_t = Settings::default().vxlan_port, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) vxlan_port: u16,
+    /// TTL of encaps.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().encap_ttl, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) encap_ttl: u8,
+    /// Lowest UDP source port of encaps.
+    #[arg(long, value_name = "PORT", default_value_t = Settings::default().sport_base)]
+    pub(crate) sport_base: u16,
+    /// Source ports from there up, as a power of two.
+    #[arg(long, value_name = "BITS", default_value_t = Settings::default().sport_bits, value_parser = clap::value_parser!(u8).range(..=16))]
+    pub(crate) sport_bits: u8,
+    /// Underlay route; may be repeated. Without any, packets leave where they came in.
+    #[arg(long = "route", value_name = "PREFIX=PORT[,NEXTHOP]")]
+    pub(crate) routes: Vec<RouteArg>,
+    /// Underlay neighbour; may be repeated.
+    #[arg(long = "neighbor", value_name = "IP=MAC@PORT")]
+    pub(crate) neighbors: Vec<Neighbor>,
+    /// Let bound route and ACL groups change in place.
+    #[arg(long)]
+    pub(crate) update_bound_groups: bool,
+    #[command(flatten)]
+    pub(crate) cache: CacheDir,
+}
+
+/// Where the verifier's verdicts are kept.
+#[derive(Debug, Args)]
+pub(crate) struct CacheDir {
+    /// Folder for the verifier's verdicts, yours alone [default: dashwire in your cache folder].
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Verify everything anew.
+    #[arg(long, conflicts_with = "cache_dir")]
+    no_cache: bool,
+}
+
+impl CacheDir {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        if self.no_cache {
+            return None;
+        }
+        self.cache_dir.clone().or_else(default_cache_dir)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// Capture to read: pcap or pcapng. Its times are the clock.
+    #[arg(long = "in", value_name = "IN.pcap")]
+    pub(crate) input: PathBuf,
+    /// Capture to write: what is forwarded, in order.
+    #[arg(long = "out", value_name = "OUT.pcap")]
+    pub(crate) output: PathBuf,
+    /// Who runs the packets.
+    #[arg(long, value_enum, default_value_t = EngineName::Native)]
+    pub(crate) engine: EngineName,
+    /// Write counters as of the last packet's time.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) counters: Option<PathBuf>,
+    /// Write live flows as of the last packet's time.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) flows: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// Capture to read.
+    #[arg(long = "in", value_name = "IN.pcap")]
+    pub(crate) input: PathBuf,
+}
+
+/// Forms of compiled code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Emit {
+    /// The pipeline, as text that can be read back.
+    Ir,
+    /// eBPF disassembly.
+    Ebpf,
+    /// eBPF ELF object.
+    Elf,
+    /// Cranelift IR.
+    Clif,
+    /// Machine code of this processor, disassembled.
+    Asm,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compile {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// Show the rows of this ENI too: what its packets are matched with.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) eni: Option<String>,
+    /// Form to show.
+    #[arg(long, value_enum)]
+    pub(crate) emit: Emit,
+    /// Write to a file instead of standard output.
+    #[arg(short = 'o', long, value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// How to reach a daemon.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// CA certificates to trust (PEM); without, the connection is in the clear.
+    #[arg(long, value_name = "FILE.pem")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Client certificate (PEM).
+    #[arg(long, value_name = "FILE.pem", requires_all = ["tls_ca", "tls_key"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Key of the client certificate (PEM).
+    #[arg(long, value_name = "FILE.pem", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Name the server's certificate has, when it is not the address.
+    #[arg(long, value_name = "NAME", requires = "tls_ca")]
+    pub(crate) tls_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// Configuration file (JSON) or gNMI SetRequest (binary).
+    pub(crate) file: PathBuf,
+    /// Daemon.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) to: String,
+    /// DPU instance in the paths.
+    #[arg(long, default_value = "dpu0")]
+    pub(crate) instance: String,
+    /// Most updates in one request. A request is applied whole; more requests are more
+    /// generations. 0 sends everything in one.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) chunk: usize,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Encodings of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Encoding {
+    /// JSON_IETF.
+    Json,
+    /// The rows' own bytes, shown in hex.
+    Proto,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// Path, like `/DPU_APPL_DB/dpu0/DASH_VNET_TABLE[key=Vnet1]`.
+    pub(crate) path: String,
+    /// Daemon.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) from: String,
+    /// Encoding to ask for.
+    #[arg(long, value_enum, default_value_t = Encoding::Json)]
+    pub(crate) encoding: Encoding,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scenario {
+    /// Scenario files, or folders that hold them.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Engine to run on; may be repeated [default: all].
+    #[arg(long, value_enum)]
+    pub(crate) engine: Vec<EngineName>,
+    #[command(flatten)]
+    pub(crate) cache: CacheDir,
+}

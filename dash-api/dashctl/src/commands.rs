@@ -1,0 +1,66 @@
+//! What each command does.
+
+mod compile;
+mod gnmi;
+mod replay;
+mod scenario;
+mod trace;
+
+use anyhow::{Context, Result};
+use dash_engine::{Engine, Options};
+use dash_model::StoreOptions;
+use dash_pipeline::plan::Settings;
+use dashctl::engines::{EngineName, start};
+use dashctl::progress::Spinner;
+use dashctl::{config, underlay};
+use nic_target::PacketEngine;
+
+use crate::cli::{Cli, Command, Setup};
+
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Replay(args) => replay::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Compile(args) => compile::run(&args),
+        Command::Push(args) => gnmi::push(&args),
+        Command::Get(args) => gnmi::get(&args),
+        Command::Scenario(args) => scenario::run(&args),
+    }
+}
+
+impl Setup {
+    fn options(&self, engine: EngineName) -> Options {
+        Options {
+            settings: Settings {
+                vxlan_port: self.vxlan_port,
+                encap_ttl: self.encap_ttl,
+                sport_base: self.sport_base,
+                sport_bits: self.sport_bits,
+            },
+            capacity: engine.capacity(),
+            cache_dir: self.cache.path(),
+            native: engine == EngineName::Native,
+            store: StoreOptions {
+                update_bound_groups: self.update_bound_groups,
+            },
+        }
+    }
+
+    /// Brings the configuration and the underlay into an engine that started.
+    fn configure<T: nic_target::Target + ?Sized>(&self, engine: &mut Engine<T>) -> Result<()> {
+        config::commit_files(engine, &self.configs)?;
+        if !(self.routes.is_empty() && self.neighbors.is_empty()) {
+            let underlay = underlay::table(&self.routes, &self.neighbors);
+            engine.set_underlay(underlay).context("underlay")?;
+        }
+        Ok(())
+    }
+
+    /// An engine with the configuration and the underlay.
+    fn engine(&self, name: EngineName) -> Result<Engine<dyn PacketEngine>> {
+        let _spinner = Spinner::new("compiling and verifying");
+        let mut engine = start(name, self.options(name))?;
+        self.configure(&mut engine)?;
+        Ok(engine)
+    }
+}

@@ -1,0 +1,17 @@
+//! What `dashctl` is made of, for tests and tools that do the same in process.
+//!
+//! * [`engines`]: packet engines by name.
+//! * [`config`]: configuration files into an engine.
+//! * [`elf`]: eBPF objects as ELF files.
+//! * [`underlay`]: `--route` and `--neighbor`.
+//! * [`scenario`]: scenarios of `specs/scenarios` on every engine.
+//! * [`progress`]: bars for what takes long, on a terminal only.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod elf;
+pub mod engines;
+pub mod progress;
+pub mod scenario;
+pub mod underlay;

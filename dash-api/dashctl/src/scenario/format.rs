@@ -1,0 +1,216 @@
+//! The files of a scenario.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use dash_pipeline::plan::Settings;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::packet::PacketText;
+use crate::config::ConfigFile;
+
+/// A scenario as its file has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What is shown to hold.
+    pub title: String,
+    /// Where it is from: a worked example (E1) or golden vector (V1) of the DASH reference.
+    pub reference: String,
+    /// What is left out of the reference's example, and why.
+    #[serde(default)]
+    pub not_covered: Option<String>,
+    /// The first transaction: the name of a file beside this one, or rows.
+    pub config: Config,
+    /// Settings that are not the defaults.
+    #[serde(default)]
+    pub settings: SettingsText,
+    /// Lets bound route and ACL groups change in place.
+    #[serde(default)]
+    pub update_bound_groups: bool,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+    /// Packets and bytes of each ENI at the end, in place of the RX and TX names in `counters`.
+    #[serde(default)]
+    pub traffic: BTreeMap<String, Traffic>,
+    /// Counters at the end that are not 0.
+    #[serde(default)]
+    pub counters: Counters,
+    /// Live connections at the end.
+    pub flows: usize,
+    /// Lines of flows that must be there at the end: each of these must be part of one line.
+    #[serde(default)]
+    pub flow_lines: Vec<Map<String, Value>>,
+    /// Engines that cannot run this scenario, with the reason.
+    #[serde(default)]
+    pub engines_skip: BTreeMap<String, String>,
+}
+
+/// Rows, or where they are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Config {
+    /// A file beside the scenario's.
+    File(String),
+    /// Rows in the form of configuration files.
+    Rows(Vec<Value>),
+}
+
+/// Settings that a scenario changes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "fields are those of `Settings`")]
+pub struct SettingsText {
+    pub vxlan_port: Option<u16>,
+    pub encap_ttl: Option<u8>,
+    pub sport_base: Option<u16>,
+    pub sport_bits: Option<u8>,
+}
+
+impl SettingsText {
+    /// The settings.
+    pub fn settings(&self) -> Settings {
+        let default = Settings::default();
+        Settings {
+            vxlan_port: self.vxlan_port.unwrap_or(default.vxlan_port),
+            encap_ttl: self.encap_ttl.unwrap_or(default.encap_ttl),
+            sport_base: self.sport_base.unwrap_or(default.sport_base),
+            sport_bits: self.sport_bits.unwrap_or(default.sport_bits),
+        }
+    }
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// For people.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// Time of a packet since the start; without it, when the step before was.
+    #[serde(default)]
+    pub at_ms: Option<u64>,
+    /// A packet that comes in.
+    #[serde(default, rename = "in")]
+    pub input: Option<PacketText>,
+    /// What must leave; `null` when nothing may.
+    #[serde(default)]
+    pub out: Option<PacketText>,
+    /// Why nothing leaves, by the drop reason's name.
+    #[serde(default)]
+    pub drop: Option<String>,
+    /// A transaction.
+    #[serde(default)]
+    pub config: Option<Vec<Value>>,
+    /// Lets time pass without a packet.
+    #[serde(default)]
+    pub advance_ms: Option<u64>,
+    /// Live connections after the step.
+    #[serde(default)]
+    pub flows: Option<usize>,
+}
+
+/// Traffic of an ENI.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traffic {
+    /// From the VM.
+    #[serde(default)]
+    pub outbound: Both,
+    /// To the VM.
+    #[serde(default)]
+    pub inbound: Both,
+}
+
+/// Packets and bytes received and sent in one direction.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Both {
+    /// Packets, bytes received.
+    #[serde(default)]
+    pub rx: (u64, u64),
+    /// Packets, bytes sent.
+    #[serde(default)]
+    pub tx: (u64, u64),
+}
+
+/// Counters by their SAI names without `SAI_ENI_STAT_` and `SAI_PORT_STAT_`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counters {
+    /// By ENI.
+    #[serde(default)]
+    pub eni: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Of the card.
+    #[serde(default)]
+    pub port: BTreeMap<String, u64>,
+}
+
+/// A scenario and where it is.
+#[derive(Clone, Debug)]
+pub struct ScenarioFile {
+    /// Name of its folder.
+    pub name: String,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// What it says.
+    pub scenario: Scenario,
+}
+
+impl ScenarioFile {
+    /// Reads `scenario.json` of a folder.
+    ///
+    /// # Errors
+    /// It cannot be read or is not a scenario.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("scenario.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let scenario = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let name = dir
+            .file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        Ok(Self {
+            name,
+            dir: dir.to_owned(),
+            scenario,
+        })
+    }
+
+    /// Every scenario in the subfolders of a folder, by name.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn read_all(root: &Path) -> Result<Vec<Self>> {
+        let mut scenarios = Vec::new();
+        let entries =
+            std::fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))?;
+        for entry in entries {
+            let dir = entry.with_context(|| root.display().to_string())?.path();
+            if dir.join("scenario.json").is_file() {
+                scenarios.push(Self::read(&dir)?);
+            }
+        }
+        scenarios.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(scenarios)
+    }
+
+    /// The first transaction.
+    ///
+    /// # Errors
+    /// It is wrong by itself.
+    pub fn config(&self) -> Result<ConfigFile> {
+        match &self.scenario.config {
+            Config::File(name) => ConfigFile::read(&self.dir.join(name)),
+            Config::Rows(rows) => self.rows(rows),
+        }
+    }
+
+    /// Inline rows.
+    pub(super) fn rows(&self, rows: &[Value]) -> Result<ConfigFile> {
+        let text = serde_json::to_string(rows)?;
+        ConfigFile::parse(&self.dir.join("scenario.json"), &text)
+    }
+}

@@ -1,0 +1,432 @@
+//! A scenario on one engine, and what differs from what it expects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use dash_engine::{Engine, Options};
+use dash_model::StoreOptions;
+use dash_wire::drop::DropReason;
+use dash_wire::stats::{EniStat, PortStat};
+use nic_sim::describe;
+use nic_target::{Frame, PacketEngine, Verdict};
+use serde_json::Value;
+
+use super::format::{Both, Scenario, ScenarioFile, Step};
+use super::packet::Bytes;
+use crate::engines::{EngineName, start};
+
+const ENI_PREFIX: &str = "SAI_ENI_STAT_";
+const PORT_PREFIX: &str = "SAI_PORT_STAT_";
+
+/// What came of a scenario on one engine, for comparing engines with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What left for each packet that came in.
+    pub out: Vec<Option<Vec<u8>>>,
+    /// Counters at the end.
+    pub counters: Value,
+    /// Flows at the end.
+    pub flows: String,
+}
+
+/// One thing that is not as the scenario says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Where: a step, or the end.
+    pub place: String,
+    /// Expected and found, for a person; may be several lines.
+    pub what: String,
+}
+
+/// A scenario that ran to its end.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What is not as it should be; empty when it passed.
+    pub mismatches: Vec<Mismatch>,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// Runs a scenario. `cache_dir` is for the verifier's verdicts.
+///
+/// # Errors
+/// It cannot run: the engine does not start, the scenario is not well written, its configuration
+/// is refused.
+pub fn run(file: &ScenarioFile, engine: EngineName, cache_dir: Option<PathBuf>) -> Result<Report> {
+    let scenario = &file.scenario;
+    let options = Options {
+        settings: scenario.settings.settings(),
+        capacity: engine.capacity(),
+        cache_dir,
+        store: StoreOptions {
+            update_bound_groups: scenario.update_bound_groups,
+        },
+        ..Options::default()
+    };
+    let mut run = Run {
+        file,
+        engine: start(engine, options)?,
+        now_ns: 0,
+        out: Vec::new(),
+        mismatches: Vec::new(),
+    };
+    file.config()?.commit(&mut run.engine)?;
+    for (at, step) in scenario.steps.iter().enumerate() {
+        let place = place(at, step);
+        run.step(&place, step).with_context(|| place.clone())?;
+    }
+    run.end(scenario)
+}
+
+fn place(at: usize, step: &Step) -> String {
+    match &step.note {
+        Some(note) => format!("step {} ({note})", at + 1),
+        None => format!("step {}", at + 1),
+    }
+}
+
+struct Run<'a> {
+    file: &'a ScenarioFile,
+    engine: Engine<dyn PacketEngine>,
+    now_ns: u64,
+    out: Vec<Option<Vec<u8>>>,
+    mismatches: Vec<Mismatch>,
+}
+
+impl Run<'_> {
+    fn step(&mut self, place: &str, step: &Step) -> Result<()> {
+        let kinds = [
+            step.input.is_some(),
+            step.config.is_some(),
+            step.advance_ms.is_some(),
+        ];
+        if kinds.iter().filter(|set| **set).count() != 1 {
+            bail!("a step is one of `in`, `config` and `advance_ms`");
+        }
+        if let Some(rows) = &step.config {
+            self.file.rows(rows)?.commit(&mut self.engine)?;
+        }
+        if let Some(ms) = step.advance_ms {
+            self.now_ns += ms * 1_000_000;
+            self.engine.target_mut().advance(self.now_ns);
+        }
+        if let Some(input) = &step.input {
+            if let Some(ms) = step.at_ms {
+                let at = ms * 1_000_000;
+                if at < self.now_ns {
+                    bail!(
+                        "at_ms goes back: it is {} ms already",
+                        self.now_ns / 1_000_000
+                    );
+                }
+                self.now_ns = at;
+            }
+            let expected = step
+                .out
+                .as_ref()
+                .map(|out| out.bytes().context("out"))
+                .transpose()?;
+            self.packet(
+                place,
+                &input.bytes().context("in")?,
+                expected.as_ref(),
+                step.drop.as_deref(),
+            )?;
+        }
+        if let Some(flows) = step.flows {
+            let found = self.engine.flow_count()?;
+            if found != flows {
+                self.differs(place, format!("{flows} flows expected, {found} live"));
+            }
+        }
+        Ok(())
+    }
+
+    fn packet(
+        &mut self,
+        place: &str,
+        input: &Bytes,
+        expected: Option<&Bytes>,
+        drop: Option<&str>,
+    ) -> Result<()> {
+        let reason = match (drop, expected) {
+            (Some(name), None) => Some(
+                DropReason::by_name(name).ok_or_else(|| anyhow!("`{name}` is no drop reason"))?,
+            ),
+            (Some(_), Some(_)) => bail!("a packet leaves or is dropped"),
+            (None, Some(_)) => None,
+            (None, None) => bail!("a packet that does not leave needs the reason in `drop`"),
+        };
+        let before = self.drops()?;
+        let mut frame = Frame::new();
+        if !frame.fill(&input.data) {
+            bail!("a packet of {} bytes is too long", input.data.len());
+        }
+        frame.timestamp_ns = self.now_ns;
+        let verdict = self.engine.target_mut().run(&mut frame)?;
+        let found = matches!(verdict, Verdict::Send(_)).then(|| frame.data().to_vec());
+
+        match (expected, &found) {
+            (Some(expected), Some(found)) => {
+                if let Some(difference) = difference(expected, found) {
+                    self.differs(
+                        place,
+                        format!(
+                            "the packet differs\n  in       {}\n{difference}",
+                            describe(&input.data)
+                        ),
+                    );
+                }
+            }
+            (Some(expected), None) => self.differs(
+                place,
+                format!(
+                    "nothing left ({verdict:?})\n  in       {}\n  expected {}",
+                    describe(&input.data),
+                    describe(&expected.data)
+                ),
+            ),
+            (None, Some(found)) => self.differs(
+                place,
+                format!(
+                    "a packet left that should drop\n  in       {}\n  found    {}",
+                    describe(&input.data),
+                    describe(found)
+                ),
+            ),
+            (None, None) if verdict != Verdict::Drop => {
+                self.differs(place, format!("{verdict:?} instead of a drop"))
+            }
+            (None, None) => {}
+        }
+        self.check_reason(place, &before, reason)?;
+        self.out.push(found);
+        Ok(())
+    }
+
+    /// Exactly the counters of the reason move, by one; without a reason, no drop counter does.
+    fn check_reason(
+        &mut self,
+        place: &str,
+        before: &Drops,
+        reason: Option<DropReason>,
+    ) -> Result<()> {
+        let after = self.drops()?;
+        let moved: BTreeMap<&str, u64> = after
+            .iter()
+            .map(|(name, n)| (*name, n - before.get(name).copied().unwrap_or(0)))
+            .filter(|(_, n)| *n > 0)
+            .collect();
+        let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+        if let Some(reason) = reason {
+            expected.extend(reason.eni_stats().iter().map(|s| (s.name(), 1)));
+            expected.extend(reason.port_stats().iter().map(|s| (s.name(), 1)));
+        }
+        if moved != expected {
+            let reason = reason.map_or("no drop", DropReason::name);
+            self.differs(
+                place,
+                format!("{reason} moves {expected:?}, but {moved:?} moved"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Every counter that some drop reason moves, summed over ENIs.
+    fn drops(&mut self) -> Result<Drops> {
+        let eni: BTreeSet<EniStat> = DropReason::ALL
+            .iter()
+            .flat_map(|r| r.eni_stats())
+            .copied()
+            .collect();
+        let port: BTreeSet<PortStat> = DropReason::ALL
+            .iter()
+            .flat_map(|r| r.port_stats())
+            .copied()
+            .collect();
+        let counters = self.engine.counters()?;
+        let value =
+            |block: &Value, name: &str| block.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let enis: Vec<&Value> = counters["eni"]
+            .as_object()
+            .into_iter()
+            .flat_map(|o| o.values())
+            .collect();
+        let mut drops = Drops::new();
+        for stat in eni {
+            drops.insert(
+                stat.name(),
+                enis.iter().map(|block| value(block, stat.name())).sum(),
+            );
+        }
+        for stat in port {
+            drops.insert(stat.name(), value(&counters["port"], stat.name()));
+        }
+        Ok(drops)
+    }
+
+    fn end(mut self, scenario: &Scenario) -> Result<Report> {
+        let counters = self.engine.counters()?;
+        let flows = self.engine.flows_jsonl()?;
+        self.check_counters(scenario, &counters)?;
+        let live = self.engine.flow_count()?;
+        if live != scenario.flows {
+            self.differs(
+                "end",
+                format!("{} flows expected, {live} live:\n{flows}", scenario.flows),
+            );
+        }
+        let lines: Vec<Value> = flows
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        for wanted in &scenario.flow_lines {
+            let holds = |line: &&Value| {
+                wanted
+                    .iter()
+                    .all(|(name, value)| line.get(name) == Some(value))
+            };
+            let found = lines.iter().filter(holds).count();
+            if found != 1 {
+                let wanted = Value::Object(wanted.clone());
+                self.differs(
+                    "end",
+                    format!("{found} flow lines hold {wanted}; all lines:\n{flows}"),
+                );
+            }
+        }
+        let outcome = Outcome {
+            out: self.out,
+            counters,
+            flows,
+        };
+        Ok(Report {
+            outcome,
+            mismatches: self.mismatches,
+        })
+    }
+
+    fn check_counters(&mut self, scenario: &Scenario, counters: &Value) -> Result<()> {
+        let mut expected = Expected::default();
+        for (eni, names) in &scenario.counters.eni {
+            for (name, value) in names {
+                expected.eni(eni, name, *value)?;
+            }
+        }
+        for (eni, traffic) in &scenario.traffic {
+            expected.traffic(eni, "OUTBOUND_", traffic.outbound)?;
+            expected.traffic(eni, "INBOUND_", traffic.inbound)?;
+        }
+        for (name, value) in &scenario.counters.port {
+            let name = format!("{PORT_PREFIX}{name}");
+            if !PortStat::ALL.iter().any(|s| s.name() == name) {
+                bail!("{name} is no counter");
+            }
+            expected.0.insert(("port".to_owned(), name), *value);
+        }
+        let mut blocks: Vec<(String, &Value)> = vec![("port".to_owned(), &counters["port"])];
+        for (eni, block) in counters["eni"].as_object().into_iter().flatten() {
+            blocks.push((format!("eni {eni}"), block));
+        }
+        for (owner, block) in blocks {
+            for (name, value) in block.as_object().into_iter().flatten() {
+                let want = expected
+                    .0
+                    .remove(&(owner.clone(), name.clone()))
+                    .unwrap_or(0);
+                if value.as_u64() != Some(want) {
+                    self.differs(
+                        "end",
+                        format!("{owner} {name}: {want} expected, {value} found"),
+                    );
+                }
+            }
+        }
+        for ((owner, name), want) in expected.0 {
+            self.differs(
+                "end",
+                format!("{owner} {name}: {want} expected, but there is no such block"),
+            );
+        }
+        Ok(())
+    }
+
+    fn differs(&mut self, place: &str, what: String) {
+        self.mismatches.push(Mismatch {
+            place: place.to_owned(),
+            what,
+        });
+    }
+}
+
+type Drops = BTreeMap<&'static str, u64>;
+
+/// Counters that are not 0 at the end, by block and name.
+#[derive(Default)]
+struct Expected(BTreeMap<(String, String), u64>);
+
+impl Expected {
+    fn eni(&mut self, eni: &str, name: &str, value: u64) -> Result<()> {
+        let name = format!("{ENI_PREFIX}{name}");
+        if !EniStat::ALL.iter().any(|s| s.name() == name) {
+            bail!("{name} is no counter");
+        }
+        *self.0.entry((format!("eni {eni}"), name)).or_default() += value;
+        Ok(())
+    }
+
+    fn traffic(&mut self, eni: &str, direction: &str, both: Both) -> Result<()> {
+        for (way, (packets, bytes)) in [("RX", both.rx), ("TX", both.tx)] {
+            for prefix in ["", direction] {
+                self.eni(eni, &format!("{prefix}{way}_PACKETS"), packets)?;
+                self.eni(eni, &format!("{prefix}{way}_BYTES"), bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Summaries and the rows around the first byte that differs; `None` when nothing that matters
+/// does.
+fn difference(expected: &Bytes, found: &[u8]) -> Option<String> {
+    let (want, have) = (expected.masked(&expected.data), expected.masked(found));
+    if want == have {
+        return None;
+    }
+    let common = want.iter().zip(&have).position(|(a, b)| a != b);
+    let first = common.unwrap_or(want.len().min(have.len()));
+    let rows = first / 16..(first / 16 + 2);
+    let dump = |name: &str, data: &[u8]| -> String {
+        rows.clone()
+            .map(|row| {
+                let bytes = data
+                    .iter()
+                    .skip(row * 16)
+                    .take(16)
+                    .map(|b| format!("{b:02x}"));
+                format!(
+                    "  {name} {:04x}  {}\n",
+                    row * 16,
+                    bytes.collect::<Vec<_>>().join(" ")
+                )
+            })
+            .collect()
+    };
+    Some(format!(
+        "  expected {}\n  found    {}\n  {} bytes expected, {} found; first difference at byte {first} ({first:#06x})\n{}{}",
+        describe(&expected.data),
+        describe(found),
+        want.len(),
+        have.len(),
+        dump("expected", &want),
+        dump("found   ", &have).trim_end(),
+    ))
+}
