@@ -564,15 +564,23 @@ fn direction_name(direction: u8) -> &'static str {
     }
 }
 
+/// Components of a key with their names.
+fn key_text(table: Table, key: &[Value]) -> String {
+    if let (Table::Underlay, [Value::Num(0), Value::Bytes(_, [a, b, c, d, ..])]) = (table, key) {
+        // IPv4 sits in the first bytes here, so that prefixes of both families line up.
+        return format!("v6 0, dst {}", Ipv4Addr::new(*a, *b, *c, *d));
+    }
+    let parts = key_schema(table).iter().zip(key);
+    let parts: Vec<_> = parts
+        .map(|(field, value)| format!("{} {value}", field.name))
+        .collect();
+    parts.join(", ")
+}
+
 /// A look-up in one line: key, how it was found, and the row's fields that are not zero.
 fn match_text(table: Table, key: &[Value], found: Option<Found>) -> String {
     let schema = key_schema(table);
-    let key: Vec<_> = schema
-        .iter()
-        .zip(key)
-        .map(|(field, value)| format!("{} {value}", field.name))
-        .collect();
-    let head = format!("match {}[{}]", table.name(), key.join(", "));
+    let head = format!("match {}[{}]", table.name(), key_text(table, key));
     let Some(found) = found else {
         return format!("{head}: no row");
     };

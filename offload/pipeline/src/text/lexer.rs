@@ -46,7 +46,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, TextError> {
         let mut column = 1;
         loop {
             let trimmed = rest.trim_start();
-            column += rest.chars().count() - trimmed.chars().count();
+            column += rest[..rest.len() - trimmed.len()].chars().count();
             rest = trimmed;
             if rest.is_empty() {
                 break;
