@@ -19,7 +19,8 @@
 
 use thiserror::Error;
 
-use crate::decode::{DecodeError, EncodeError, decode, encode};
+use crate::decode::{DecodeError, decode};
+use crate::encode::{EncodeError, encode};
 use crate::insn::Insn;
 use crate::op::{AluOp, AtomicOp, Cond, Endian, Imm64, Op, Operand, Reg, Size, Width};
 

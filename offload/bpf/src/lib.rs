@@ -8,6 +8,7 @@ pub mod builder;
 pub mod decode;
 pub mod disasm;
 pub mod elf;
+pub mod encode;
 pub mod helper;
 pub mod insn;
 pub mod interp;
@@ -18,8 +19,9 @@ pub mod semantics;
 
 pub use asm::assemble;
 pub use builder::Builder;
-pub use decode::{DecodeError, decode, encode};
+pub use decode::{DecodeError, decode};
 pub use disasm::disassemble;
+pub use encode::encode;
 pub use insn::Insn;
 pub use interp::{Env, Interp, Trap};
 pub use map::{MapDef, MapKind};

@@ -1,6 +1,7 @@
 //! Why an object is not accepted.
 
-use dash_bpf::decode::{DecodeError, EncodeError};
+use dash_bpf::decode::DecodeError;
+use dash_bpf::encode::EncodeError;
 use thiserror::Error;
 
 use crate::rules::Refusal;

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use dash_bpf::decode::EncodeError;
+use dash_bpf::encode::EncodeError;
 use dash_bpf::helper::GET_PRANDOM_U32;
 use dash_bpf::op::{Imm64, Op, Operand, Reg, Size};
 use dash_bpf::{Insn, encode};

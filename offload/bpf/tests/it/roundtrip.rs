@@ -1,6 +1,7 @@
 //! What is written is read back: encoder and decoder, disassembler and assembler.
 
-use dash_bpf::decode::{DecodeRule, Encoded};
+use dash_bpf::decode::DecodeRule;
+use dash_bpf::encode::Encoded;
 use dash_bpf::op::{AluOp, AtomicOp, Cond, Endian, Imm64, Op, Operand, Reg, Size, Width};
 use dash_bpf::{Insn, assemble, decode, disassemble, encode};
 use proptest::collection::vec;
