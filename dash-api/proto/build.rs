@@ -9,7 +9,8 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../specs/proto");
-    let includes = [root.join("gnmi"), root.join("dash")];
+    // Folders of files, and of `dashwire.proto` itself.
+    let includes = [root.join("gnmi"), root.join("dash"), root.clone()];
     println!("cargo:rerun-if-changed={}", root.display());
 
     let mut files = Vec::new();

@@ -11,6 +11,7 @@
 //!
 //! * [`dash`], [`gnmi`], [`gnmi_ext`]: messages and the gNMI client and server, generated from
 //!   `specs/proto`; [`FILE_DESCRIPTOR_SET`] is what reflection serves.
+//! * [`dashwire`]: our own services: packets into a simulated NIC, counters, flows.
 //! * [`row`]: one row, protobuf or JSON, to a validated object.
 //! * [`json`]: the JSON dialects of a row.
 //! * [`config`]: configuration files.
@@ -55,7 +56,7 @@ mod convert;
 mod generated;
 
 pub use config::{ConfigRow, config_to_txn, load_config};
-pub use generated::{dash, gnmi, gnmi_ext};
+pub use generated::{dash, dashwire, gnmi, gnmi_ext};
 pub use json::row_to_json;
 pub use path::{DbPath, PathError};
 pub use row::{DecodedRow, Kind, RowError, RowValue, decode_row, encode_row};
