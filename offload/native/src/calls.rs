@@ -28,7 +28,10 @@ pub(crate) enum Callee {
     KtimeGetNs,
     GetSmpProcessorId,
     Redirect,
+    /// Inlined unless the object uses metadata, which moves along with the head: then the runtime
+    /// does it.
     AdjustHead,
+    /// Inlined for shrinking; growing zeroes memory, which the runtime does.
     AdjustTail,
 }
 

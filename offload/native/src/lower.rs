@@ -45,8 +45,8 @@ struct Flags {
     heap: MemFlagsData,
 }
 
-/// Offset of a source location's program from that of the previous one: a program's slots fit in
-/// 20 bits (Linux's limit is a million instructions).
+/// Source locations hold a slot in their low 20 bits, as many as Linux lets a program have, and its
+/// program above. Only listings read them.
 const PROGRAM_SHIFT: u32 = 20;
 
 /// Program and slot an instruction was made from.
@@ -222,11 +222,7 @@ impl<'a> Lowering<'a> {
         let starts = |i: usize| unit.analysis.leader[i] && unit.analysis.reached[i];
         let entry = self.entries[unit.region.program];
         let blocks = (0..steps.len())
-            .map(|i| match i {
-                // Never jumped back to: step 0 gets a block of its own behind the entry.
-                _ if !starts(i) => None,
-                _ => Some(self.b.create_block()),
-            })
+            .map(|i| starts(i).then(|| self.b.create_block()))
             .collect();
         let pieces = unit
             .frames

@@ -4,6 +4,9 @@
 //! of frames and later passes need no summaries. Recursion is refused and depth is bounded as in
 //! Linux (`MAX_CALL_FRAMES`); a program-wide budget bounds the growth.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use dash_bpf::{Op, Reg};
 
 use crate::error::{NativeError, Reason, Site};
@@ -99,95 +102,113 @@ pub(crate) fn expand(
     ops: &[Op],
     budget: &mut usize,
 ) -> Result<Region, NativeError> {
-    let mut region = Region {
-        program,
-        name: name.to_owned(),
-        steps: Vec::with_capacity(ops.len()),
-        frames: 1,
+    let mut expansion = Expansion {
+        ops,
+        region: Region {
+            program,
+            name: name.to_owned(),
+            steps: Vec::with_capacity(ops.len()),
+            frames: 1,
+        },
+        pending: vec![Pending {
+            entry: 0,
+            depth: 0,
+            call: None,
+            chain: vec![0],
+        }],
+        step_of: vec![NONE; ops.len()],
+        bodies: HashMap::new(),
     };
-    let mut pending = vec![Pending {
-        entry: 0,
-        depth: 0,
-        call: None,
-        chain: vec![0],
-    }];
-    // Step of each slot in the function being copied.
-    let mut step_of = vec![NONE; ops.len()];
-    while let Some(function) = pending.pop() {
-        copy(
-            &mut region,
-            ops,
-            function,
-            &mut step_of,
-            &mut pending,
-            budget,
-        )?;
+    while let Some(function) = expansion.pending.pop() {
+        expansion.copy(&function, budget)?;
     }
-    Ok(region)
+    Ok(expansion.region)
 }
 
-fn copy(
-    region: &mut Region,
-    ops: &[Op],
-    function: Pending,
-    step_of: &mut [u32],
-    pending: &mut Vec<Pending>,
-    budget: &mut usize,
-) -> Result<(), NativeError> {
-    let body = reachable(region, ops, function.entry)?;
-    *budget = budget
-        .checked_sub(body.len())
-        .ok_or(NativeError::TooLarge { limit: MAX_STEPS })?;
-    region.frames = region.frames.max(function.depth + 1);
-    let base = region.steps.len();
-    for (i, &pc) in body.iter().enumerate() {
-        step_of[pc] = (base + i) as u32;
+struct Expansion<'a> {
+    ops: &'a [Op],
+    region: Region,
+    pending: Vec<Pending>,
+    /// Step of each slot of the function being copied.
+    step_of: Vec<u32>,
+    /// Slots of each function met, by its entry.
+    bodies: HashMap<usize, Rc<[usize]>>,
+}
+
+impl Expansion<'_> {
+    fn body(&mut self, entry: usize) -> Result<Rc<[usize]>, NativeError> {
+        if let Some(body) = self.bodies.get(&entry) {
+            return Ok(Rc::clone(body));
+        }
+        let body: Rc<[usize]> = reachable(&self.region, self.ops, entry)?.into();
+        self.bodies.insert(entry, Rc::clone(&body));
+        Ok(body)
     }
-    let return_to = match function.call {
-        Some(call) => std::mem::replace(&mut region.steps[call].next, step_of[function.entry]),
-        None => NONE,
-    };
-    for &pc in &body {
-        let op = ops[pc];
-        let follow = || step_of.get(pc + 1).copied().unwrap_or(NONE);
-        let (action, next, taken) = match op {
-            Op::Exit if function.call.is_some() => (Action::Leave, return_to, NONE),
-            Op::Exit => (Action::Return, NONE, NONE),
-            Op::Jump { target } => (Action::Op(op), step_of[target], NONE),
-            Op::JumpIf { target, .. } => (Action::Op(op), follow(), step_of[target]),
-            Op::LoadImm64 { .. } => (Action::Op(op), step_of[pc + 2], NONE),
-            Op::CallLocal { target } => {
-                if function.chain.contains(&target) {
-                    return Err(region.error_at(pc, Reason::Recursion));
-                }
-                if function.depth + 1 >= MAX_FRAMES {
-                    return Err(region.error_at(pc, Reason::CallDepth(MAX_FRAMES)));
-                }
-                let mut chain = function.chain.clone();
-                chain.push(target);
-                pending.push(Pending {
-                    entry: target,
-                    depth: function.depth + 1,
-                    call: Some(region.steps.len()),
-                    chain,
-                });
-                // Until the callee is copied, `next` remembers where it returns to.
-                (Action::Enter, follow(), NONE)
-            }
-            _ => (Action::Op(op), follow(), NONE),
+
+    /// Appends a copy of a function.
+    fn copy(&mut self, function: &Pending, budget: &mut usize) -> Result<(), NativeError> {
+        let body = self.body(function.entry)?;
+        *budget = budget
+            .checked_sub(body.len())
+            .ok_or(NativeError::TooLarge { limit: MAX_STEPS })?;
+        self.region.frames = self.region.frames.max(function.depth + 1);
+        let base = self.region.steps.len();
+        for (i, &pc) in body.iter().enumerate() {
+            self.step_of[pc] = (base + i) as u32;
+        }
+        let first = self.step_of[function.entry];
+        let return_to = match function.call {
+            Some(call) => std::mem::replace(&mut self.region.steps[call].next, first),
+            None => NONE,
         };
-        region.steps.push(Step {
-            action,
-            next,
-            taken,
-            depth: function.depth as u8,
-            pc: pc as u32,
+        for &pc in body.iter() {
+            let op = self.ops[pc];
+            let follow = self.step_of.get(pc + 1).copied().unwrap_or(NONE);
+            let (action, next, taken) = match op {
+                Op::Exit if function.call.is_some() => (Action::Leave, return_to, NONE),
+                Op::Exit => (Action::Return, NONE, NONE),
+                Op::Jump { target } => (Action::Op(op), self.step_of[target], NONE),
+                Op::JumpIf { target, .. } => (Action::Op(op), follow, self.step_of[target]),
+                Op::LoadImm64 { .. } => (Action::Op(op), self.step_of[pc + 2], NONE),
+                Op::CallLocal { target } => {
+                    self.call(function, pc, target)?;
+                    // Until the callee is copied, `next` remembers where it returns to.
+                    (Action::Enter, follow, NONE)
+                }
+                _ => (Action::Op(op), follow, NONE),
+            };
+            self.region.steps.push(Step {
+                action,
+                next,
+                taken,
+                depth: function.depth as u8,
+                pc: pc as u32,
+            });
+        }
+        for &pc in body.iter() {
+            self.step_of[pc] = NONE;
+        }
+        Ok(())
+    }
+
+    /// Notes that the callee of the call at `pc`, the next step, is still to be copied.
+    fn call(&mut self, caller: &Pending, pc: usize, target: usize) -> Result<(), NativeError> {
+        if caller.chain.contains(&target) {
+            return Err(self.region.error_at(pc, Reason::Recursion));
+        }
+        if caller.depth + 1 >= MAX_FRAMES {
+            return Err(self.region.error_at(pc, Reason::CallDepth(MAX_FRAMES)));
+        }
+        let mut chain = caller.chain.clone();
+        chain.push(target);
+        self.pending.push(Pending {
+            entry: target,
+            depth: caller.depth + 1,
+            call: Some(self.region.steps.len()),
+            chain,
         });
+        Ok(())
     }
-    for &pc in &body {
-        step_of[pc] = NONE;
-    }
-    Ok(())
 }
 
 /// Slots of one function, ascending except that its entry comes first.

@@ -1,5 +1,6 @@
 //! Context loads, and following the context through registers and stack.
 
+use dash_bpf::builder::Builder;
 use dash_bpf::op::{AluOp, Cond};
 use dash_bpf::{Reg, Size};
 
@@ -126,4 +127,32 @@ fn odd_loads_and_all_stores_of_the_context_are_refused() {
         b.exit();
     });
     assert!(refused(&store).contains("context access"));
+}
+
+#[test]
+fn the_context_on_one_path_and_narrower_numbers_on_the_other_cannot_be_dereferenced() {
+    let spill = |b: &mut Builder, context: bool| {
+        if context {
+            b.store(Size::Dw, Reg::R10, -8, Reg::R1);
+        } else {
+            b.store(Size::W, Reg::R10, -8, 1);
+            b.store(Size::W, Reg::R10, -4, 1);
+        }
+    };
+    for context_first in [true, false] {
+        let mixed = object(vec![], |b| {
+            let (second, join) = (b.label(), b.label());
+            b.load(Size::W, Reg::R3, Reg::R1, 12);
+            b.jump_if(Cond::Eq, Reg::R3, 0, second);
+            spill(b, context_first);
+            b.jump(join);
+            b.bind(second);
+            spill(b, !context_first);
+            b.bind(join);
+            b.load(Size::Dw, Reg::R4, Reg::R10, -8);
+            b.load(Size::W, Reg::R0, Reg::R4, 0);
+            b.exit();
+        });
+        assert!(refused(&mixed).contains("may or may not be the context"));
+    }
 }

@@ -191,3 +191,47 @@ fn listings_show_both_forms_for_both_machines() {
         assert!(!code.code.is_empty());
     }
 }
+
+/// r6 = r10 + `off`, computed so that the compiler cannot follow it.
+fn point_blindly(b: &mut Builder, off: i32) {
+    b.load(Size::W, Reg::R6, Reg::R1, 12);
+    b.alu(AluOp::And, Reg::R6, 0);
+    b.alu(AluOp::Add, Reg::R6, Reg::R10);
+    b.alu(AluOp::Add, Reg::R6, off);
+}
+
+#[test]
+fn stores_through_pointers_not_followed_are_seen_by_direct_loads() {
+    let program = object(vec![], |b| {
+        point_blindly(b, -8);
+        b.store(Size::Dw, Reg::R10, -8, 1);
+        b.store(Size::Dw, Reg::R6, 0, 2);
+        b.load(Size::Dw, Reg::R0, Reg::R10, -8);
+        b.store(Size::Dw, Reg::R10, -8, 40);
+        b.load(Size::Dw, Reg::R7, Reg::R6, 0);
+        b.alu(AluOp::Add, Reg::R0, Reg::R7);
+        b.exit();
+    });
+    assert_eq!(World::new(60).run(&program).verdict, 42);
+}
+
+#[test]
+fn stores_through_pointers_not_followed_change_constant_keys() {
+    let program = object(vec![map("array", MapKind::Array, 8, 4)], |b| {
+        let null = b.label();
+        point_blindly(b, -4);
+        b.store(Size::W, Reg::R10, -4, 0);
+        b.store(Size::W, Reg::R6, 0, 2);
+        b.load_map(Reg::R1, 0);
+        b.mov(Reg::R2, Reg::R10);
+        b.alu(AluOp::Add, Reg::R2, -4);
+        b.call(helper::MAP_LOOKUP_ELEM);
+        b.jump_if(dash_bpf::op::Cond::Eq, Reg::R0, 0, null);
+        b.load(Size::W, Reg::R0, Reg::R0, 0);
+        b.bind(null);
+        b.exit();
+    });
+    let mut world = World::new(60);
+    world.arrays = vec![vec![1000, 1001, 1002, 1003]];
+    assert_eq!(world.run(&program).verdict, 1002);
+}
