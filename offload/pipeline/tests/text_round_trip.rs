@@ -207,7 +207,7 @@ proptest! {
 }
 
 fn error(text: &str) -> (usize, usize, String) {
-    let TextError { line, column, what } = parse(text).unwrap_err();
+    let TextError { line, column, what } = parse(text).expect_err("the text is wrong");
     (line, column, what)
 }
 

@@ -108,8 +108,11 @@ fn inner_frames_cut_at_every_byte_are_malformed_when_the_tunnel_s_lengths_fit() 
     }
 }
 
+/// A change of a statement list at a place in it.
+type Edit = dyn Fn(&mut Vec<Stmt>, usize);
+
 /// Edits the statement list that holds the `n`-th statement, in reading order; false past the last.
-fn edit_nth(body: &mut Vec<Stmt>, n: &mut usize, edit: &dyn Fn(&mut Vec<Stmt>, usize)) -> bool {
+fn edit_nth(body: &mut Vec<Stmt>, n: &mut usize, edit: &Edit) -> bool {
     for i in 0..body.len() {
         if *n == 0 {
             edit(body, i);
@@ -131,7 +134,7 @@ fn edit_nth(body: &mut Vec<Stmt>, n: &mut usize, edit: &dyn Fn(&mut Vec<Stmt>, u
     false
 }
 
-fn edited(pipeline: &Pipeline, n: usize, edit: &dyn Fn(&mut Vec<Stmt>, usize)) -> Option<Pipeline> {
+fn edited(pipeline: &Pipeline, n: usize, edit: &Edit) -> Option<Pipeline> {
     let (mut pipeline, mut n) = (pipeline.clone(), n);
     let found = pipeline
         .stages
@@ -145,7 +148,7 @@ fn edited(pipeline: &Pipeline, n: usize, edit: &dyn Fn(&mut Vec<Stmt>, usize)) -
 #[test]
 fn what_check_accepts_never_aborts() {
     let pipeline = text::parse(&template::pipeline_text(&full_shape())).unwrap();
-    let edits: [&dyn Fn(&mut Vec<Stmt>, usize); 3] = [
+    let edits: [&Edit; 3] = [
         &|body, i| drop(body.remove(i)),
         &|body, i| body.insert(i, body[i].clone()),
         &|body, i| {
