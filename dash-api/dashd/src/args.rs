@@ -1,0 +1,107 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use dash_pipeline::plan::Settings;
+use dashctl::underlay::{Neighbor, RouteArg};
+use nic_targets::TargetSpec;
+
+/// The DASH daemon: configuration by gNMI, packets by verified native eBPF.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "dashd", version)]
+pub struct Args {
+    /// Address of the gNMI server, port 0 for any; may be repeated.
+    #[arg(long, value_name = "ADDR:PORT", required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// Serve in the clear: loopback addresses only.
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "tls_client_ca"])]
+    pub no_tls: bool,
+    /// The server's certificate chain (PEM).
+    #[arg(
+        long,
+        value_name = "FILE.pem",
+        requires = "tls_key",
+        required_unless_present = "no_tls"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate (PEM).
+    #[arg(long, value_name = "FILE.pem", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// CA of the clients' certificates (PEM); clients without one are refused.
+    #[arg(long, value_name = "FILE.pem", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// What moves packets: `sim:[ports=N]`, `pcap:in=FILE,out=FILE` or `afpacket:IF[,IF...]`.
+    #[arg(long, value_name = "SPEC")]
+    pub target: TargetSpec,
+    /// Configuration file to start with; may be repeated, and each is one transaction.
+    #[arg(long = "config", value_name = "FILE.json")]
+    pub configs: Vec<PathBuf>,
+    /// Address of the Prometheus endpoint `/metrics`, in the clear.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// Who runs the packets.
+    #[arg(long, value_enum, default_value_t = EngineName::Native)]
+    pub engine: EngineName,
+    /// Folder for the verifier's verdicts between runs, this user's alone; without, everything is
+    /// verified anew.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Most connections at a time.
+    #[arg(long, value_name = "N", default_value_t = nic_target::Capacity::default().flows,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub flows: u32,
+    /// Underlay route; may be repeated. Without any, packets leave where they came in.
+    #[arg(long = "route", value_name = "PREFIX=PORT[,NEXTHOP]")]
+    pub routes: Vec<RouteArg>,
+    /// Underlay neighbour; may be repeated. Others are learned.
+    #[arg(long = "neighbor", value_name = "IP=MAC@PORT")]
+    pub neighbors: Vec<Neighbor>,
+    /// UDP port of VXLAN.
+    #[arg(long, value_name = "PORT", default_value_t = Settings::default().vxlan_port,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
+    /// TTL of encaps.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().encap_ttl,
+        value_parser = clap::value_parser!(u8).range(1..))]
+    pub encap_ttl: u8,
+    /// Lowest UDP source port of encaps.
+    #[arg(long, value_name = "PORT", default_value_t = Settings::default().sport_base)]
+    pub sport_base: u16,
+    /// Source ports from there up, as a power of two.
+    #[arg(long, value_name = "BITS", default_value_t = Settings::default().sport_bits,
+        value_parser = clap::value_parser!(u8).range(..=16))]
+    pub sport_bits: u8,
+    /// Let bound route and ACL groups change in place.
+    #[arg(long)]
+    pub update_bound_groups: bool,
+}
+
+/// Who runs packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// Machine code of the verified eBPF.
+    Native,
+    /// The checking interpreter of the eBPF.
+    Interp,
+}
+
+impl From<EngineName> for dash_runtime::Engine {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Native => Self::Native,
+            EngineName::Interp => Self::Interp,
+        }
+    }
+}
+
+impl EngineName {
+    /// As `--engine` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Interp => "interp",
+        }
+    }
+}

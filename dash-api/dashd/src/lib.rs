@@ -1,0 +1,35 @@
+//! The daemon: gNMI in front, one engine in the middle, a target at the back.
+//!
+//! ```text
+//!  gnmi::Gnmi --.                     .-- neighbors: ARP, ND, what is next to the card
+//!  observe     --> control::Control --> plane::Plane { Engine<RuntimeHandle> } --> worker, ports
+//!  metrics    --'   (jobs to the one    '-- commit, counters, flows
+//!  simulator          thread that owns it)
+//! ```
+//!
+//! * [`args`]: the command line.
+//! * [`server`]: listeners, TLS, the services on them, start and stop.
+//! * [`control`]: the thread that owns the engine; everything asks it by sending a job, so that no
+//!   task of the server ever waits for the data plane.
+//! * [`plane`]: what that thread owns: target, engine, neighbours.
+//! * [`neighbors`]: which address is at which MAC, what to answer and what to ask.
+//! * [`gate`]: keeps packets waiting until the configuration is in.
+//! * [`gnmi`]: Capabilities, Get, Set.
+//! * [`observe`], [`simulator`]: our own services (`specs/proto/dashwire.proto`).
+//! * [`metrics`]: Prometheus.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod control;
+pub mod gate;
+pub mod gnmi;
+pub mod metrics;
+pub mod neighbors;
+pub mod observe;
+pub mod plane;
+pub mod server;
+pub mod simulator;
+
+pub use args::Args;
+pub use server::Server;

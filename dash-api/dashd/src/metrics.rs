@@ -1,0 +1,199 @@
+//! Prometheus: `/metrics` in the text format 0.0.4.
+//!
+//! Counters have their SAI names in lower case; those of ENIs have the label `eni`.
+
+use std::fmt::Write as _;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use dash_engine::EngineError;
+use serde_json::Value;
+
+use crate::control::Control;
+use crate::plane::Plane;
+
+/// The endpoint.
+pub fn router(control: Control) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(control)
+}
+
+async fn metrics(State(control): State<Control>) -> impl IntoResponse {
+    let text = match control.call(text).await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response();
+        }
+        Err(status) => {
+            let reason = status.message().to_owned();
+            return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
+        }
+    };
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        text,
+    )
+        .into_response()
+}
+
+fn text(plane: &mut Plane) -> Result<String, EngineError> {
+    let mut out = String::new();
+    let compile = plane.engine.compile_stats();
+    let events = plane.engine.target().events();
+    let store = plane.engine.store();
+    let rows: Vec<(String, u64)> = store
+        .tables()
+        .map(|(table, count)| (format!("{{table=\"{}\"}}", escape(table)), count as u64))
+        .collect();
+    let generation = plane.engine.generation();
+    let neighbors = plane.neighbors() as u64;
+    let flows = plane.engine.flow_count()? as u64;
+
+    family(
+        &mut out,
+        "dashwire_generation",
+        "gauge",
+        "Generation of the configuration in force.",
+        [("", generation)],
+    );
+    family(
+        &mut out,
+        "dashwire_rows",
+        "gauge",
+        "Configured rows by table.",
+        rows.iter().map(|(l, n)| (l.as_str(), *n)),
+    );
+    family(
+        &mut out,
+        "dashwire_flows",
+        "gauge",
+        "Live connections.",
+        [("", flows)],
+    );
+    family(
+        &mut out,
+        "dashwire_neighbors",
+        "gauge",
+        "Underlay neighbours, configured and learned.",
+        [("", neighbors)],
+    );
+    for (name, help, value) in [
+        (
+            "dashwire_stages_verified_total",
+            "Stages that the verifier judged.",
+            compile.stages_verified,
+        ),
+        (
+            "dashwire_stages_from_cache_total",
+            "Stages whose verdict was known.",
+            compile.stages_from_cache,
+        ),
+        (
+            "dashwire_native_compiled_total",
+            "Images compiled to machine code.",
+            compile.native_compiled,
+        ),
+        (
+            "dashwire_images_from_cache_total",
+            "Images found by their shape.",
+            compile.images_from_cache,
+        ),
+        (
+            "dashwire_punts_dropped_total",
+            "Packets for control that found no room.",
+            events.punts_dropped,
+        ),
+        (
+            "dashwire_aborted_total",
+            "Packets that a program failed on.",
+            events.aborted,
+        ),
+        (
+            "dashwire_port_errors_total",
+            "Failed receives and sends.",
+            events.port_errors,
+        ),
+    ] {
+        family(&mut out, name, "counter", help, [("", value)]);
+    }
+    sai(&mut out, &plane.engine.counters()?);
+    Ok(out)
+}
+
+/// Counters as `Engine::counters` gives them.
+fn sai(out: &mut String, counters: &Value) {
+    if let Some(port) = counters["port"].as_object() {
+        for (name, value) in port {
+            let value = value.as_u64().unwrap_or(0);
+            family(out, &name.to_lowercase(), "counter", name, [("", value)]);
+        }
+    }
+    let Some(enis) = counters["eni"].as_object() else {
+        return;
+    };
+    // Samples of one name must stand together.
+    let Some(names) = enis.values().next().and_then(Value::as_object) else {
+        return;
+    };
+    let labels: Vec<String> = enis
+        .keys()
+        .map(|key| format!("{{eni=\"{}\"}}", escape(key)))
+        .collect();
+    for name in names.keys() {
+        let values = enis.values().map(|eni| eni[name].as_u64().unwrap_or(0));
+        let samples = labels.iter().map(String::as_str).zip(values);
+        family(out, &name.to_lowercase(), "counter", name, samples);
+    }
+}
+
+fn family<'a>(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (&'a str, u64)>,
+) {
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in samples {
+        let _ = writeln!(out, "{name}{labels} {value}");
+    }
+}
+
+/// A label's value between its quotes.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_one_name_stand_together_under_their_labels() {
+        let mut out = String::new();
+        sai(
+            &mut out,
+            &serde_json::json!({
+                "eni": {"a\"b": {"SAI_ENI_STAT_RX_BYTES": 1}, "c": {"SAI_ENI_STAT_RX_BYTES": 2}},
+                "port": {"SAI_PORT_STAT_IF_IN_OCTETS": 3},
+            }),
+        );
+        let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "sai_port_stat_if_in_octets 3",
+                "sai_eni_stat_rx_bytes{eni=\"a\\\"b\"} 1",
+                "sai_eni_stat_rx_bytes{eni=\"c\"} 2",
+            ]
+        );
+    }
+}

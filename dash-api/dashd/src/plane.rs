@@ -1,0 +1,252 @@
+//! What the control thread owns: the target, the engine that drives it, and the neighbours.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use dash_engine::{Commit, Engine, EngineError, Options};
+use dash_model::objects::Object;
+use dash_model::{Action, StoreOptions, Txn};
+use dash_pipeline::plan::{Settings, UnderlayTable};
+use dash_runtime::{Runtime, RuntimeHandle};
+use dashctl::config::commit_files;
+use nic_sim::port::SimHandle;
+use nic_target::{Capacity, Target};
+use nic_targets::AnyPort;
+
+use crate::args::Args;
+use crate::gate::{Gate, Gated};
+use crate::neighbors::Neighbors;
+
+/// The target as the engine has it.
+pub type DataPlane = RuntimeHandle<Gated<AnyPort>>;
+
+/// Most punted packets served at a time.
+const PUNTS: usize = 256;
+
+/// A data plane with its configuration.
+pub struct Plane {
+    /// Configuration, generations, counters and flows.
+    pub engine: Engine<DataPlane>,
+    /// Most ENIs.
+    pub enis: u32,
+    neighbors: Neighbors,
+    ports: usize,
+}
+
+impl Plane {
+    /// Opens the target, compiles the empty configuration, applies the files, then lets packets
+    /// in. With the far side of a simulated target.
+    ///
+    /// # Errors
+    /// The target does not open, a file is wrong (every error in it), or a route or neighbour
+    /// names a port that is not there.
+    pub fn open(args: &Args) -> Result<(Self, Option<SimHandle>)> {
+        let opened =
+            nic_targets::open(&args.target).with_context(|| format!("--target {}", args.target))?;
+        let capacity = Capacity {
+            flows: args.flows,
+            ..Capacity::default()
+        };
+        let gate = Gate::new();
+        let ports: Vec<_> = opened
+            .ports
+            .into_iter()
+            .map(|port| gate.guard(port))
+            .collect();
+        check_ports(args, ports.len())?;
+        let ports_count = ports.len();
+        let handle = Runtime::spawn(ports, args.engine.into(), &capacity)
+            .context("starting the data plane")?;
+        let port_macs = handle.macs().to_vec();
+        let enis = capacity.enis;
+        let options = Options {
+            settings: Settings {
+                vxlan_port: args.vxlan_port,
+                encap_ttl: args.encap_ttl,
+                sport_base: args.sport_base,
+                sport_bits: args.sport_bits,
+            },
+            capacity,
+            cache_dir: args.cache.clone(),
+            native: args.engine == crate::args::EngineName::Native,
+            store: StoreOptions {
+                update_bound_groups: args.update_bound_groups,
+            },
+        };
+        let mut engine =
+            Engine::new(options, Box::new(handle)).context("the empty configuration")?;
+        commit_files(&mut engine, &args.configs)?;
+
+        let underlay = UnderlayTable {
+            routes: args.routes.iter().map(|route| route.0.clone()).collect(),
+            neighbors: args
+                .neighbors
+                .iter()
+                .map(|n| (n.ip, (n.mac, n.port)))
+                .collect(),
+            port_macs,
+        };
+        engine
+            .set_underlay(underlay.clone())
+            .context("--route and --neighbor")?;
+        let mut neighbors = Neighbors::new(underlay);
+        for (_, eni) in engine.store().enis() {
+            neighbors.want(eni.underlay_ip.into());
+        }
+        for (vnet, _) in engine.store().vnets() {
+            for (_, mapping) in engine.store().mappings(vnet) {
+                neighbors.want(mapping.underlay_ip.into());
+            }
+        }
+        gate.open();
+        let plane = Self {
+            engine,
+            enis,
+            neighbors,
+            ports: ports_count,
+        };
+        Ok((plane, opened.sim))
+    }
+
+    /// Makes a transaction one generation, and asks for the neighbours it brings.
+    ///
+    /// # Errors
+    /// Nothing changed then.
+    pub fn commit(&mut self, txn: Txn) -> Result<Commit, EngineError> {
+        // Found now, as the transaction is gone afterwards; asked for only when it holds.
+        let pas = if self.neighbors.has_routes() {
+            pas_of(&txn)
+        } else {
+            Vec::new()
+        };
+        let commit = self.engine.commit(txn)?;
+        for pa in pas {
+            self.neighbors.want(pa);
+        }
+        tracing::info!(
+            generation = commit.generation,
+            changes = commit.changes,
+            compiled = commit.compiled,
+            "committed in {:?}: validate {:?}, plan {:?}, compile {:?}, apply {:?}",
+            commit.timings.validate
+                + commit.timings.plan
+                + commit.timings.compile
+                + commit.timings.apply,
+            commit.timings.validate,
+            commit.timings.plan,
+            commit.timings.compile,
+            commit.timings.apply,
+        );
+        Ok(commit)
+    }
+
+    /// Serves packets that wait for control and the clocks of neighbours; gives the number of
+    /// frames sent.
+    pub fn serve_punts(&mut self) -> usize {
+        let vip = self
+            .engine
+            .store()
+            .appliance()
+            .map(|(_, appliance)| appliance.sip);
+        let now = Instant::now();
+        let mut out = Vec::new();
+        for _ in 0..PUNTS {
+            let Some(punt) = self.engine.target_mut().punted() else {
+                break;
+            };
+            self.neighbors
+                .frame(punt.port.into(), &punt.data, vip, now, &mut out);
+        }
+        self.neighbors.tick(vip, now, &mut out);
+        if let Some(table) = self.neighbors.changed() {
+            let table = table.clone();
+            if let Err(error) = self.engine.set_underlay(table) {
+                tracing::warn!(%error, "learned neighbours are not in the data plane");
+            }
+        }
+        let mut sent = 0;
+        for (port, frame) in out {
+            // Ports are few: the runtime numbers them with 16 bits.
+            let Ok(port) = u16::try_from(port) else {
+                continue;
+            };
+            if self.engine.target_mut().inject(port, &frame) {
+                sent += 1;
+            } else {
+                // It is asked again in a second, or whoever asked us asks again.
+                tracing::debug!(port, "no room to send to a neighbour");
+            }
+        }
+        sent
+    }
+
+    /// Returns when every frame that the ports gave to the worker was run, and what control sent
+    /// in answer has left.
+    ///
+    /// # Errors
+    /// The worker is gone.
+    pub fn settle(&mut self) -> Result<(), nic_target::TargetError> {
+        let mut injected = 0;
+        loop {
+            // A question is answered between two rounds of the worker. A round runs a burst of
+            // what the ports hold or empties one of them, and sends a burst of control's frames;
+            // a port holds at most a burst.
+            let rounds = 2 * self.ports + injected / dash_runtime::worker::BURST + 2;
+            for _ in 0..rounds {
+                self.engine.target_mut().counters()?;
+            }
+            injected = self.serve_punts();
+            if injected == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Neighbours, configured and learned.
+    pub fn neighbors(&self) -> usize {
+        self.engine.underlay().neighbors.len()
+    }
+}
+
+fn check_ports(args: &Args, ports: usize) -> Result<()> {
+    let routes = args
+        .routes
+        .iter()
+        .map(|r| (format!("--route {}", r.0.prefix), r.0.port));
+    let neighbors = args
+        .neighbors
+        .iter()
+        .map(|n| (format!("--neighbor {}", n.ip), n.port));
+    for (option, port) in routes.chain(neighbors) {
+        ensure!(
+            usize::try_from(port).is_ok_and(|port| port < ports),
+            "{option}: {} has no port {port}; its ports are 0 to {}",
+            args.target,
+            ports.saturating_sub(1)
+        );
+    }
+    Ok(())
+}
+
+/// PAs that a transaction's ENIs and mappings name, as many as can be asked for.
+fn pas_of(txn: &Txn) -> Vec<IpAddr> {
+    let pas = txn.ops.iter().filter_map(|op| match &op.action {
+        Action::Set {
+            object: Object::Eni(eni),
+            ..
+        } => Some(eni.underlay_ip),
+        Action::Set {
+            object: Object::VnetMapping(mapping),
+            ..
+        } => Some(mapping.underlay_ip),
+        _ => None,
+    });
+    let mut pas: Vec<Ipv4Addr> = pas.collect();
+    pas.sort_unstable();
+    pas.dedup();
+    pas.into_iter()
+        .take(crate::neighbors::MAX_PENDING)
+        .map(IpAddr::V4)
+        .collect()
+}
