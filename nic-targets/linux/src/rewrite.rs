@@ -9,7 +9,8 @@
 use std::os::fd::RawFd;
 
 use dash_bpf::builder::{R0, R1, R2, R3};
-use dash_bpf::decode::{DecodeError, EncodeError, decode, encode};
+use dash_bpf::decode::{DecodeError, decode};
+use dash_bpf::encode::{EncodeError, encode};
 use dash_bpf::helper::{self, XdpAction};
 use dash_bpf::map::{MapDef, MapKind};
 use dash_bpf::op::{AluOp, Cond, Imm64, Op, Size, Width};

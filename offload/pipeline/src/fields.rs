@@ -60,15 +60,27 @@ pub struct FieldDef {
 }
 
 const fn num(name: &'static str, bytes: u8, offset: usize) -> FieldDef {
-    FieldDef { name, ty: Ty::Num(bytes), offset }
+    FieldDef {
+        name,
+        ty: Ty::Num(bytes),
+        offset,
+    }
 }
 
 const fn bytes(name: &'static str, len: u8, offset: usize) -> FieldDef {
-    FieldDef { name, ty: Ty::Bytes(len), offset }
+    FieldDef {
+        name,
+        ty: Ty::Bytes(len),
+        offset,
+    }
 }
 
 const fn within(outer: usize, inner: FieldDef, name: &'static str) -> FieldDef {
-    FieldDef { name, ty: inner.ty, offset: outer + inner.offset }
+    FieldDef {
+        name,
+        ty: inner.ty,
+        offset: outer + inner.offset,
+    }
 }
 
 const KEY: [FieldDef; 7] = [

@@ -1,0 +1,246 @@
+//! The executors agree: random legal configurations, changed step by step while flows live, and
+//! random packets near what they match; every engine gives the same verdicts, bytes, counters and
+//! flows.
+//!
+//! `DASHWIRE_PAIRS` sets how many (configuration, packet) pairs run, `DASHWIRE_SEED` where they
+//! start, `DASHWIRE_ENGINES` which engines. The long run's command is in `specs/README.md`.
+
+#[path = "agree/generate.rs"]
+mod generate;
+
+use std::collections::BTreeMap;
+
+use dash_engine::{Engine, Options};
+use dash_model::StoreOptions;
+use dash_wire::tables::FlowEntry;
+use dashctl::engines::{EngineName, start};
+use generate::{Rng, World};
+use nic_target::{Capacity, CounterSnapshot, Frame, PacketEngine, Verdict};
+
+const PACKETS_A_STEP: u64 = 40;
+
+struct Run {
+    name: EngineName,
+    engine: Engine<dyn PacketEngine>,
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |v| {
+        v.parse()
+            .unwrap_or_else(|_| panic!("{name}={v}: not a number"))
+    })
+}
+
+fn engines() -> Vec<EngineName> {
+    let names =
+        std::env::var("DASHWIRE_ENGINES").unwrap_or_else(|_| "model,native,interp,rbpf".into());
+    names
+        .split(',')
+        .map(|n| {
+            *EngineName::ALL
+                .iter()
+                .find(|e| e.as_str() == n)
+                .unwrap_or_else(|| panic!("no engine {n}"))
+        })
+        .collect()
+}
+
+fn capacity() -> Capacity {
+    // Few flows, so that a full table is met too.
+    Capacity {
+        flows: 64,
+        ..EngineName::Kernel.capacity()
+    }
+}
+
+fn sorted_flows(engine: &mut Engine<dyn PacketEngine>) -> Vec<FlowEntry> {
+    let mut flows = engine.target_mut().flows().unwrap();
+    flows.sort_by_key(|f| {
+        (
+            f.key[0].eni,
+            f.key[0].sip,
+            f.key[0].dip,
+            f.key[0].sport,
+            f.key[0].dport,
+            f.key[0].proto,
+            f.key[0].flags,
+        )
+    });
+    flows
+}
+
+/// Blocks that never counted are the same as absent ones.
+fn counted(engine: &mut Engine<dyn PacketEngine>) -> CounterSnapshot {
+    let mut c = engine.target_mut().counters().unwrap();
+    c.eni.retain(|_, values| values.iter().any(|v| *v != 0));
+    c
+}
+
+#[test]
+fn engines_agree_on_random_configurations_and_packets() {
+    let (pairs, seed) = (number("DASHWIRE_PAIRS", 4_000), number("DASHWIRE_SEED", 1));
+    let cache = tempfile::tempdir().unwrap();
+    let mut runs: Vec<Run> = engines()
+        .into_iter()
+        .map(|name| {
+            let options = Options {
+                capacity: capacity(),
+                cache_dir: Some(cache.path().to_path_buf()),
+                store: StoreOptions {
+                    update_bound_groups: true,
+                },
+                ..Options::default()
+            };
+            Run {
+                name,
+                engine: start(name, options).unwrap(),
+            }
+        })
+        .collect();
+    assert!(runs.len() > 1, "one engine agrees with itself");
+
+    let mut world = World::new(Rng::new(seed));
+    let mut now = 1_000_000_000u64;
+    let mut verdicts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut done = 0;
+    let mut frame = Frame::new();
+    while done < pairs {
+        world.step(|txn| {
+            let outcomes: Vec<_> = runs
+                .iter_mut()
+                .map(|r| r.engine.commit(txn.clone()).map_err(|e| e.to_string()))
+                .collect();
+            let first = outcomes[0].as_ref().map(|_| ()).map_err(Clone::clone);
+            for (run, o) in runs.iter().zip(&outcomes) {
+                assert_eq!(
+                    o.as_ref().map(|_| ()).map_err(Clone::clone),
+                    first,
+                    "{} takes another configuration",
+                    run.name
+                );
+            }
+            first.is_ok()
+        });
+        if let Some(underlay) = world.underlay() {
+            for run in &mut runs {
+                run.engine.set_underlay(underlay.clone()).unwrap();
+            }
+        }
+        for _ in 0..PACKETS_A_STEP {
+            now += world.pause_ns();
+            let packet = world.packet();
+            let mut first: Option<(EngineName, Verdict, Vec<u8>)> = None;
+            for run in &mut runs {
+                assert!(frame.fill(&packet));
+                frame.port = 0;
+                frame.timestamp_ns = now;
+                let verdict = run.engine.target_mut().run(&mut frame).unwrap();
+                assert_ne!(
+                    verdict,
+                    Verdict::Aborted,
+                    "{} seed {seed}: pair {done}: {}",
+                    run.name,
+                    nic_sim::describe(&packet)
+                );
+                let bytes = if matches!(verdict, Verdict::Drop) {
+                    Vec::new()
+                } else {
+                    frame.data().to_vec()
+                };
+                match &first {
+                    None => first = Some((run.name, verdict, bytes)),
+                    Some((name, v, b)) => assert!(
+                        *v == verdict && *b == bytes,
+                        "seed {seed}, pair {done}, packet {}\n{packet:02x?}\n{name}: {v:?} {}\n{b:02x?}\n{}: {verdict:?} {}\n{bytes:02x?}",
+                        nic_sim::describe(&packet),
+                        nic_sim::describe(b),
+                        run.name,
+                        nic_sim::describe(&bytes),
+                    ),
+                }
+            }
+            let verdict = match first.map(|f| f.1) {
+                Some(Verdict::Send(_)) => "sent",
+                Some(Verdict::Drop) => "dropped",
+                _ => "passed",
+            };
+            *verdicts.entry(verdict).or_default() += 1;
+            done += 1;
+        }
+        let (name, counters, flows) = {
+            let run = &mut runs[0];
+            (
+                run.name,
+                counted(&mut run.engine),
+                sorted_flows(&mut run.engine),
+            )
+        };
+        for run in &mut runs[1..] {
+            let other = counted(&mut run.engine);
+            if other != counters {
+                panic!(
+                    "seed {seed}, before pair {done}: counters differ\n{}",
+                    differences(name, &counters, run.name, &other)
+                );
+            }
+            assert_eq!(
+                sorted_flows(&mut run.engine),
+                flows,
+                "seed {seed}, before pair {done}: flows of {} and {name}",
+                run.name
+            );
+        }
+    }
+    let drops = drop_counters(&mut runs[0].engine);
+    eprintln!(
+        "agree: {done} pairs, {verdicts:?}, {} kinds of counters moved: {drops:?}",
+        drops.len()
+    );
+    assert!(
+        verdicts.get("sent").copied().unwrap_or(0) * 5 > done,
+        "too few packets got through to say anything: {verdicts:?}"
+    );
+    assert!(
+        verdicts.get("dropped").copied().unwrap_or(0) * 20 > done,
+        "too few drops: {verdicts:?}"
+    );
+}
+
+fn differences(a: EngineName, x: &CounterSnapshot, b: EngineName, y: &CounterSnapshot) -> String {
+    use dash_wire::stats::{EniStat, PortStat};
+    let mut out = String::new();
+    for stat in PortStat::ALL {
+        let i = *stat as usize;
+        let (p, q) = (x.port.get(i), y.port.get(i));
+        if p != q {
+            out += &format!("{}: {a} {p:?}, {b} {q:?}\n", stat.name());
+        }
+    }
+    for eni in x.eni.keys().chain(y.eni.keys()) {
+        for stat in EniStat::ALL {
+            let get = |s: &CounterSnapshot| s.eni.get(eni).map_or(0, |v| v[*stat as usize]);
+            if get(x) != get(y) {
+                out += &format!(
+                    "eni {eni} {}: {a} {}, {b} {}\n",
+                    stat.name(),
+                    get(x),
+                    get(y)
+                );
+            }
+        }
+    }
+    out
+}
+
+/// Counters that moved, summed over ENIs: how much of the pipeline the packets reached.
+fn drop_counters(engine: &mut Engine<dyn PacketEngine>) -> BTreeMap<&'static str, u64> {
+    let snapshot = engine.target_mut().counters().unwrap();
+    let mut out = BTreeMap::new();
+    for stat in dash_wire::stats::EniStat::ALL {
+        let sum: u64 = snapshot.eni.values().map(|v| v[*stat as usize]).sum();
+        if sum > 0 {
+            out.insert(stat.name(), sum);
+        }
+    }
+    out
+}

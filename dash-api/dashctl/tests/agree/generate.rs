@@ -1,0 +1,643 @@
+//! Configurations and packets from a small universe, so that they meet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dash_model::key::{
+    AclGroupId, EniKey, RouteGroupId, RouteRuleKey, SourcePrefix, TagName, VnetName,
+};
+use dash_model::net::{IpPrefix, Mac, PortRange, Vni, VniRange};
+use dash_model::objects::{
+    AclAction, AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, Family, Object, PrefixTag,
+    Route, RouteAction, RouteGroup, RouteRule, RuleAction, Vnet, VnetMapping,
+};
+use dash_model::{ObjectKey, Op, Txn};
+use dash_pipeline::plan::{UnderlayRoute, UnderlayTable};
+use nic_sim::Packet;
+
+/// SplitMix64: small, seeded, the same everywhere.
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+    /// True once in `n`.
+    fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+    fn some<T>(&mut self, most: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(most + 1)).map(|_| make(self)).collect()
+    }
+}
+
+const VIP: [u8; 4] = [10, 0, 0, 1];
+const VM_VNI: u32 = 4321;
+const VNIS: [u32; 4] = [1000, 2000, 777, VM_VNI];
+const PAS: [[u8; 4]; 5] = [
+    [101, 1, 2, 3],
+    [101, 1, 2, 9],
+    [101, 1, 3, 3],
+    [25, 1, 1, 1],
+    [55, 0, 0, 1],
+];
+const MACS: [[u8; 6]; 4] = [
+    [0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e],
+    [2, 0, 0, 0, 1, 2],
+    [2, 0, 0, 0, 1, 3],
+    [2, 0, 0, 0, 9, 9],
+];
+const PEER: [u8; 6] = [0xf8, 0x22, 0x83, 0x99, 0x22, 0xa2];
+const V4: [[u8; 4]; 6] = [
+    [10, 1, 1, 1],
+    [10, 1, 1, 2],
+    [10, 1, 0, 1],
+    [20, 0, 0, 5],
+    [30, 0, 0, 1],
+    [10, 2, 5, 1],
+];
+const V4_PREFIXES: [([u8; 4], u8); 8] = [
+    ([0, 0, 0, 0], 0),
+    ([10, 0, 0, 0], 8),
+    ([10, 1, 0, 0], 16),
+    ([10, 1, 1, 0], 24),
+    ([10, 1, 1, 1], 32),
+    ([20, 0, 0, 0], 7),
+    ([30, 0, 0, 0], 16),
+    ([10, 2, 5, 0], 25),
+];
+const PORTS: [u16; 6] = [0, 1, 23, 80, 443, 65535];
+const ENIS: usize = 3;
+
+fn v6(n: usize) -> Ipv6Addr {
+    Ipv6Addr::new(
+        0xfd00,
+        1,
+        0,
+        if n >= 4 { 1 } else { 0 },
+        0,
+        0,
+        0,
+        n as u16 % 4 + 1,
+    )
+}
+
+pub(crate) struct World {
+    rng: Rng,
+    first: bool,
+    recent: Vec<Connection>,
+}
+
+impl World {
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self {
+            rng,
+            first: true,
+            recent: Vec::new(),
+        }
+    }
+
+    /// Offers transactions until one is taken (any taken one changes the world enough).
+    pub(crate) fn step(&mut self, mut offer: impl FnMut(Txn) -> bool) {
+        if std::mem::take(&mut self.first) {
+            let base = self.base();
+            assert!(offer(txn(base)), "the first configuration is legal");
+        }
+        for _ in 0..20 {
+            let mut ops = Vec::new();
+            for _ in 0..=self.rng.below(8) {
+                self.change(&mut ops);
+            }
+            if offer(txn(ops)) {
+                return;
+            }
+        }
+    }
+
+    /// Something in every table, so that changes have parents.
+    fn base(&mut self) -> Vec<(ObjectKey, Option<Object>)> {
+        let mut ops = vec![(ObjectKey::Appliance("100".into()), Some(self.appliance()))];
+        for v in 0..2 {
+            ops.push((
+                ObjectKey::Vnet(vnet(v)),
+                Some(Object::Vnet(Vnet { vni: vni(VNIS[v]) })),
+            ));
+        }
+        for n in 0..ENIS {
+            let mut eni = self.eni(n);
+            eni.enabled = true;
+            ops.push((ObjectKey::Eni(eni_key(n)), Some(Object::Eni(eni))));
+            ops.push((
+                ObjectKey::EniRoute(eni_key(n)),
+                Some(Object::EniRoute(EniRoute {
+                    group: group(n % 2),
+                })),
+            ));
+        }
+        for g in 0..2 {
+            ops.push((
+                ObjectKey::RouteGroup(group(g)),
+                Some(Object::RouteGroup(RouteGroup::default())),
+            ));
+            for _ in 0..6 {
+                ops.push(self.route(g));
+            }
+        }
+        for _ in 0..12 {
+            ops.push(self.mapping());
+            ops.push(self.rule());
+        }
+        for g in 0..3 {
+            let family = if g == 2 { Family::V6 } else { Family::V4 };
+            ops.push((
+                ObjectKey::AclGroup(acl_group(g)),
+                Some(Object::AclGroup(AclGroup { family })),
+            ));
+            for _ in 0..3 {
+                ops.push(self.acl_rule(g));
+            }
+        }
+        ops
+    }
+
+    fn change(&mut self, ops: &mut Vec<(ObjectKey, Option<Object>)>) {
+        let n = self.rng.below(ENIS);
+        let (mut op, may_delete) = match self.rng.below(22) {
+            0 => (
+                (ObjectKey::Appliance("100".into()), Some(self.appliance())),
+                false,
+            ),
+            1 | 2 => (
+                (ObjectKey::Eni(eni_key(n)), Some(Object::Eni(self.eni(n)))),
+                true,
+            ),
+            3 => {
+                let g = self.rng.below(2);
+                (
+                    (
+                        ObjectKey::EniRoute(eni_key(n)),
+                        Some(Object::EniRoute(EniRoute { group: group(g) })),
+                    ),
+                    true,
+                )
+            }
+            4..=7 => {
+                let g = self.rng.below(2);
+                (self.route(g), true)
+            }
+            8..=11 => (self.mapping(), true),
+            12..=14 => (self.rule(), true),
+            15..=17 => {
+                let g = self.rng.below(3);
+                (self.acl_rule(g), true)
+            }
+            18 => {
+                let t = self.rng.below(2);
+                let prefixes = self.rng.some(3, |r| prefix4(r));
+                let tag = PrefixTag {
+                    family: Family::V4,
+                    prefixes,
+                };
+                (
+                    (
+                        ObjectKey::PrefixTag(tag_name(t)),
+                        Some(Object::PrefixTag(tag.into())),
+                    ),
+                    true,
+                )
+            }
+            19 => (
+                (
+                    ObjectKey::AclIn(eni_key(n), 1),
+                    Some(Object::AclIn(self.bind())),
+                ),
+                true,
+            ),
+            _ => {
+                let stage = self.rng.pick(&[1, 5]);
+                (
+                    (
+                        ObjectKey::AclOut(eni_key(n), stage),
+                        Some(Object::AclOut(self.bind())),
+                    ),
+                    true,
+                )
+            }
+        };
+        if may_delete && self.rng.once_in(4) {
+            op.1 = None;
+        }
+        ops.push(op);
+    }
+
+    fn trusted(&mut self) -> Vec<VniRange> {
+        if !self.rng.once_in(8) {
+            return Vec::new();
+        }
+        self.rng.some(2, |r| {
+            let (a, b) = (
+                r.pick(&VNIS),
+                if r.once_in(2) { VM_VNI } else { r.pick(&VNIS) },
+            );
+            VniRange {
+                min: vni(a.min(b)),
+                max: vni(a.max(b)),
+            }
+        })
+    }
+
+    fn appliance(&mut self) -> Object {
+        let trusted_vnis = self.trusted();
+        Object::Appliance(Appliance {
+            sip: VIP.into(),
+            vm_vni: vni(VM_VNI),
+            local_region_id: 0,
+            trusted_vnis,
+        })
+    }
+
+    fn eni(&mut self, n: usize) -> Eni {
+        Eni {
+            mac: Mac(MACS[n]),
+            underlay_ip: Ipv4Addr::new(25, 1, 1, n as u8 + 1),
+            enabled: !self.rng.once_in(16),
+            vnet: Some(vnet(n % 2)),
+            trusted_vnis: self.trusted(),
+        }
+    }
+
+    fn route(&mut self, g: usize) -> (ObjectKey, Option<Object>) {
+        let r = &mut self.rng;
+        let to = if r.once_in(4) { prefix6(r) } else { prefix4(r) };
+        let v = r.below(2);
+        let action = match r.below(6) {
+            0 => RouteAction::Direct,
+            1 => RouteAction::Drop,
+            2 => RouteAction::VnetDirect {
+                vnet: vnet(v),
+                overlay_ip: if r.once_in(3) { None } else { Some(address(r)) },
+            },
+            _ => RouteAction::Vnet(vnet(v)),
+        };
+        (
+            ObjectKey::Route(group(g), to),
+            Some(Object::Route(Route { action })),
+        )
+    }
+
+    fn mapping(&mut self) -> (ObjectKey, Option<Object>) {
+        let r = &mut self.rng;
+        let key = ObjectKey::VnetMapping(vnet(r.below(2)), address(r));
+        let mapping = VnetMapping {
+            underlay_ip: r.pick(&PAS).into(),
+            mac: if r.once_in(3) { None } else { Some(Mac(PEER)) },
+            use_dst_vni: r.once_in(2),
+        };
+        (key, Some(Object::VnetMapping(mapping)))
+    }
+
+    fn rule(&mut self) -> (ObjectKey, Option<Object>) {
+        let r = &mut self.rng;
+        let (addr, len) = r.pick(&[
+            ([0, 0, 0, 0], 0),
+            ([101, 1, 0, 0], 16),
+            ([101, 1, 2, 0], 24),
+            ([101, 1, 2, 3], 32),
+            ([55, 0, 0, 0], 9),
+        ]);
+        let key = RouteRuleKey {
+            eni: eni_key(r.below(ENIS)),
+            vni: vni(r.pick(&VNIS)),
+            source: SourcePrefix::new(addr.into(), len).unwrap(),
+            priority: r.below(3) as u32,
+        };
+        let rule = RouteRule {
+            action: if r.once_in(6) {
+                RuleAction::Drop
+            } else {
+                RuleAction::Decap
+            },
+            vnet: Some(vnet(r.below(2))),
+            pa_validation: r.once_in(2),
+        };
+        (ObjectKey::RouteRule(key), Some(Object::RouteRule(rule)))
+    }
+
+    fn bind(&mut self) -> AclBind {
+        let r = &mut self.rng;
+        AclBind {
+            v4: if r.once_in(4) {
+                None
+            } else {
+                Some(acl_group(r.below(2)))
+            },
+            v6: if r.once_in(2) {
+                None
+            } else {
+                Some(acl_group(2))
+            },
+        }
+    }
+
+    fn acl_rule(&mut self, g: usize) -> (ObjectKey, Option<Object>) {
+        let r = &mut self.rng;
+        let prefix = |r: &mut Rng| if g == 2 { prefix6(r) } else { prefix4(r) };
+        let ports = |r: &mut Rng| {
+            let (a, b) = (r.pick(&PORTS), r.pick(&PORTS));
+            PortRange {
+                min: a.min(b),
+                max: a.max(b),
+            }
+        };
+        let rule = AclRule {
+            priority: r.below(6) as u32,
+            action: if r.once_in(3) {
+                AclAction::Deny
+            } else {
+                AclAction::Permit
+            },
+            terminating: r.once_in(2),
+            protocols: if !r.once_in(4) {
+                Vec::new()
+            } else {
+                r.some(3, |r| r.pick(&[6, 17, 1, 58, 18]))
+            },
+            src_prefixes: if !r.once_in(4) {
+                Vec::new()
+            } else {
+                r.some(3, prefix)
+            },
+            dst_prefixes: if !r.once_in(4) {
+                Vec::new()
+            } else {
+                r.some(3, prefix)
+            },
+            src_ports: if !r.once_in(4) {
+                Vec::new()
+            } else {
+                r.some(2, ports)
+            },
+            dst_ports: if !r.once_in(4) {
+                Vec::new()
+            } else {
+                r.some(2, ports)
+            },
+            src_tags: if g == 2 || !r.once_in(6) {
+                Vec::new()
+            } else {
+                r.some(2, |r| tag_name(r.below(3)))
+            },
+            dst_tags: if g == 2 || !r.once_in(6) {
+                Vec::new()
+            } else {
+                r.some(2, |r| tag_name(r.below(3)))
+            },
+        };
+        let number = r.below(4).to_string();
+        (
+            ObjectKey::AclRule(acl_group(g), number.as_str().into()),
+            Some(Object::AclRule(rule.into())),
+        )
+    }
+
+    /// Another underlay, now and then.
+    pub(crate) fn underlay(&mut self) -> Option<UnderlayTable> {
+        let r = &mut self.rng;
+        if !r.once_in(10) {
+            return None;
+        }
+        let mut table = UnderlayTable {
+            port_macs: vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 3]],
+            ..UnderlayTable::default()
+        };
+        if r.once_in(2) {
+            return Some(table);
+        }
+        for (prefix, len) in [
+            ([101, 1, 2, 0], 24),
+            ([25, 1, 1, 0], 24),
+            ([101, 0, 0, 0], 8),
+            ([30, 0, 0, 0], 16),
+        ] {
+            if r.once_in(2) {
+                let next_hop = r.once_in(2).then(|| IpAddr::from(r.pick(&PAS)));
+                let prefix = IpPrefix::new(IpAddr::from(prefix), len).unwrap();
+                table.routes.push(UnderlayRoute {
+                    prefix,
+                    port: r.below(2) as u32,
+                    next_hop,
+                });
+            }
+        }
+        for pa in PAS {
+            if r.once_in(2) {
+                let port = r.below(2) as u32;
+                table
+                    .neighbors
+                    .insert(IpAddr::from(pa), ([2, 0, 0, 0, 5, pa[3]], port));
+            }
+        }
+        Some(table)
+    }
+
+    /// Mostly short, sometimes past a timeout.
+    pub(crate) fn pause_ns(&mut self) -> u64 {
+        match self.rng.below(60) {
+            0 => 31_000_000_000,
+            1 => 5_000_000_000,
+            2 => 2_000_000_000,
+            n => n as u64 * 100_000,
+        }
+    }
+
+    /// A packet near something configured, often of a connection met before, in either direction;
+    /// one in five is damaged.
+    pub(crate) fn packet(&mut self) -> Vec<u8> {
+        let r = &mut self.rng;
+        let c = if self.recent.is_empty() || r.once_in(3) {
+            let c = Connection {
+                eni: if r.once_in(30) {
+                    MACS[3]
+                } else {
+                    r.pick(&MACS[..ENIS])
+                },
+                vm: r.below(2),
+                peer: r.below(6),
+                v6: r.once_in(4),
+                kind: r.below(8),
+                protocol: r.pick(&[1, 58, 18, 19, 89, 44, 59]),
+                ports: (r.pick(&PORTS), r.pick(&PORTS)),
+                network_vni: if r.once_in(20) {
+                    777
+                } else {
+                    r.pick(&VNIS[..2])
+                },
+                pa: r.pick(&PAS),
+            };
+            if self.recent.len() == RECENT {
+                self.recent.remove(0);
+            }
+            self.recent.push(c);
+            c
+        } else {
+            r.pick(&self.recent)
+        };
+        let outbound = !r.once_in(3);
+        let vni = if outbound { VM_VNI } else { c.network_vni };
+        let vip = if r.once_in(60) { [9, 9, 9, 9] } else { VIP };
+        let port = if r.once_in(60) { 4790 } else { 4789 };
+        let tos = |r: &mut Rng| {
+            if r.once_in(8) {
+                r.next() as u8
+            } else {
+                r.pick(&[0, 0xb8, 0x02, 0x28])
+            }
+        };
+        let outer_tos = tos(r);
+        let pa = if outbound { PAS[3] } else { c.pa };
+        let mut outer = Packet::eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4(pa, vip)
+            .tos(outer_tos);
+        if r.once_in(12) {
+            outer = outer.options(&vec![1; 4 * (r.below(10) + 1)]);
+        }
+        let tunnel = outer.udp(r.next() as u16, port).vxlan(vni);
+        let frame = if outbound {
+            tunnel.eth(PEER, c.eni)
+        } else {
+            tunnel.eth(c.eni, PEER)
+        };
+        let inner_tos = tos(r);
+        let payload = vec![0x5a; r.below(40)];
+        let (sport, dport) = if outbound {
+            c.ports
+        } else {
+            (c.ports.1, c.ports.0)
+        };
+        let flags = r.pick(&[
+            0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x01, 0x04, 0x14, 0x00,
+        ]);
+        let mut bytes = if c.v6 {
+            let (a, b) = (
+                Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, c.vm as u16 + 1),
+                v6(c.peer),
+            );
+            let (src, dst) = if outbound { (a, b) } else { (b, a) };
+            let ip = frame.ipv6(src, dst).tos(inner_tos);
+            match c.kind {
+                0..=2 => ip.tcp(sport, dport).flags(flags).payload(&payload).build(),
+                3..=5 => ip.udp(sport, dport).payload(&payload).build(),
+                6 if outbound => ip.icmpv6_echo(7, 1).build(),
+                6 => ip.icmpv6_echo_reply(7, 1).build(),
+                _ => ip.protocol(c.protocol).payload(&payload).build(),
+            }
+        } else {
+            let (a, b) = ([10, 9, 9, c.vm as u8 + 1], V4[c.peer]);
+            let (src, dst) = if outbound { (a, b) } else { (b, a) };
+            let mut ip = frame.ipv4(src, dst).tos(inner_tos);
+            if r.once_in(40) {
+                ip = ip.fragment(r.below(3) as u16, r.once_in(2));
+            }
+            if r.once_in(60) {
+                ip = ip.options(&[1, 1, 1, 1]);
+            }
+            match c.kind {
+                0..=2 => ip.tcp(sport, dport).flags(flags).payload(&payload).build(),
+                3..=5 => ip.udp(sport, dport).payload(&payload).build(),
+                6 if outbound => ip.icmp_echo(7, 1).build(),
+                6 => ip.icmp_echo_reply(7, 1).build(),
+                _ => ip.protocol(c.protocol).payload(&payload).build(),
+            }
+        };
+        match r.below(25) {
+            0 => bytes.truncate(r.below(bytes.len() + 1)),
+            1 | 2 => {
+                let at = r.below(bytes.len());
+                bytes[at] ^= 1 << r.below(8);
+            }
+            3 => bytes.extend(vec![0; r.below(20)]),
+            4 => {
+                bytes = Packet::eth([0xff; 6], PEER)
+                    .arp_request(PEER, PAS[0], VIP)
+                    .build()
+            }
+            _ => {}
+        }
+        bytes
+    }
+}
+
+/// Connections remembered, so that packets come back to them.
+const RECENT: usize = 24;
+
+#[derive(Clone, Copy)]
+struct Connection {
+    eni: [u8; 6],
+    vm: usize,
+    peer: usize,
+    v6: bool,
+    kind: usize,
+    protocol: u8,
+    ports: (u16, u16),
+    network_vni: u32,
+    pa: [u8; 4],
+}
+
+fn txn(ops: Vec<(ObjectKey, Option<Object>)>) -> Txn {
+    ops.into_iter()
+        .enumerate()
+        .map(|(i, (key, object))| match object {
+            Some(object) => {
+                let raw = format!("{object:?}").into_bytes();
+                Op::set(i, key, object, raw)
+            }
+            None => Op::del(i, key),
+        })
+        .collect()
+}
+
+fn vni(n: u32) -> Vni {
+    Vni::new(n).unwrap()
+}
+fn vnet(n: usize) -> VnetName {
+    VnetName::from(["Vnet1", "Vnet2"][n])
+}
+fn eni_key(n: usize) -> EniKey {
+    EniKey::from(["eni0", "eni1", "eni2"][n])
+}
+fn group(n: usize) -> RouteGroupId {
+    RouteGroupId::from(["g0", "g1"][n])
+}
+fn acl_group(n: usize) -> AclGroupId {
+    AclGroupId::from(["a0", "a1", "a6"][n])
+}
+fn tag_name(n: usize) -> TagName {
+    TagName::from(["t0", "t1", "unknown"][n])
+}
+fn prefix4(r: &mut Rng) -> IpPrefix {
+    let (addr, len) = r.pick(&V4_PREFIXES);
+    IpPrefix::new(IpAddr::from(addr), len).unwrap()
+}
+fn prefix6(r: &mut Rng) -> IpPrefix {
+    let len = r.pick(&[0, 32, 64, 127, 128]);
+    IpPrefix::new(v6(r.below(6)).into(), len).unwrap()
+}
+fn address(r: &mut Rng) -> IpAddr {
+    if r.once_in(4) {
+        v6(r.below(6)).into()
+    } else {
+        IpAddr::from(r.pick(&V4))
+    }
+}
