@@ -8,6 +8,8 @@
 //! One scheduled time a slot, in an indexed binary heap: memory is fixed, and scheduling a slot
 //! again moves its one entry.
 
+use std::ops::Range;
+
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{FlowEntry, flow_state};
 use zerocopy::IntoBytes;
@@ -142,8 +144,31 @@ impl Ager {
     }
 }
 
-/// Removes a flow whose time has come and gives its slot back.
-fn expire(tables: &mut CoreTables, slot: u32, mut flow: FlowEntry) {
+/// Ends every flow in `slots` whose ENI is no more, uncounted.
+pub fn purge(tables: &mut CoreTables, enis: &[u32], slots: Range<u32>) {
+    for slot in slots {
+        if let Some(flow) = tables.flow(slot)
+            && flow.state != flow_state::FREE
+            && enis.contains(&u32::from(flow.eni))
+        {
+            release(tables, slot, flow);
+        }
+    }
+}
+
+/// Removes a flow whose time has come.
+fn expire(tables: &mut CoreTables, slot: u32, flow: FlowEntry) {
+    let stat = if flow.state == flow_state::CLOSING {
+        EniStat::FlowDeleted
+    } else {
+        EniStat::FlowAged
+    };
+    tables.count_eni(u32::from(flow.eni), stat, 1);
+    release(tables, slot, flow);
+}
+
+/// Takes a flow out of the index and gives its slot back.
+fn release(tables: &mut CoreTables, slot: u32, mut flow: FlowEntry) {
     for key in &flow.key {
         // A key may have been taken over by another flow since.
         if tables
@@ -154,12 +179,6 @@ fn expire(tables: &mut CoreTables, slot: u32, mut flow: FlowEntry) {
             tables.flow_index.remove(key.as_bytes());
         }
     }
-    let stat = if flow.state == flow_state::CLOSING {
-        EniStat::FlowDeleted
-    } else {
-        EniStat::FlowAged
-    };
-    tables.count_eni(u32::from(flow.eni), stat, 1);
     flow.state = flow_state::FREE;
     tables.set_flow(slot, &flow);
     // There are as many places as slots, and this slot was in use: it fits.

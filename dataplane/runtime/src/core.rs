@@ -6,6 +6,7 @@ use nic_target::{
     Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict,
 };
 
+use crate::ager;
 use crate::datapath::Datapath;
 use crate::exec::Engine;
 use crate::generation::Generation;
@@ -72,6 +73,10 @@ impl Core {
 impl Target for Core {
     fn apply(&mut self, update: &Update) -> Result<(), TargetError> {
         self.generation = self.generation.next(self.datapath.engine(), update)?;
+        let gone = update.delta.deleted_enis();
+        if !gone.is_empty() {
+            ager::purge(self.datapath.tables_mut(), &gone, 0..self.flows);
+        }
         Ok(())
     }
 

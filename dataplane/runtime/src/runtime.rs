@@ -195,13 +195,26 @@ impl<P: Send> Target for RuntimeHandle<P> {
             .publisher
             .with_current(|now| now.next(self.engine, update))?;
         self.publisher.publish(next);
+        let enis = update.delta.deleted_enis();
+        if !enis.is_empty() {
+            // Before the next update may give an index to another ENI.
+            let purge = |asker| Command::Purge {
+                asker,
+                next: 0,
+                enis,
+            };
+            match self.ask(purge)? {
+                Reply::Purged(enis) => drop(enis),
+                Reply::Counters(_) | Reply::Flows(_) => return Err(TargetError::Gone),
+            }
+        }
         Ok(())
     }
 
     fn counters(&mut self) -> Result<CounterSnapshot, TargetError> {
         match self.ask(Command::Counters)? {
             Reply::Counters(counters) => Ok(counters),
-            Reply::Flows(_) => Err(TargetError::Gone),
+            Reply::Flows(_) | Reply::Purged(_) => Err(TargetError::Gone),
         }
     }
 
@@ -217,7 +230,7 @@ impl<P: Send> Target for RuntimeHandle<P> {
                 flows.shrink_to_fit();
                 Ok(flows)
             }
-            Reply::Counters(_) => Err(TargetError::Gone),
+            Reply::Counters(_) | Reply::Purged(_) => Err(TargetError::Gone),
         }
     }
 }

@@ -20,6 +20,7 @@ use dash_wire::stats::PortStat;
 use dash_wire::tables::FlowEntry;
 use nic_target::{CounterSnapshot, Frame, FramePool, Port, Rx, TargetError, Verdict};
 
+use crate::ager;
 use crate::datapath::{Bound, Datapath};
 use crate::generation::{Pin, Reader};
 
@@ -44,6 +45,12 @@ pub(crate) enum Command {
         next: u32,
         flows: Vec<FlowEntry>,
     },
+    /// End the flows of ENIs that the generation just published no longer has.
+    Purge {
+        asker: Asker,
+        next: u32,
+        enis: Vec<u32>,
+    },
 }
 
 /// Who waits for an answer.
@@ -57,6 +64,7 @@ pub(crate) struct Asker {
 pub(crate) enum Reply {
     Counters(CounterSnapshot),
     Flows(Vec<FlowEntry>),
+    Purged(Vec<u32>),
 }
 
 /// Everything that passes between control and a worker, all of it bounded and lock-free.
@@ -129,6 +137,7 @@ pub struct Worker<P: Port> {
     started: Instant,
     idle_rounds: u32,
     snapshot: Option<(Asker, u32, Vec<FlowEntry>)>,
+    purge: Option<(Asker, u32, Vec<u32>)>,
 }
 
 impl<P: Port> Worker<P> {
@@ -153,6 +162,7 @@ impl<P: Port> Worker<P> {
             started: Instant::now(),
             idle_rounds: 0,
             snapshot: None,
+            purge: None,
         }
     }
 
@@ -334,7 +344,7 @@ impl<P: Port> Worker<P> {
 
     /// One command, or the next part of a long one.
     fn command(&mut self) {
-        if self.snapshot.is_none() {
+        if self.snapshot.is_none() && self.purge.is_none() {
             match self.rings.commands.pop() {
                 Some(Command::Counters(asker)) => {
                     let reply = Reply::Counters(self.core.tables().counters());
@@ -343,7 +353,21 @@ impl<P: Port> Worker<P> {
                 Some(Command::Flows { asker, next, flows }) => {
                     self.snapshot = Some((asker, next, flows))
                 }
+                Some(Command::Purge { asker, next, enis }) => {
+                    self.purge = Some((asker, next, enis));
+                }
                 None => {}
+            }
+        }
+        if let Some((_, next, enis)) = &mut self.purge {
+            let to = next.saturating_add(SNAPSHOT_BUDGET).min(self.flow_slots);
+            ager::purge(self.core.tables_mut(), enis, *next..to);
+            *next = to;
+            if to == self.flow_slots
+                && let Some((asker, _, enis)) = self.purge.take()
+            {
+                // The list goes back: memory of control is freed by control.
+                answer(&self.rings, &asker, Reply::Purged(enis));
             }
         }
         let Some((_, next, flows)) = &mut self.snapshot else {
@@ -367,7 +391,7 @@ impl<P: Port> Worker<P> {
             .all(|lane| lane.ended && lane.waiting.is_empty());
         // Release: who sees `finished` also sees what was sent.
         self.rings.finished.store(finished, Ordering::Release);
-        if work > 0 || self.snapshot.is_some() {
+        if work > 0 || self.snapshot.is_some() || self.purge.is_some() {
             self.idle_rounds = 0;
             return;
         }

@@ -66,6 +66,16 @@ impl FlowMaps {
         Ok(flows)
     }
 
+    /// Ends every flow of ENIs that are no more, uncounted.
+    pub(crate) fn purge(&self, enis: &[u32]) -> io::Result<()> {
+        for (slot, flow) in self.all()? {
+            if enis.contains(&u32::from(flow.eni)) {
+                self.expire(slot, flow)?;
+            }
+        }
+        Ok(())
+    }
+
     fn expire(&self, slot: u32, mut flow: FlowEntry) -> io::Result<()> {
         let mut value = Vec::new();
         for key in &flow.key {

@@ -279,6 +279,12 @@ impl Target for KernelEngine {
         self.write(&maps, &staged)?;
         self.rows.commit(staged);
         self.maps = maps;
+        let gone = update.delta.deleted_enis();
+        if let Some(flows) = self.flow_maps().filter(|_| !gone.is_empty()) {
+            flows
+                .purge(&gone)
+                .map_err(os("ending flows of deleted ENIs"))?;
+        }
         if loaded.is_some() {
             self.loaded = loaded;
         }

@@ -87,7 +87,9 @@ pub struct FramePool {
 impl FramePool {
     /// A pool of `n` frames.
     pub fn new(n: usize) -> Self {
-        Self { free: (0..n).map(|_| Frame::new()).collect() }
+        Self {
+            free: (0..n).map(|_| Frame::new()).collect(),
+        }
     }
     /// One frame, if any is left.
     pub fn take(&mut self) -> Option<Frame> {

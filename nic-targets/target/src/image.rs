@@ -1,5 +1,6 @@
 //! What is installed: code, and changes of table contents.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -112,6 +113,34 @@ pub struct AclRuleRow {
 pub struct TableDelta {
     /// In order; a later change of the same row wins.
     pub ops: Vec<TableOp>,
+}
+
+impl TableDelta {
+    /// ENI indices whose rows are gone afterwards. Their flows must end with them, uncounted: the
+    /// index may be another ENI's next.
+    pub fn deleted_enis(&self) -> Vec<u32> {
+        let mut gone = BTreeMap::new();
+        for op in &self.ops {
+            let (key, deleted) = match op {
+                TableOp::Delete {
+                    table: Table::Eni,
+                    key,
+                } => (key, true),
+                TableOp::Put {
+                    table: Table::Eni,
+                    key,
+                    ..
+                } => (key, false),
+                _ => continue,
+            };
+            if let Some(index) = key.first_chunk() {
+                gone.insert(u32::from_ne_bytes(*index), deleted);
+            }
+        }
+        gone.into_iter()
+            .filter_map(|(index, deleted)| deleted.then_some(index))
+            .collect()
+    }
 }
 
 /// One generation: rows, and code when the shape changed.

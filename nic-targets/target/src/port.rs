@@ -30,7 +30,13 @@ pub trait Port: Send {
     fn mac(&self) -> [u8; 6];
     /// Takes empty frames from `pool`, fills them (data, `port` = `index`, `timestamp_ns`) and
     /// pushes at most `max` to `burst`.
-    fn rx(&mut self, index: u16, pool: &mut FramePool, burst: &mut Vec<Frame>, max: usize) -> io::Result<Rx>;
+    fn rx(
+        &mut self,
+        index: u16,
+        pool: &mut FramePool,
+        burst: &mut Vec<Frame>,
+        max: usize,
+    ) -> io::Result<Rx>;
     /// Sends all of `frames` in order and gives every buffer back to `pool`.
     fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx>;
     /// Called when nothing was received: wait a little or return at once. Default: return.

@@ -17,7 +17,12 @@ pub enum TargetError {
     #[error("table {table:?} is full: {capacity} rows")]
     TableFull { table: Table, capacity: u32 },
     #[error("a row of table {table:?} has a {part} of {got} bytes, not {want}")]
-    RowSize { table: Table, part: &'static str, got: usize, want: usize },
+    RowSize {
+        table: Table,
+        part: &'static str,
+        got: usize,
+        want: usize,
+    },
     #[error("table {table:?} cannot be written by control")]
     NotPolicy { table: Table },
     #[error("row {index} is outside array table {table:?}")]
@@ -25,9 +30,15 @@ pub enum TargetError {
     #[error("no code is installed")]
     NoImage,
     #[error("{engine} cannot run this image: {reason}")]
-    Unsupported { engine: &'static str, reason: String },
+    Unsupported {
+        engine: &'static str,
+        reason: String,
+    },
     #[error("{what}: {source}")]
-    Os { what: String, source: std::io::Error },
+    Os {
+        what: String,
+        source: std::io::Error,
+    },
     #[error("the data plane is not running any more")]
     Gone,
 }

@@ -29,7 +29,9 @@ mod value;
 use std::sync::Arc;
 
 use dash_wire::tables::FlowEntry;
-use nic_target::{Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict};
+use nic_target::{
+    Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict,
+};
 
 pub use eval::TraceLine;
 
@@ -71,13 +73,20 @@ impl Model {
         match self.packet(frame, Some(&mut lines)) {
             Ok(verdict) => (verdict, lines),
             Err(error) => {
-                lines.push(TraceLine { stage: String::new(), what: error.to_string() });
+                lines.push(TraceLine {
+                    stage: String::new(),
+                    what: error.to_string(),
+                });
                 (Verdict::Aborted, lines)
             }
         }
     }
 
-    fn packet(&mut self, frame: &mut Frame, trace: Option<&mut Vec<TraceLine>>) -> Result<Verdict, TargetError> {
+    fn packet(
+        &mut self,
+        frame: &mut Frame,
+        trace: Option<&mut Vec<TraceLine>>,
+    ) -> Result<Verdict, TargetError> {
         self.advance(frame.timestamp_ns);
         let pipeline = Arc::clone(self.pipeline.as_ref().ok_or(TargetError::NoImage)?);
         let mut run = Run {
@@ -93,22 +102,33 @@ impl Model {
         };
         let verdict = run.pipeline(&pipeline);
         // A frame's buffer holds what was in it and one encap for the one taken off.
-        if frame.fill(&run.frame) { Ok(verdict) } else { Ok(Verdict::Aborted) }
+        if frame.fill(&run.frame) {
+            Ok(verdict)
+        } else {
+            Ok(Verdict::Aborted)
+        }
     }
 }
 
 impl Target for Model {
     fn apply(&mut self, update: &Update) -> Result<(), TargetError> {
-        let unsupported = |reason: String| TargetError::Unsupported { engine: ENGINE, reason };
+        let unsupported = |reason: String| TargetError::Unsupported {
+            engine: ENGINE,
+            reason,
+        };
         let pipeline = match &update.image {
             None => None,
             Some(image) => {
-                let pipeline = text::parse(&image.ir).map_err(|e| unsupported(format!("its IR: {e}")))?;
+                let pipeline =
+                    text::parse(&image.ir).map_err(|e| unsupported(format!("its IR: {e}")))?;
                 check::check(&pipeline).map_err(|e| unsupported(format!("its IR: {e}")))?;
                 Some(Arc::new(pipeline))
             }
         };
         self.tables.apply(&update.delta)?;
+        for eni in update.delta.deleted_enis() {
+            self.flows.purge(eni);
+        }
         if pipeline.is_some() {
             self.pipeline = pipeline;
         }

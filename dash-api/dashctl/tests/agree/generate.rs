@@ -78,6 +78,13 @@ const V4_PREFIXES: [([u8; 4], u8); 8] = [
     ([30, 0, 0, 0], 16),
     ([10, 2, 5, 0], 25),
 ];
+const SOURCES: [([u8; 4], u8); 5] = [
+    ([0, 0, 0, 0], 0),
+    ([101, 1, 0, 0], 16),
+    ([101, 1, 2, 0], 24),
+    ([101, 1, 2, 3], 32),
+    ([55, 0, 0, 0], 9),
+];
 const PORTS: [u16; 6] = [0, 1, 23, 80, 443, 65535];
 const ENIS: usize = 3;
 
@@ -98,6 +105,8 @@ pub(crate) struct World {
     rng: Rng,
     first: bool,
     recent: Vec<Connection>,
+    /// An ENI that went, to come back.
+    deleted: Option<usize>,
 }
 
 impl World {
@@ -106,6 +115,7 @@ impl World {
             rng,
             first: true,
             recent: Vec::new(),
+            deleted: None,
         }
     }
 
@@ -117,6 +127,16 @@ impl World {
         }
         for _ in 0..20 {
             let mut ops = Vec::new();
+            if let Some(n) = self.deleted.take_if(|_| self.rng.once_in(3)) {
+                ops.push((ObjectKey::Eni(eni_key(n)), Some(Object::Eni(self.eni(n)))));
+                ops.push((
+                    ObjectKey::EniRoute(eni_key(n)),
+                    Some(Object::EniRoute(EniRoute {
+                        group: group(n % 2),
+                    })),
+                ));
+                ops.extend((0..12).map(|_| self.rule()));
+            }
             for _ in 0..=self.rng.below(8) {
                 self.change(&mut ops);
             }
@@ -174,7 +194,7 @@ impl World {
 
     fn change(&mut self, ops: &mut Vec<(ObjectKey, Option<Object>)>) {
         let n = self.rng.below(ENIS);
-        let (mut op, may_delete) = match self.rng.below(22) {
+        let (mut op, may_delete) = match self.rng.below(23) {
             0 => (
                 (ObjectKey::Appliance("100".into()), Some(self.appliance())),
                 false,
@@ -218,6 +238,12 @@ impl World {
                     true,
                 )
             }
+            // An ENI goes with all that hangs on it: its flows must go too.
+            22 if self.rng.once_in(6) => {
+                self.deleted = Some(n);
+                ops.extend(dependants(n).into_iter().map(|key| (key, None)));
+                ((ObjectKey::Eni(eni_key(n)), None), false)
+            }
             19 => (
                 (
                     ObjectKey::AclIn(eni_key(n), 1),
@@ -236,7 +262,7 @@ impl World {
                 )
             }
         };
-        if may_delete && self.rng.once_in(4) {
+        if may_delete && self.rng.once_in(8) {
             op.1 = None;
         }
         ops.push(op);
@@ -310,13 +336,7 @@ impl World {
 
     fn rule(&mut self) -> (ObjectKey, Option<Object>) {
         let r = &mut self.rng;
-        let (addr, len) = r.pick(&[
-            ([0, 0, 0, 0], 0),
-            ([101, 1, 0, 0], 16),
-            ([101, 1, 2, 0], 24),
-            ([101, 1, 2, 3], 32),
-            ([55, 0, 0, 0], 9),
-        ]);
+        let (addr, len) = r.pick(&SOURCES);
         let key = RouteRuleKey {
             eni: eni_key(r.below(ENIS)),
             vni: vni(r.pick(&VNIS)),
@@ -593,6 +613,29 @@ struct Connection {
     ports: (u16, u16),
     network_vni: u32,
     pa: [u8; 4],
+}
+
+/// Every row that may name an ENI.
+fn dependants(n: usize) -> Vec<ObjectKey> {
+    let mut keys = vec![
+        ObjectKey::EniRoute(eni_key(n)),
+        ObjectKey::AclIn(eni_key(n), 1),
+    ];
+    keys.extend([1, 5].map(|stage| ObjectKey::AclOut(eni_key(n), stage)));
+    for vni_number in VNIS {
+        for (addr, len) in SOURCES {
+            for priority in 0..3 {
+                let source = SourcePrefix::new(addr.into(), len).unwrap();
+                keys.push(ObjectKey::RouteRule(RouteRuleKey {
+                    eni: eni_key(n),
+                    vni: vni(vni_number),
+                    source,
+                    priority,
+                }));
+            }
+        }
+    }
+    keys
 }
 
 fn txn(ops: Vec<(ObjectKey, Option<Object>)>) -> Txn {

@@ -205,7 +205,9 @@ impl StageLower<'_> {
             _ => match self.byte_place_in(b, Reg::R4)? {
                 Some((p, _)) => Some(p),
                 None => {
-                    return Err(self.unsupported("a comparison of bytes with a number other than 0"));
+                    return Err(
+                        self.unsupported("a comparison of bytes with a number other than 0")
+                    );
                 }
             },
         };

@@ -207,6 +207,19 @@ impl Flows {
         self.entries.insert(id, entry);
     }
 
+    /// Ends every connection of an ENI that is no more, uncounted.
+    pub(super) fn purge(&mut self, eni: u32) {
+        let ids: Vec<Id> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| u32::from(e.eni) == eni)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.remove(id);
+        }
+    }
+
     fn remove(&mut self, id: Id) -> Option<FlowEntry> {
         let entry = self.entries.remove(&id)?;
         for key in &entry.key {
