@@ -244,3 +244,54 @@ fn drop_counters(engine: &mut Engine<dyn PacketEngine>) -> BTreeMap<&'static str
     }
     out
 }
+
+#[test]
+fn the_flows_of_a_deleted_eni_go_with_it_on_every_engine() {
+    let text = include_str!("../../../specs/scenarios/demo/config.json");
+    let rows = dash_proto::config::load_config(text).unwrap();
+    let (config, _) = dash_proto::config::config_to_txn(&rows).unwrap();
+    let eni = "F4939FEFC47E";
+    let gone: dash_model::Txn = [
+        ("DASH_ENI_ROUTE_TABLE", eni.to_owned()),
+        ("DASH_ACL_OUT_TABLE", format!("{eni}:1")),
+        (
+            "DASH_ROUTE_RULE_TABLE",
+            format!("{eni}:45654:101.1.2.0/24:1"),
+        ),
+        ("DASH_ENI_TABLE", eni.to_owned()),
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(i, (table, key))| {
+        dash_model::Op::del(i, dash_model::ObjectKey::parse(table, &key).unwrap())
+    })
+    .collect();
+    let packet = nic_sim::Packet::eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .ipv4([25, 1, 1, 1], [10, 0, 0, 1])
+        .udp(5137, 4789)
+        .vxlan(4321)
+        .eth([2, 0, 0, 0, 0, 9], [0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e])
+        .ipv4([10, 1, 1, 10], [10, 1, 1, 1])
+        .udp(1000, 2000)
+        .payload(b"x")
+        .build();
+    for name in engines() {
+        let options = Options {
+            capacity: capacity(),
+            ..Options::default()
+        };
+        let mut engine = start(name, options).unwrap();
+        engine.commit(config.clone()).unwrap();
+        let mut frame = Frame::new();
+        assert!(frame.fill(&packet));
+        frame.timestamp_ns = 1;
+        assert_eq!(
+            engine.target_mut().run(&mut frame).unwrap(),
+            Verdict::Send(0),
+            "{name}"
+        );
+        assert_eq!(engine.flow_count().unwrap(), 1, "{name}");
+        engine.commit(gone.clone()).unwrap();
+        assert_eq!(engine.flow_count().unwrap(), 0, "{name}");
+    }
+}

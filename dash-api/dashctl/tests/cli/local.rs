@@ -1,0 +1,310 @@
+//! Commands without a daemon.
+
+use std::path::Path;
+
+use nic_sim::{CaptureWriter, Packet, read_capture};
+use serde_json::Value;
+
+use crate::{dashctl, scenario, stderr, stdout, text};
+
+/// A packet of the VM to `last` octet of 10.1.1.0/24, as its host sends it.
+fn from_vm(last: u8) -> Vec<u8> {
+    Packet::eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .ipv4([25, 1, 1, 1], [10, 0, 0, 1])
+        .udp(5137, 4789)
+        .vxlan(4321)
+        .eth([0, 0, 0x5e, 0, 1, 1], [0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e])
+        .ipv4([10, 1, 1, 10], [10, 1, 1, last])
+        .udp(1000, 2000)
+        .payload(b"DASHTEST")
+        .build()
+}
+
+fn capture(path: &Path, packets: &[(u64, Vec<u8>)]) {
+    let mut writer = CaptureWriter::create(path).expect("a file");
+    for (time, data) in packets {
+        writer.write(*time, data).expect("written");
+    }
+    writer.finish().expect("written");
+}
+
+#[test]
+fn replay_writes_what_leaves_with_the_times_of_the_capture_and_state_as_of_its_end() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name);
+    let input = path("in.pcap");
+    // 10.1.1.2 is not mapped; after 31 s the first flow is gone.
+    capture(
+        &input,
+        &[
+            (1_000, from_vm(1)),
+            (2_000, from_vm(2)),
+            (31_000_002_000, from_vm(2)),
+            (31_000_003_000, from_vm(1)),
+        ],
+    );
+    let config = scenario("e01-vnet-to-vnet").join("config.json");
+    let run = |engine: &str| {
+        let (out, counters, flows) = (path("out.pcap"), path("counters.json"), path("flows.jsonl"));
+        let output = dashctl(&[
+            "replay",
+            "--config",
+            text(&config),
+            "--in",
+            text(&input),
+            "--out",
+            text(&out),
+            "--engine",
+            engine,
+            "--counters",
+            text(&counters),
+            "--flows",
+            text(&flows),
+        ]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(output.stdout, b"", "standard output is for data");
+        let sent: Vec<_> = read_capture(&out)
+            .expect("a capture")
+            .map(|p| p.expect("a packet"))
+            .collect();
+        let read = |path| std::fs::read_to_string(path).expect("a file");
+        (sent, read(counters), read(flows), stderr(&output))
+    };
+    let (sent, counters, flows, summary) = run("native");
+    assert_eq!(
+        sent.iter().map(|p| p.timestamp_ns).collect::<Vec<_>>(),
+        [1_000, 31_000_003_000]
+    );
+    assert!(
+        sent.iter().all(|p| p.data[30..34] == [101, 1, 2, 3]),
+        "both go to the PA"
+    );
+    assert!(
+        summary.contains("4 packets in over 31.000 s: 2 forwarded, 2 dropped"),
+        "{summary}"
+    );
+
+    let json: Value = serde_json::from_str(&counters).expect("JSON");
+    let eni = |name: &str| {
+        json["eni"]["eni-1"][format!("SAI_ENI_STAT_{name}")]
+            .as_u64()
+            .expect(name)
+    };
+    assert_eq!(
+        [
+            eni("FLOW_CREATED"),
+            eni("FLOW_AGED"),
+            eni("OUTBOUND_CA_PA_ENTRY_MISS_DROP_PACKETS"),
+            eni("RX_PACKETS"),
+            eni("TX_PACKETS")
+        ],
+        [2, 1, 2, 4, 2]
+    );
+    assert_eq!(json["meter"], Value::Array(vec![]));
+    assert_eq!(flows.lines().count(), 2, "{flows}");
+
+    let others = run("model");
+    assert_eq!(
+        (&others.0, &others.1, &others.2),
+        (&sent, &counters, &flows),
+        "the model agrees"
+    );
+}
+
+#[test]
+fn a_wrong_configuration_exits_with_1_names_its_line_and_writes_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name);
+    capture(&path("in.pcap"), &[(0, from_vm(1))]);
+    let replay = |config: &str| {
+        std::fs::write(path("config.json"), config).expect("written");
+        let args = [
+            "replay",
+            "--engine",
+            "model",
+            "--config",
+            text(&path("config.json")).to_owned().leak(),
+            "--in",
+            text(&path("in.pcap")).to_owned().leak(),
+            "--out",
+            text(&path("out.pcap")).to_owned().leak(),
+        ];
+        let output = dashctl(&args);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(!path("out.pcap").exists());
+        stderr(&output).replace(&format!("{}/", dir.path().display()), "")
+    };
+    assert_eq!(
+        replay("[\n{\"DASH_VNET_TABLE:Vnet1\": {\"vni\": 1}, \"OP\": \"SET\"}\n]"),
+        "dashctl: config.json: line 2: DASH_VNET_TABLE:Vnet1: there is no row in DASH_APPLIANCE_TABLE\n"
+    );
+    let bad_field = replay("[\n\n{\"DASH_VNET_TABLE:Vnet1\": {\"vnii\": 1}, \"OP\": \"SET\"}\n]");
+    assert!(
+        bad_field.starts_with("dashctl: config.json: line 3: DASH_VNET_TABLE:Vnet1: vnii: "),
+        "{bad_field}"
+    );
+    let syntax = replay("[\n{\"a\"\n]");
+    assert!(
+        syntax.starts_with("dashctl: config.json: line 3, column "),
+        "{syntax}"
+    );
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for args in [
+        &["replay"][..],
+        &["nonsense"],
+        &[
+            "replay", "--config", "a", "--in", "b", "--out", "c", "--engine", "quantum",
+        ],
+    ] {
+        let output = dashctl(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(
+            stderr(&output).contains("Usage") || stderr(&output).contains("possible values"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_capture_is_never_overwritten_by_its_own_replay() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let input = dir.path().join("in.pcap");
+    capture(&input, &[(0, from_vm(1))]);
+    let before = std::fs::read(&input).expect("a file");
+    let config = scenario("e01-vnet-to-vnet").join("config.json");
+    let output = dashctl(&[
+        "replay",
+        "--config",
+        text(&config),
+        "--in",
+        text(&input),
+        "--out",
+        text(&input),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("cannot be both input and output"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(std::fs::read(&input).expect("a file"), before);
+}
+
+#[test]
+fn every_emitted_form_is_what_it_says() {
+    let config = scenario("e09-inbound").join("config.json");
+    let emit = |form: &str| {
+        let output = dashctl(&["compile", "--config", text(&config), "--emit", form]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout
+    };
+    let ir = String::from_utf8(emit("ir")).expect("text");
+    let pipeline = dash_pipeline::text::parse(&ir).expect("IR that reads back");
+    dash_pipeline::check::check(&pipeline).expect("a pipeline");
+
+    let object = dash_bpf::elf::read(&emit("elf")).expect("an ELF object");
+    let stages: Vec<&str> = pipeline
+        .stages
+        .iter()
+        .map(|stage| stage.name.as_str())
+        .collect();
+    assert_eq!(
+        object
+            .programs
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect::<Vec<_>>(),
+        stages
+    );
+
+    let ebpf = String::from_utf8(emit("ebpf")).expect("text");
+    for stage in &stages {
+        assert!(
+            ebpf.contains(&format!(": {stage} (")),
+            "{stage} is not in the disassembly"
+        );
+    }
+    let clif = String::from_utf8(emit("clif")).expect("text");
+    assert!(
+        clif.starts_with("function "),
+        "{}",
+        clif.lines().next().unwrap_or_default()
+    );
+    assert!(!emit("asm").is_empty());
+}
+
+#[test]
+fn the_rows_of_an_eni_are_shown_beside_ir_that_still_reads_back() {
+    let config = scenario("e09-inbound").join("config.json");
+    let output = dashctl(&[
+        "compile",
+        "--config",
+        text(&config),
+        "--emit",
+        "ir",
+        "--eni",
+        "eni-1",
+    ]);
+    let ir = stdout(&output);
+    assert!(
+        ir.starts_with("# ENI eni-1: mac f4:93:9f:ef:c4:7e, enabled"),
+        "{}",
+        ir.lines().next().unwrap_or_default()
+    );
+    assert!(ir.contains("10.1.0.0/16"));
+    dash_pipeline::text::parse(&ir).expect("IR that reads back");
+    let output = dashctl(&[
+        "compile",
+        "--config",
+        text(&config),
+        "--emit",
+        "ir",
+        "--eni",
+        "eni-9",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "dashctl: there is no ENI `eni-9`; there are: eni-1\n"
+    );
+}
+
+#[test]
+fn trace_says_what_each_packet_was_met_by_and_came_to() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let input = dir.path().join("in.pcap");
+    capture(
+        &input,
+        &[(1_000_000_000, from_vm(1)), (1_500_000_000, from_vm(2))],
+    );
+    let config = scenario("e01-vnet-to-vnet").join("config.json");
+    let trace = stdout(&dashctl(&[
+        "trace",
+        "--config",
+        text(&config),
+        "--in",
+        text(&input),
+    ]));
+    let (first, second) = trace
+        .split_once("packet 2 at 0.500000 s, 100 bytes")
+        .expect("two packets");
+    assert!(first.starts_with("packet 1 at 0.000000 s, 100 bytes\n  in     02:00:00:00:00:02 > 02:00:00:00:00:01 IPv4 25.1.1.1 > 10.0.0.1"), "{first}");
+    assert!(
+        first.contains("out    port 0: ") && first.contains("IPv4 10.0.0.1 > 101.1.2.3"),
+        "{first}"
+    );
+    assert!(
+        first
+            .lines()
+            .any(|line| line.trim_start().starts_with("route ")),
+        "{first}"
+    );
+    assert!(
+        second.contains("mapping-miss") && second.contains("out    nothing: dropped"),
+        "{second}"
+    );
+}
