@@ -27,6 +27,12 @@ pub(crate) enum Command {
     Push(Push),
     /// Read from a daemon by gNMI Get.
     Get(Get),
+    /// Put a capture on the wire of a daemon's simulated NIC, and write what it sends.
+    Inject(Inject),
+    /// Show a daemon's counters.
+    Counters(Counters),
+    /// Show a daemon's live flows, a JSON object a line.
+    Flows(Flows),
     /// Run scenarios and say what differs from what they expect.
     Scenario(Scenario),
 }
@@ -196,6 +202,45 @@ pub(crate) struct Get {
     /// Encoding to ask for.
     #[arg(long, value_enum, default_value_t = Encoding::Json)]
     pub(crate) encoding: Encoding,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inject {
+    /// Capture to send: pcap or pcapng. Its times are the clock.
+    #[arg(long = "in", value_name = "IN.pcap")]
+    pub(crate) input: PathBuf,
+    /// Capture to write: what the NIC sends, in order.
+    #[arg(long = "out", value_name = "OUT.pcap")]
+    pub(crate) output: PathBuf,
+    /// Port the packets arrive at.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) port: u32,
+    /// Daemon.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Counters {
+    /// Daemon.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) from: String,
+    /// Only those that are not 0, a line each.
+    #[arg(long)]
+    pub(crate) moved: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Flows {
+    /// Daemon.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) from: String,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

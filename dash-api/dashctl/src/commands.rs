@@ -2,6 +2,8 @@
 
 mod compile;
 mod gnmi;
+mod observe;
+mod remote;
 mod replay;
 mod scenario;
 mod trace;
@@ -24,6 +26,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Compile(args) => compile::run(&args),
         Command::Push(args) => gnmi::push(&args),
         Command::Get(args) => gnmi::get(&args),
+        Command::Inject(args) => observe::inject(&args),
+        Command::Counters(args) => observe::counters(&args),
+        Command::Flows(args) => observe::flows(&args),
         Command::Scenario(args) => scenario::run(&args),
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! * [`engines`]: packet engines by name.
 //! * [`config`]: configuration files into an engine.
-//! * [`elf`]: eBPF objects as ELF files.
 //! * [`underlay`]: `--route` and `--neighbor`.
 //! * [`scenario`]: scenarios of `specs/scenarios` on every engine.
 //! * [`progress`]: bars for what takes long, on a terminal only.
@@ -10,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
-pub mod elf;
 pub mod engines;
 pub mod progress;
 pub mod scenario;

@@ -20,10 +20,10 @@ pub enum EngineError {
     Plan(#[from] PlanError),
     /// The pipeline that the configuration asks for could not be compiled: a bug here.
     #[error("no code for this configuration: {0}")]
-    Compile(#[from] CompileError),
+    Compile(CompileError),
     /// The target refused the rows or the code, or could not be read.
     #[error("the data plane refused: {0}")]
-    Target(#[from] TargetError),
+    Target(TargetError),
 }
 
 /// The step of compilation that failed.
@@ -31,14 +31,35 @@ pub enum EngineError {
 pub enum CompileError {
     /// The template for the shape is not IR.
     #[error("IR text: {0}")]
-    Text(#[from] TextError),
+    Text(TextError),
     /// The IR has no eBPF form.
     #[error("lowering: {0}")]
-    Lower(#[from] LowerError),
+    Lower(LowerError),
     /// The eBPF was not proven safe.
     #[error("verification: {0}")]
-    Verify(#[from] VerifyError),
+    Verify(VerifyError),
     /// The eBPF could not be made machine code.
     #[error("machine code: {0}")]
-    Native(#[from] NativeError),
+    Native(NativeError),
+}
+
+/// The messages above hold those of their causes, so that one line says all; were the causes
+/// sources too, a report of the chain would say them twice.
+macro_rules! from {
+    ($($error:ident::$variant:ident($cause:ty)),* $(,)?) => {$(
+        impl From<$cause> for $error {
+            fn from(cause: $cause) -> Self {
+                Self::$variant(cause)
+            }
+        }
+    )*};
+}
+
+from! {
+    EngineError::Compile(CompileError),
+    EngineError::Target(TargetError),
+    CompileError::Text(TextError),
+    CompileError::Lower(LowerError),
+    CompileError::Verify(VerifyError),
+    CompileError::Native(NativeError),
 }

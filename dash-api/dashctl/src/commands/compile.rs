@@ -1,8 +1,10 @@
 //! `dashctl compile`.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use anyhow::{Context, Result, bail};
+use dash_bpf::Object;
 use dash_engine::Engine;
 use dash_model::key::EniKey;
 use dash_pipeline::model::Model;
@@ -20,7 +22,7 @@ pub(crate) fn run(args: &Compile) -> Result<()> {
     let mut text = match args.emit {
         Emit::Ir => engine.image().ir.to_string().into_bytes(),
         Emit::Ebpf => engine.artifacts().disassembly.into_bytes(),
-        Emit::Elf => dashctl::elf::write(&engine.image().object)?,
+        Emit::Elf => dash_bpf::elf::write(&with_symbols(&engine.image().object))?,
         Emit::Clif => engine.listing()?.1.clif.into_bytes(),
         Emit::Asm => engine.listing()?.1.asm.into_bytes(),
     };
@@ -42,6 +44,19 @@ pub(crate) fn run(args: &Compile) -> Result<()> {
             .write_all(&text)
             .context("standard output"),
     }
+}
+
+/// The object with a name of its own for each symbol: a stage may be called as the table it looks
+/// into, but in an ELF file both are symbols.
+fn with_symbols(object: &Object) -> Object {
+    let mut object = object.clone();
+    let maps: HashSet<&str> = object.maps.iter().map(|map| map.name.as_str()).collect();
+    for program in &mut object.programs {
+        if maps.contains(program.name.as_str()) {
+            program.name.push_str("_stage");
+        }
+    }
+    object
 }
 
 /// What an ENI's packets are matched with, as comments of the IR: the code is shared, the rows are

@@ -1,7 +1,5 @@
 //! `dashctl push` and `dashctl get`.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, anyhow, bail};
 use dash_model::objects::Object;
 use dash_model::{Action, ObjectKey, Op};
@@ -12,18 +10,22 @@ use dash_proto::row_to_json;
 use dashctl::config::ConfigFile;
 use dashctl::progress::Progress;
 use prost::Message;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 
-use crate::cli::{Connection, Encoding, Get, Push};
+use super::remote::{MAX_MESSAGE, connect, runtime};
+use crate::cli::{Encoding, Get, Push};
 
-/// Messages of millions of rows, as the daemon takes them.
-const MAX_MESSAGE: usize = 64 << 20;
+fn client(channel: Channel) -> GNmiClient<Channel> {
+    GNmiClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+}
 
 pub(crate) fn push(args: &Push) -> Result<()> {
     let requests = requests(args)?;
     let updates = requests.iter().map(items).sum::<usize>();
     runtime()?.block_on(async {
-        let mut client = connect(&args.to, &args.connection).await?;
+        let mut client = client(connect(&args.to, &args.connection).await?);
         let mut progress = Progress::new("updates", updates as u64);
         let mut done = 0;
         for (at, request) in requests.iter().enumerate() {
@@ -229,7 +231,7 @@ pub(crate) fn get(args: &Get) -> Result<()> {
         ..gnmi::GetRequest::default()
     };
     let response = runtime()?.block_on(async {
-        let mut client = connect(&args.from, &args.connection).await?;
+        let mut client = client(connect(&args.from, &args.connection).await?);
         let response = client.get(request).await;
         response
             .map_err(|status| anyhow!("{}: {:?}: {}", args.from, status.code(), status.message()))
@@ -271,46 +273,4 @@ fn show(prefix: Option<&gnmi::Path>, update: &gnmi::Update) -> Result<()> {
         None => println!("{}: no value", path_text(&path)),
     }
     Ok(())
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")
-}
-
-async fn connect(address: &str, connection: &Connection) -> Result<GNmiClient<Channel>> {
-    let scheme = if connection.tls_ca.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
-        .with_context(|| format!("`{address}` is not ADDR:PORT"))?
-        .connect_timeout(std::time::Duration::from_secs(10));
-    if let Some(ca) = &connection.tls_ca {
-        endpoint = endpoint.tls_config(tls(ca, connection)?).context("TLS")?;
-    }
-    let channel = endpoint
-        .connect()
-        .await
-        .with_context(|| format!("cannot connect to {address}"))?;
-    Ok(GNmiClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE))
-}
-
-fn tls(ca: &Path, connection: &Connection) -> Result<ClientTlsConfig> {
-    let read = |path: &Path| {
-        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
-    if let (Some(cert), Some(key)) = (&connection.tls_cert, &connection.tls_key) {
-        tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-    }
-    if let Some(name) = &connection.tls_name {
-        tls = tls.domain_name(name);
-    }
-    Ok(tls)
 }

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Replay) -> Result<()> {
 }
 
 /// Creating the output would empty the input.
-fn refuse_same_file(input: &Path, output: &Path) -> Result<()> {
+pub(super) fn refuse_same_file(input: &Path, output: &Path) -> Result<()> {
     match (input.canonicalize(), output.canonicalize()) {
         (Ok(a), Ok(b)) if a == b => bail!("{} cannot be both input and output", input.display()),
         _ => Ok(()),

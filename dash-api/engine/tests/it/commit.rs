@@ -167,7 +167,7 @@ fn a_shape_that_comes_again_is_compiled_once() {
 
 #[test]
 fn stages_that_did_not_change_are_not_verified_again() {
-    let mut engine = engine();
+    let mut engine = crate::fake::with_cache(None);
     let stages = |engine: &dash_engine::Engine<Fake>| engine.image().object.programs.len() as u64;
     let before = engine.compile_stats();
     engine.commit(txn(BASE)).expect("a right configuration");

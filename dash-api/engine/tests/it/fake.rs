@@ -51,9 +51,14 @@ pub(crate) fn capacity() -> Capacity {
 }
 
 pub(crate) fn engine() -> Engine<Fake> {
+    with_cache(Some(cache_dir()))
+}
+
+/// An engine whose verdicts are kept there.
+pub(crate) fn with_cache(cache_dir: Option<PathBuf>) -> Engine<Fake> {
     let options = Options {
         capacity: capacity(),
-        cache_dir: Some(cache_dir()),
+        cache_dir,
         native: true,
         ..Options::default()
     };
