@@ -304,3 +304,6 @@ fn link_local([a, b, c, d, e, f]: Mac) -> Ipv6Addr {
         f,
     ])
 }
+
+#[cfg(test)]
+mod tests;

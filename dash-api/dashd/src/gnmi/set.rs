@@ -37,9 +37,6 @@ pub(super) async fn set(
     for Warning { index, key, text } in warnings.iter().chain(&commit.warnings) {
         tracing::warn!(at = %place_of(&results, *index), %key, "{text}");
     }
-    for key in &commit.stored_only {
-        tracing::warn!(%key, "stored, not acted on");
-    }
     let response = results.into_iter().map(|(path, op)| gnmi::UpdateResult {
         path: Some(path),
         op: op.into(),

@@ -1,0 +1,9 @@
+//! A real server on loopback, real clients, and a simulated NIC behind it.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the line that fails")]
+
+mod gnmi;
+mod packets;
+mod process;
+mod services;
+mod support;

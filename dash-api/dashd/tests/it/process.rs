@@ -1,0 +1,107 @@
+//! The binary: what it prints, how it ends.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use crate::support::cache;
+
+fn dashd(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashd"));
+    command
+        .args([
+            "--target",
+            "sim:",
+            "--engine",
+            "interp",
+            "--cache",
+            &cache(),
+        ])
+        .args(args);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn fails(args: &[&str]) -> (Option<i32>, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = dashd(args).output().unwrap();
+    assert_eq!(text(&stdout), "", "nothing serves");
+    (status.code(), text(&stderr))
+}
+
+#[test]
+fn addresses_are_printed_once_they_serve_and_sigterm_is_a_clean_end() {
+    let mut child = dashd(&["--no-tls", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"])
+        .args(["--metrics", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for start in ["gnmi 127.0.0.1:", "gnmi [::1]:", "metrics 127.0.0.1:"] {
+        let line = lines.next().unwrap().unwrap();
+        let port: u16 = line.strip_prefix(start).expect(&line).parse().unwrap();
+        assert_ne!(port, 0);
+        let address = line.split_once(' ').unwrap().1;
+        std::net::TcpStream::connect(address).unwrap();
+    }
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(lines.next().is_none(), "and nothing else is printed");
+}
+
+#[test]
+fn clear_text_is_for_loopback_only() {
+    let (code, error) = fails(&["--no-tls", "--listen", "0.0.0.0:0"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("--no-tls is for loopback addresses only"),
+        "{error}"
+    );
+    let (code, error) = fails(&["--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(2), "neither --no-tls nor a certificate");
+    assert!(error.contains("--tls-cert"), "{error}");
+}
+
+#[test]
+fn every_error_of_a_configuration_file_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.json");
+    let rows =
+        "[{\"DASH_VNET_TABLE:A\": {\"vni\": \"0\"}},\n {\"DASH_VNET_TABLE:B\": {\"vnu\": 1}}]";
+    std::fs::write(&path, rows).unwrap();
+    let path = path.to_str().unwrap();
+    let (code, error) = fails(&["--no-tls", "--listen", "127.0.0.1:0", "--config", path]);
+    assert_eq!(code, Some(1));
+    for part in ["line 1: DASH_VNET_TABLE:A", "line 2: DASH_VNET_TABLE:B"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_route_to_a_port_that_is_not_there_is_refused() {
+    let (code, error) = fails(&[
+        "--no-tls",
+        "--listen",
+        "127.0.0.1:0",
+        "--route",
+        "10.0.0.0/8=1",
+    ]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("--route 10.0.0.0/8: sim: has no port 1"),
+        "{error}"
+    );
+}
