@@ -16,7 +16,7 @@
 //! * [`gate`]: keeps packets waiting until the configuration is in.
 //! * [`gnmi`]: Capabilities, Get, Set.
 //! * [`observe`], [`simulator`]: our own services (`specs/proto/dashwire.proto`).
-//! * [`metrics`]: Prometheus.
+//! * [`metrics`]: the endpoint that Prometheus scrapes.
 
 #![forbid(unsafe_code)]
 

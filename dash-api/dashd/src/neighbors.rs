@@ -25,7 +25,7 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(30);
 /// How often the clocks are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Most requests a tick, so that they find room on their way.
-const BURST: usize = 256;
+pub(crate) const BURST: usize = 256;
 
 /// Frames to send, with the port to send them out of.
 pub type Out = Vec<(u32, Vec<u8>)>;
@@ -91,6 +91,7 @@ impl Neighbors {
     pub fn want(&mut self, dst: IpAddr) {
         if let Some((port, hop)) = self.way(dst) {
             self.pend(port, hop);
+            self.next_tick = None;
         }
     }
 

@@ -187,7 +187,8 @@ impl Plane {
     /// # Errors
     /// The worker is gone.
     pub fn settle(&mut self) -> Result<(), nic_target::TargetError> {
-        let mut injected = 0;
+        // What may have been sent just before.
+        let mut injected = crate::neighbors::BURST;
         loop {
             // A question is answered between two rounds of the worker. A round runs a burst of
             // what the ports hold or empties one of them, and sends a burst of control's frames;

@@ -62,7 +62,7 @@ impl Daemon {
     }
 
     pub(crate) fn gnmi(&self) -> GNmiClient<Channel> {
-        GNmiClient::new(self.channel.clone())
+        GNmiClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
     }
 
     pub(crate) async fn set(&self, request: SetRequest) -> Result<SetResponse, Status> {
