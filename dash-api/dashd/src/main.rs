@@ -55,13 +55,17 @@ fn run(args: Args) -> Result<()> {
     })
 }
 
+/// In one write, so that a reader may go once it has the line it waits for.
 fn announce(server: &Server) -> Result<()> {
+    let gnmi = server
+        .gnmi()
+        .iter()
+        .map(|address| format!("gnmi {address}\n"));
+    let metrics = server
+        .metrics()
+        .map(|address| format!("metrics {address}\n"));
+    let lines: String = gnmi.chain(metrics).collect();
     let mut out = std::io::stdout().lock();
-    for address in server.gnmi() {
-        writeln!(out, "gnmi {address}")?;
-    }
-    if let Some(address) = server.metrics() {
-        writeln!(out, "metrics {address}")?;
-    }
+    out.write_all(lines.as_bytes())?;
     Ok(out.flush()?)
 }

@@ -144,7 +144,7 @@ impl Nic {
             tokio::time::sleep(NAP).await;
             if rounds.is_multiple_of(NAPS) {
                 // Fails when there is nobody to take the frames.
-                let alive = control.call(|plane| plane.engine.flow_count()).await?;
+                let alive = control.call(|plane| plane.engine.counters()).await?;
                 alive.map_err(|error| Status::unavailable(error.to_string()))?;
             }
         }
