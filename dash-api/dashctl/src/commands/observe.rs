@@ -33,7 +33,7 @@ pub(crate) fn inject(args: &Inject) -> Result<()> {
                 let request = InjectRequest {
                     port,
                     timestamp_ns: packet.timestamp_ns,
-                    frame: packet.data.into(),
+                    frame: packet.data,
                 };
                 if frames.blocking_send(request).is_err() {
                     // The call ended; its error is the one to tell.
