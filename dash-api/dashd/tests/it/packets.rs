@@ -20,13 +20,18 @@ const PA: [u8; 4] = [101, 1, 2, 3];
 
 /// A packet of the VM to 10.1.1.1, which the demo's configuration sends on to [`PA`].
 fn from_vm() -> Vec<u8> {
+    of_flow(1000)
+}
+
+/// The same, of the flow with this source port.
+fn of_flow(sport: u16) -> Vec<u8> {
     Packet::eth(PORT0, HOST)
         .ipv4([25, 1, 1, 1], VIP)
         .udp(5137, 4789)
         .vxlan(4321)
         .eth(PEER, ENI)
         .ipv4([10, 1, 1, 10], [10, 1, 1, 1])
-        .udp(1000, 2000)
+        .udp(sport, 2000)
         .payload(b"hello")
         .build()
 }
@@ -93,6 +98,46 @@ async fn a_refused_set_leaves_the_old_generation_forwarding() {
     // The IP identification is the flow's; all other bytes must be as before.
     assert_eq!(outer_destination(&after[0].1), PA);
     assert_eq!(after[0].1.len(), before[0].1.len());
+}
+
+/// Each new flow meets one generation whole, whichever is in force when it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_packet_is_lost_while_generations_change_and_sets_are_refused() {
+    let daemon = Daemon::start(&[]).await;
+    daemon.configure(&demo()).await;
+    let frames: Vec<_> = (0..4000).map(|sport| (0, of_flow(sport))).collect();
+    let changes = async {
+        let table = "/DPU_APPL_DB/dpu0/DASH_VNET_MAPPING_TABLE";
+        for n in 0..20 {
+            let pa = if n % 2 == 0 {
+                "101.1.2.77"
+            } else {
+                "101.1.2.3"
+            };
+            let row = value!({"routing_type": "vnet_encap", "underlay_ip": pa});
+            let row = json(&format!("{table}[key=Vnet1:10.1.1.1]"), &row);
+            daemon.set(updates(vec![row])).await.unwrap();
+            let row = value!({"routing_type": "vnet_encap", "underlay_ip": "9.9.9.9"});
+            let mapping = json(&format!("{table}[key=Vnet1:10.1.1.1]"), &row);
+            let orphan = json(&format!("{table}[key=None:10.1.1.1]"), &row);
+            let status = daemon
+                .set(updates(vec![mapping, orphan]))
+                .await
+                .unwrap_err();
+            assert_eq!(status.code(), Code::FailedPrecondition);
+        }
+    };
+    let before = daemon.generation().await;
+    let (out, ()) = tokio::join!(daemon.inject(frames), changes);
+    assert_eq!(daemon.generation().await, before + 20);
+    assert_eq!(out.len(), 4000);
+    for (_, frame) in &out {
+        let destination = outer_destination(frame);
+        assert!(
+            [PA, [101, 1, 2, 77]].contains(&destination),
+            "{destination:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
