@@ -176,7 +176,7 @@ pub(crate) struct Push {
     #[arg(long, default_value = "dpu0")]
     pub(crate) instance: String,
     /// Most updates in one request. A request is applied whole; more requests are more
-    /// generations. 0 sends everything in one.
+    /// generations, parents first. 0 sends everything in one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) chunk: usize,
     #[command(flatten)]

@@ -74,7 +74,7 @@ pub struct Artifacts {
     pub disassembly: String,
 }
 
-/// Configuration in, generations out. See the [crate](crate).
+/// Configuration in, generations out. See the [crate].
 ///
 /// One owner at a time: every method that talks to the target takes `&mut self`.
 pub struct Engine<T: Target + ?Sized> {

@@ -1,5 +1,7 @@
 //! `dashctl push` and `dashctl get`.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, anyhow, bail};
 use dash_model::objects::Object;
 use dash_model::{Action, ObjectKey, Op};
@@ -23,6 +25,18 @@ fn client(channel: Channel) -> GNmiClient<Channel> {
 
 pub(crate) fn push(args: &Push) -> Result<()> {
     let requests = requests(args)?;
+    if let Some(large) = requests
+        .iter()
+        .map(Message::encoded_len)
+        .find(|len| *len > MAX_MESSAGE)
+    {
+        bail!(
+            "{} makes a request of {} MiB and a daemon takes {}: send it in several with --chunk",
+            args.file.display(),
+            large >> 20,
+            MAX_MESSAGE >> 20
+        );
+    }
     let updates = requests.iter().map(items).sum::<usize>();
     runtime()?.block_on(async {
         let mut client = client(connect(&args.to, &args.connection).await?);
@@ -85,37 +99,47 @@ fn is_json(bytes: &[u8]) -> bool {
     )
 }
 
-/// Rows as requests of at most `chunk` items each, one request when it is 0. In one request
-/// deletes come before updates whatever their order here, so a request ends before a delete of a
-/// row that it writes.
+/// Rows as requests of at most `chunk` items each, one request when it is 0.
+///
+/// Of several ops on a row the last counts, as in the file. One request keeps the file's order;
+/// several are applied one after the other, so parents go first and are deleted last.
 fn set_requests(ops: &[Op], instance: &str, chunk: usize) -> Vec<gnmi::SetRequest> {
-    let most = if chunk == 0 { usize::MAX } else { chunk };
-    let mut requests = Vec::new();
-    let mut request = request();
-    let mut written = std::collections::HashSet::new();
-    for op in ops {
-        let deletes_written = matches!(op.action, Action::Del) && written.contains(&op.key);
-        if items(&request) >= most || deletes_written {
-            requests.push(std::mem::replace(&mut request, self::request()));
-            written.clear();
-        }
-        let path = gnmi_path(instance, &op.key);
-        match &op.action {
-            Action::Del => request.delete.push(path),
-            Action::Set { raw, .. } => {
-                written.insert(&op.key);
-                request.update.push(gnmi::Update {
+    let last: HashMap<&ObjectKey, usize> = ops
+        .iter()
+        .enumerate()
+        .map(|(at, op)| (&op.key, at))
+        .collect();
+    let mut ops: Vec<&Op> = ops
+        .iter()
+        .enumerate()
+        .filter(|(at, op)| last.get(&op.key) == Some(at))
+        .map(|(_, op)| op)
+        .collect();
+    if chunk > 0 {
+        let deletes = |op: &Op| matches!(op.action, Action::Del);
+        // Keys sort in the order of dependency, but for tags, which rules name.
+        ops.sort_by_key(|op| (!matches!(op.key, ObjectKey::PrefixTag(_)), &op.key));
+        let (mut gone, written): (Vec<&Op>, Vec<&Op>) = ops.into_iter().partition(|op| deletes(op));
+        gone.reverse();
+        ops = written.into_iter().chain(gone).collect();
+    }
+    let most = if chunk == 0 { ops.len().max(1) } else { chunk };
+    let requests = ops.chunks(most).map(|ops| {
+        let mut request = request();
+        for op in ops {
+            let path = gnmi_path(instance, &op.key);
+            match &op.action {
+                Action::Del => request.delete.push(path),
+                Action::Set { raw, .. } => request.update.push(gnmi::Update {
                     path: Some(path),
                     val: Some(value(op, raw)),
                     ..gnmi::Update::default()
-                });
+                }),
             }
         }
-    }
-    if items(&request) > 0 {
-        requests.push(request);
-    }
-    requests
+        request
+    });
+    requests.collect()
 }
 
 fn request() -> gnmi::SetRequest {

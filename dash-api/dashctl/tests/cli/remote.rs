@@ -147,12 +147,15 @@ fn push_sends_rows_so_that_they_decode_to_what_the_file_says() {
 }
 
 #[test]
-fn push_in_chunks_keeps_order_and_says_which_rows_are_only_stored() {
+fn push_in_chunks_sends_parents_first_and_says_which_rows_are_only_stored() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("rows.json");
-    let rows = r#"[{"DASH_APPLIANCE_TABLE:100": {"sip": "10.0.0.1", "vm_vni": 4321}, "OP": "SET"},
-      {"DASH_QOS_TABLE:q": {"qos_id": "q", "bw": 10}, "OP": "SET"}, {"DASH_VNET_TABLE:V": {"vni": 5}, "OP": "SET"},
-      {"DASH_VNET_TABLE:W": {}, "OP": "DEL"}, {"DASH_VNET_TABLE:V": {}, "OP": "DEL"}]"#;
+    // Children first, and a row that is written and then deleted.
+    let rows = r#"[{"DASH_QOS_TABLE:q": {"qos_id": "q", "bw": 10}, "OP": "SET"},
+      {"DASH_ROUTE_TABLE:g:10.0.0.0/8": {"routing_type": "drop"}, "OP": "SET"},
+      {"DASH_ROUTE_GROUP_TABLE:g": {"version": "1"}, "OP": "SET"},
+      {"DASH_VNET_TABLE:V": {"vni": 5}, "OP": "SET"}, {"DASH_VNET_TABLE:V": {}, "OP": "DEL"},
+      {"DASH_VNET_MAPPING_TABLE:V:10.0.0.1": {}, "OP": "DEL"}]"#;
     std::fs::write(&file, rows).expect("written");
     let sets = with_daemon(Daemon::default(), |address| {
         let output = dashctl(&[
@@ -172,17 +175,32 @@ fn push_in_chunks_keeps_order_and_says_which_rows_are_only_stored() {
             stderr(&output)
         );
     });
-    let shape: Vec<_> = sets
+    let keys = |set: &gnmi::SetRequest| -> Vec<String> {
+        let updates = set.update.iter().filter_map(|update| update.path.as_ref());
+        let path = |path| DbPath::from_gnmi(set.prefix.as_ref(), path).expect("a path");
+        set.delete
+            .iter()
+            .chain(updates)
+            .map(|p| path(p).key.unwrap_or_default())
+            .collect()
+    };
+    let sent: Vec<_> = sets
         .iter()
-        .map(|set| (set.delete.len(), set.update.len()))
+        .map(|set| (set.delete.len(), keys(set)))
         .collect();
-    // The delete of V would come before its update in one request.
-    assert_eq!(shape, [(0, 2), (1, 1), (1, 0)]);
-    let path = DbPath::from_gnmi(sets[1].prefix.as_ref(), &sets[1].delete[0]).expect("a path");
+    let text = |keys: [&str; 2]| keys.map(str::to_owned).to_vec();
+    // One chunk holds the last update and the first delete.
     assert_eq!(
-        (path.instance.as_deref(), path.key.as_deref()),
-        (Some("dpu3"), Some("W"))
+        sent,
+        [
+            (0, text(["g", "g:10.0.0.0/8"])),
+            (1, text(["V:10.0.0.1", "q"])),
+            (1, vec!["V".to_owned()])
+        ]
     );
+    let first = sets[0].update[0].path.as_ref().expect("a path");
+    let first = DbPath::from_gnmi(sets[0].prefix.as_ref(), first).expect("a path");
+    assert_eq!(first.instance.as_deref(), Some("dpu3"));
 }
 
 #[test]
@@ -201,7 +219,7 @@ fn a_refused_push_names_the_place_its_path_and_what_was_applied_before() {
                 text.contains("InvalidArgument: 1 item is refused"),
                 "{text}"
             );
-            assert!(text.contains("update[1] /DPU_APPL_DB/dpu0/DASH_ENI_ROUTE_TABLE[key=eni-1]: the field is wrong"), "{text}");
+            assert!(text.contains("update[1] /DPU_APPL_DB/dpu0/DASH_ROUTE_TABLE[key=rg1:10.1.0.0/16]: the field is wrong"), "{text}");
             assert!(
                 text.contains("request 2 of 3; the 3 updates before it are applied"),
                 "{text}"
