@@ -1,1 +1,15 @@
-//! Under construction.
+//! What benches and instruction counts share.
+//!
+//! * [`world`]: the demo configuration on any engine, and packets for it.
+//! * [`established`]: the workload whose instructions are counted.
+//! * [`step`]: counts the instructions of a call, one trap each.
+//! * [`kernel`]: code of the Linux kernel's JIT, copied here and run over our tables.
+//! * [`compare`]: the same packets through our machine code and the kernel's.
+
+#![deny(unsafe_code)]
+
+pub mod compare;
+pub mod established;
+pub mod kernel;
+pub mod step;
+pub mod world;
