@@ -5,6 +5,11 @@
 //! `DASHWIRE_PAIRS` sets how many (configuration, packet) pairs run, `DASHWIRE_SEED` where they
 //! start, `DASHWIRE_ENGINES` which engines. The long run's command is in `specs/README.md`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers stop at the first surprise, with its line"
+)]
+
 #[path = "agree/generate.rs"]
 mod generate;
 

@@ -149,10 +149,10 @@ impl World {
     /// Something in every table, so that changes have parents.
     fn base(&mut self) -> Vec<(ObjectKey, Option<Object>)> {
         let mut ops = vec![(ObjectKey::Appliance("100".into()), Some(self.appliance()))];
-        for v in 0..2 {
+        for (v, number) in VNIS.into_iter().take(2).enumerate() {
             ops.push((
                 ObjectKey::Vnet(vnet(v)),
-                Some(Object::Vnet(Vnet { vni: vni(VNIS[v]) })),
+                Some(Object::Vnet(Vnet { vni: vni(number) })),
             ));
         }
         for n in 0..ENIS {
@@ -225,7 +225,7 @@ impl World {
             }
             18 => {
                 let t = self.rng.below(2);
-                let prefixes = self.rng.some(3, |r| prefix4(r));
+                let prefixes = self.rng.some(3, prefix4);
                 let tag = PrefixTag {
                     family: Family::V4,
                     prefixes,
