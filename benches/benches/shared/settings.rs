@@ -5,7 +5,7 @@ use std::time::Duration;
 use criterion::Criterion;
 
 /// Ten samples in a second, so that all benches together take about three minutes.
-pub fn criterion() -> Criterion {
+pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
