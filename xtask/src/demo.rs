@@ -129,7 +129,7 @@ pub(crate) fn run(out: &Path) -> Result<()> {
     title("What happened to each packet");
     check(
         command(&bin.dashctl)
-            .args(["trace", "--config", CONFIG, "--in"])
+            .args(["trace", "--bytes", "--config", CONFIG, "--in"])
             .arg(&input),
     )?;
 

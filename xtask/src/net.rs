@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -163,7 +163,7 @@ pub(crate) fn run(megabytes: u64, out: &Path) -> Result<()> {
         reached = status(
             net.exec(&net.vm, "ping")
                 .args(["-q", "-c", "1", "-W", "1", "10.1.1.1"])
-                .stdout(std::process::Stdio::null()),
+                .stdout(Stdio::null()),
         )?
         .success();
         if reached {
@@ -195,7 +195,7 @@ pub(crate) fn run(megabytes: u64, out: &Path) -> Result<()> {
             .args(["-q", "-c", "3", "-i", "0.2", "-W", "1", DENIED]),
     )?;
     ensure!(!ping.success(), "{DENIED} answers: the ACL does not hold");
-    let fetch = status(net.exec(&net.vm, &me).args([
+    let fetch = status(net.exec(&net.vm, &me).stderr(Stdio::null()).args([
         "web",
         "fetch",
         &format!("{DENIED}:8080"),

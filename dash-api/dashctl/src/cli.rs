@@ -116,6 +116,9 @@ pub(crate) struct Trace {
     /// Capture to read.
     #[arg(long = "in", value_name = "IN.pcap")]
     pub(crate) input: PathBuf,
+    /// Show the bytes of every packet, before and after.
+    #[arg(long)]
+    pub(crate) bytes: bool,
 }
 
 /// Forms of compiled code.

@@ -38,6 +38,9 @@ pub(crate) fn run(args: &Trace) -> Result<()> {
             packet.data.len()
         )?;
         writeln!(out, "  in     {}", describe(&packet.data))?;
+        if args.bytes {
+            hexdump(&mut out, &packet.data)?;
+        }
         if !frame.fill(&packet.data) {
             writeln!(out, "  -      longer than any buffer: left out\n")?;
             continue;
@@ -51,7 +54,11 @@ pub(crate) fn run(args: &Trace) -> Result<()> {
         }
         match verdict {
             Verdict::Send(port) => {
-                writeln!(out, "  out    port {port}: {}\n", describe(frame.data()))?
+                writeln!(out, "  out    port {port}: {}", describe(frame.data()))?;
+                if args.bytes {
+                    hexdump(&mut out, frame.data())?;
+                }
+                writeln!(out)?;
             }
             Verdict::Drop => writeln!(out, "  out    nothing: dropped\n")?,
             Verdict::Pass => writeln!(out, "  out    nothing: for the control plane\n")?,
@@ -59,4 +66,16 @@ pub(crate) fn run(args: &Trace) -> Result<()> {
         }
     }
     out.flush().context("standard output")
+}
+
+/// Sixteen bytes a line behind their offset.
+fn hexdump(out: &mut impl Write, data: &[u8]) -> std::io::Result<()> {
+    for (line, bytes) in data.chunks(16).enumerate() {
+        write!(out, "         {:04x} ", line * 16)?;
+        for byte in bytes {
+            write!(out, " {byte:02x}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }
