@@ -14,7 +14,8 @@ use nic_target::Frame;
 
 fn apply(c: &mut Criterion) {
     let cache = world::cache().expect("a cache folder");
-    let mut runner = Runner::start(EngineName::Native, Rows::All, Some(cache)).expect("native code");
+    let mut runner =
+        Runner::start(EngineName::Native, Rows::All, Some(cache)).expect("native code");
     let mut frame = Frame::new();
     let mut group = c.benchmark_group("apply");
     for payload in [world::SMALL, 512, 1400] {
@@ -41,10 +42,13 @@ fn apply(c: &mut Criterion) {
 fn many_flows(c: &mut Criterion) {
     const FLOWS: u32 = 60_000;
     let cache = world::cache().expect("a cache folder");
-    let mut runner = Runner::start(EngineName::Native, Rows::All, Some(cache)).expect("native code");
+    let mut runner =
+        Runner::start(EngineName::Native, Rows::All, Some(cache)).expect("native code");
     let mut group = c.benchmark_group("apply_flows");
     for flows in [1, 1_000, FLOWS] {
-        let packets: Vec<_> = (0..flows).map(|n| world::outbound(n, world::SMALL)).collect();
+        let packets: Vec<_> = (0..flows)
+            .map(|n| world::outbound(n, world::SMALL))
+            .collect();
         for packet in &packets {
             runner.forward(packet).expect("sent");
         }

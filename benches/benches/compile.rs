@@ -24,7 +24,10 @@ fn compile(c: &mut Criterion) {
     });
     let verified = verifier.verify(&image.object).expect("it is accepted");
     let slots: usize = image.object.programs.iter().map(|p| p.insns.len()).sum();
-    eprintln!("the demo's shape: {} programs, {slots} slots", image.object.programs.len());
+    eprintln!(
+        "the demo's shape: {} programs, {slots} slots",
+        image.object.programs.len()
+    );
 
     let mut group = c.benchmark_group("compile");
     group.bench_function("parse_ir", |b| b.iter(|| text::parse(black_box(&image.ir))));
@@ -33,7 +36,11 @@ fn compile(c: &mut Criterion) {
         b.iter(|| lower::lower(black_box(&pipeline), &name.capacity()));
     });
     group.bench_function("verify_from_memory", |b| {
-        b.iter(|| verifier.verify(black_box(&image.object)).expect("it is accepted"));
+        b.iter(|| {
+            verifier
+                .verify(black_box(&image.object))
+                .expect("it is accepted")
+        });
     });
     group.bench_function("native", |b| {
         let options = dash_native::Options::default();

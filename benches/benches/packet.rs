@@ -29,11 +29,17 @@ fn packet(c: &mut Criterion) {
         .into_iter()
         .map(|name| {
             let cache = world::cache().expect("a cache folder");
-            (name, Runner::start(name, Rows::All, Some(cache)).expect("an engine"))
+            (
+                name,
+                Runner::start(name, Rows::All, Some(cache)).expect("an engine"),
+            )
         })
         .collect();
     type Make = fn(u32, usize) -> Vec<u8>;
-    for (way, make) in [("outbound", world::outbound as Make), ("inbound", world::inbound)] {
+    for (way, make) in [
+        ("outbound", world::outbound as Make),
+        ("inbound", world::inbound),
+    ] {
         let mut group = c.benchmark_group(format!("packet/{way}/established"));
         for (name, runner) in &mut runners {
             let packet = make(0, world::SMALL);

@@ -14,7 +14,8 @@ use nic_target::{Frame, Verdict};
 
 fn parse(c: &mut Criterion) {
     let cache = world::cache().expect("a cache folder");
-    let mut runner = Runner::start(EngineName::Native, Rows::All, Some(cache)).expect("native code");
+    let mut runner =
+        Runner::start(EngineName::Native, Rows::All, Some(cache)).expect("native code");
     let mut truncated = world::outbound(0, world::SMALL);
     truncated.truncate(80);
     let packets = [
@@ -25,7 +26,9 @@ fn parse(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse");
     // What every one of the others pays too: the packet copied into its frame.
     let (mut frame, packet) = (Frame::new(), world::vip_miss());
-    group.bench_function("copy_in", |b| b.iter(|| black_box(&mut frame).fill(black_box(&packet))));
+    group.bench_function("copy_in", |b| {
+        b.iter(|| black_box(&mut frame).fill(black_box(&packet)))
+    });
     for (name, packet) in packets {
         let verdict = runner.run(&packet).expect("a verdict");
         assert_eq!(verdict, Verdict::Drop, "{name}");

@@ -46,7 +46,9 @@ fn collected(packets: u64) -> Result<u64> {
         .context("starting valgrind")?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "valgrind failed:\n{text}");
-    let line = text.lines().find_map(|line| line.split_once("Collected : "));
+    let line = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
     let (_, count) = line.with_context(|| format!("no count from valgrind:\n{text}"))?;
     Ok(count.trim().parse()?)
 }
@@ -71,7 +73,10 @@ fn kernel() -> Result<()> {
             line.native as f64 / line.kernel as f64,
             line.process
         );
-        let parts: Vec<String> = programs.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        let parts: Vec<String> = programs
+            .iter()
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
         println!("  kernel: {}", parts.join(", "));
     }
     println!(

@@ -140,18 +140,32 @@ pub fn compare(cache: Option<PathBuf>) -> Result<Comparison> {
             image.object == theirs.engine.image().object,
             "the two run different bytecode"
         );
-        image.native.as_ref().context("no native code")?.code().len()
+        image
+            .native
+            .as_ref()
+            .context("no native code")?
+            .code()
+            .len()
     };
 
     let mut lines = Vec::new();
     let mut by_program = Vec::new();
     let packets = [
-        ("outbound, first of a flow", world::outbound(7, world::SMALL)),
+        (
+            "outbound, first of a flow",
+            world::outbound(7, world::SMALL),
+        ),
         ("outbound, established", world::outbound(7, world::SMALL)),
         ("inbound, first of a flow", world::inbound(8, world::SMALL)),
         ("inbound, established", world::inbound(8, world::SMALL)),
-        ("outbound IPv6, first of a flow", world::outbound_v6(9, world::SMALL)),
-        ("outbound IPv6, established", world::outbound_v6(9, world::SMALL)),
+        (
+            "outbound IPv6, first of a flow",
+            world::outbound_v6(9, world::SMALL),
+        ),
+        (
+            "outbound IPv6, established",
+            world::outbound_v6(9, world::SMALL),
+        ),
     ];
     for (name, packet) in packets {
         ours.advance(1000);
@@ -188,7 +202,9 @@ pub fn compare(cache: Option<PathBuf>) -> Result<Comparison> {
 fn split(code: &KernelCode, trace: &[usize]) -> BTreeMap<String, usize> {
     let mut by_program = BTreeMap::new();
     for at in trace {
-        *by_program.entry(code.program_of(*at).to_owned()).or_default() += 1;
+        *by_program
+            .entry(code.program_of(*at).to_owned())
+            .or_default() += 1;
     }
     by_program
 }

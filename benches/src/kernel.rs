@@ -94,7 +94,8 @@ struct ProgInfo {
 /// `attr` is the attribute of `cmd`, and its pointers are valid for what the command does.
 unsafe fn bpf<T>(cmd: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the kernel touches at most `size_of::<T>()` bytes of `attr`; the rest is the caller's.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, cmd, std::ptr::from_mut(attr), size_of::<T>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, cmd, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -140,7 +141,10 @@ fn jited(program: &OwnedFd) -> Result<Jited> {
     };
     let mut sizes = ProgInfo::default();
     ask(&mut sizes)?;
-    ensure!(sizes.jited_len > 0, "the kernel does not compile (bpf_jit_enable)");
+    ensure!(
+        sizes.jited_len > 0,
+        "the kernel does not compile (bpf_jit_enable)"
+    );
     ensure!(
         sizes.ksym_count == 1,
         "a program of {} functions",
@@ -212,7 +216,12 @@ unsafe extern "C" fn lookup(map: *const MapHandle, key: *const u8) -> *mut u8 {
 }
 /// # Safety
 /// As [`MapHandle::update`].
-unsafe extern "C" fn update(map: *const MapHandle, key: *const u8, value: *const u8, flags: u64) -> i64 {
+unsafe extern "C" fn update(
+    map: *const MapHandle,
+    key: *const u8,
+    value: *const u8,
+    flags: u64,
+) -> i64 {
     // SAFETY: the caller's contract.
     unsafe { ((*map).update)(map, key, value, flags) }
 }
@@ -325,9 +334,17 @@ impl Pages {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr(), bytes.len()) };
         // SAFETY: a mapping of ours, whole.
         let done = unsafe {
-            libc::mprotect(self.start.as_ptr().cast(), self.len, libc::PROT_READ | libc::PROT_EXEC)
+            libc::mprotect(
+                self.start.as_ptr().cast(),
+                self.len,
+                libc::PROT_READ | libc::PROT_EXEC,
+            )
         };
-        ensure!(done == 0, "making code executable: {}", io::Error::last_os_error());
+        ensure!(
+            done == 0,
+            "making code executable: {}",
+            io::Error::last_os_error()
+        );
         Ok(())
     }
 }
@@ -390,16 +407,22 @@ impl KernelCode {
             loaded.push(fd);
         }
         for calls in &object.tail_calls {
-            let Some(map) = maps.get(&calls.map) else { continue };
+            let Some(map) = maps.get(&calls.map) else {
+                continue;
+            };
             for (slot, program) in (0u32..).zip(&calls.programs) {
-                let Some(fd) = program.and_then(|p| loaded.get(p as usize)) else { continue };
+                let Some(fd) = program.and_then(|p| loaded.get(p as usize)) else {
+                    continue;
+                };
                 map.update(&slot.to_ne_bytes(), &fd.as_raw_fd().to_ne_bytes())?;
             }
         }
         let images = loaded.iter().map(jited).collect::<Result<Vec<_>>>()?;
 
-        let by_fd: HashMap<i64, u32> =
-            maps.iter().map(|(index, map)| (i64::from(map.fd()), *index)).collect();
+        let by_fd: HashMap<i64, u32> = maps
+            .iter()
+            .map(|(index, map)| (i64::from(map.fd()), *index))
+            .collect();
         let mut executor = Box::new([0u64; rewrite::EXECUTOR_VALUE / 8]);
         let mut copier = Copier {
             images: &images,
@@ -418,7 +441,9 @@ impl KernelCode {
         let (code, programs) = copier.copy(&sources)?;
         let entry = code.address() + copier.offsets.first().copied().context("no program")?;
         let names = object.programs.iter().map(|p| p.name.clone());
-        let lengths = names.zip(images.iter().map(|image| image.code.len())).collect();
+        let lengths = names
+            .zip(images.iter().map(|image| image.code.len()))
+            .collect();
         Ok(Self {
             _code: code,
             entry,
@@ -445,7 +470,9 @@ impl KernelCode {
     pub fn program_of(&self, address: usize) -> &str {
         let offset = address.wrapping_sub(self.programs.start);
         let after = self.offsets.partition_point(|start| *start <= offset);
-        self.lengths.get(after.wrapping_sub(1)).map_or("?", |(name, _)| name)
+        self.lengths
+            .get(after.wrapping_sub(1))
+            .map_or("?", |(name, _)| name)
     }
 
     /// Runs the first program on the packet `buffer[start..end]`.
@@ -453,7 +480,13 @@ impl KernelCode {
     /// # Safety
     /// The tables given to [`new`](Self::new) are alive and nothing else uses them meanwhile; there
     /// are as many elements in the arrays as the object's maps say.
-    pub unsafe fn run(&mut self, now_ns: u64, buffer: &mut [u8], start: usize, end: usize) -> Outcome {
+    pub unsafe fn run(
+        &mut self,
+        now_ns: u64,
+        buffer: &mut [u8],
+        start: usize,
+        end: usize,
+    ) -> Outcome {
         self.executor[0] = now_ns;
         let base = buffer.as_mut_ptr();
         let queue = RxQueue {
@@ -522,7 +555,8 @@ impl<F: Fn(u32) -> Option<TableAddress>> Copier<'_, F> {
         self.add_stands()?;
         self.learn(sources)?;
         for index in 0..self.images.len() {
-            self.patch(index).with_context(|| format!("program {index}"))?;
+            self.patch(index)
+                .with_context(|| format!("program {index}"))?;
         }
         let mut pages = Pages::new(self.out.len().next_multiple_of(4096), 0)?;
         pages.seal(&self.out)?;
@@ -683,7 +717,10 @@ impl<F: Fn(u32) -> Option<TableAddress>> Copier<'_, F> {
         register: Register,
         next: Option<&Instruction>,
     ) -> Result<u64> {
-        let map = *self.by_fd.get(&fd).with_context(|| format!("no map {fd}"))?;
+        let map = *self
+            .by_fd
+            .get(&fd)
+            .with_context(|| format!("no map {fd}"))?;
         let def = &self.defs[map as usize];
         if def.kind == MapKind::ProgArray {
             return Ok(0);
@@ -694,7 +731,10 @@ impl<F: Fn(u32) -> Option<TableAddress>> Copier<'_, F> {
         };
         let step = next.filter(|next| {
             next.op0_register() == register
-                && matches!(next.code(), Code::Add_rm64_imm32 | Code::Add_rm64_imm8 | Code::Add_RAX_imm32)
+                && matches!(
+                    next.code(),
+                    Code::Add_rm64_imm32 | Code::Add_rm64_imm8 | Code::Add_RAX_imm32
+                )
         });
         let step = step
             .with_context(|| format!("map {}: its elements are not at once reached", def.name))?
@@ -718,13 +758,18 @@ impl<F: Fn(u32) -> Option<TableAddress>> Copier<'_, F> {
     /// null: `test rax, rax; je; add rax, step`.
     fn unstep(&mut self, index: usize, following: &[Instruction]) -> Result<()> {
         let image = &self.images[index];
-        let [test, jump, add, ..] = following else { return Ok(()) };
+        let [test, jump, add, ..] = following else {
+            return Ok(());
+        };
         let steps = test.code() == Code::Test_rm64_r64
             && test.op0_register() == Register::RAX
             && jump.code() == Code::Je_rel8_64
             && jump.near_branch64() == add.next_ip()
             && add.op0_register() == Register::RAX
-            && matches!(add.code(), Code::Add_rm64_imm8 | Code::Add_RAX_imm32 | Code::Add_rm64_imm32);
+            && matches!(
+                add.code(),
+                Code::Add_rm64_imm8 | Code::Add_RAX_imm32 | Code::Add_rm64_imm32
+            );
         if steps {
             let start = (add.ip() - image.address) as usize;
             let mut decoder =
@@ -753,10 +798,17 @@ fn branch(instruction: &Instruction) -> Option<u64> {
 /// Where in an image an instruction has its 4 displacement bytes.
 fn displacement(image: &Jited, instruction: &Instruction) -> Result<usize> {
     let start = (instruction.ip() - image.address) as usize;
-    let mut decoder =
-        Decoder::with_ip(64, &image.code[start..], instruction.ip(), DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(
+        64,
+        &image.code[start..],
+        instruction.ip(),
+        DecoderOptions::NONE,
+    );
     let decoded = decoder.decode();
     let constants = decoder.get_constant_offsets(&decoded);
-    ensure!(constants.displacement_size() == 4, "a displacement of another size");
+    ensure!(
+        constants.displacement_size() == 4,
+        "a displacement of another size"
+    );
     Ok(start + constants.displacement_offset())
 }

@@ -131,10 +131,7 @@ mod imp {
 /// # Errors
 /// The handler cannot be set, or more runs in `ranges` than a trace holds.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub fn trace<R>(
-    ranges: &[Range<usize>],
-    call: impl FnOnce() -> R,
-) -> std::io::Result<(R, Trace)> {
+pub fn trace<R>(ranges: &[Range<usize>], call: impl FnOnce() -> R) -> std::io::Result<(R, Trace)> {
     imp::trace(ranges, call)
 }
 
@@ -144,7 +141,9 @@ pub fn trace<R>(
 /// Always: this machine is not x86-64 Linux.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub fn trace<R>(_: &[Range<usize>], _: impl FnOnce() -> R) -> std::io::Result<(R, Trace)> {
-    Err(std::io::Error::other("instructions are counted on x86-64 Linux only"))
+    Err(std::io::Error::other(
+        "instructions are counted on x86-64 Linux only",
+    ))
 }
 
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]

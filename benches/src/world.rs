@@ -94,7 +94,10 @@ impl<T: PacketEngine + ?Sized> Runner<T> {
     /// As [`PacketEngine::run`].
     pub fn run(&mut self, packet: &[u8]) -> Result<Verdict> {
         if !self.frame.fill(packet) {
-            bail!("a packet of {} bytes is longer than any frame", packet.len());
+            bail!(
+                "a packet of {} bytes is longer than any frame",
+                packet.len()
+            );
         }
         self.frame.port = 0;
         self.frame.timestamp_ns = self.now_ns;

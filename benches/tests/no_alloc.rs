@@ -71,7 +71,10 @@ fn ten_thousand_packets_of_the_demo_mix_allocate_nothing() {
     }
     let allocations = ALLOCATIONS.get() - before;
     assert_eq!(allocations, 0, "allocations in {PACKETS} packets");
-    assert!(sent > PACKETS / 2 && dropped > 0, "{sent} sent, {dropped} dropped");
+    assert!(
+        sent > PACKETS / 2 && dropped > 0,
+        "{sent} sent, {dropped} dropped"
+    );
 
     // The counter counts.
     drop(std::hint::black_box(vec![0u8; 16]));

@@ -6,7 +6,12 @@ use dash_bpf::{Insn, Op, decode, disassemble, encode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let insns: Vec<Insn> = data.as_chunks().0.iter().map(|slot| Insn::from_bytes(*slot)).collect();
+    let insns: Vec<Insn> = data
+        .as_chunks()
+        .0
+        .iter()
+        .map(|slot| Insn::from_bytes(*slot))
+        .collect();
     let Ok(ops) = decode(&insns) else {
         // Refused, and said so the same way.
         assert!(disassemble(&insns).is_err());

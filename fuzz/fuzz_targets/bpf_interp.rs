@@ -50,9 +50,18 @@ impl Env for Memory {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((len, rest)) = data.split_first() else { return };
-    let Some((memory, code)) = rest.split_at_checked(usize::from(*len)) else { return };
-    let insns: Vec<Insn> = code.as_chunks().0.iter().map(|slot| Insn::from_bytes(*slot)).collect();
+    let Some((len, rest)) = data.split_first() else {
+        return;
+    };
+    let Some((memory, code)) = rest.split_at_checked(usize::from(*len)) else {
+        return;
+    };
+    let insns: Vec<Insn> = code
+        .as_chunks()
+        .0
+        .iter()
+        .map(|slot| Insn::from_bytes(*slot))
+        .collect();
     if let Ok(ops) = decode(&insns) {
         let mut interp = Interp::new(10_000);
         let mut env = Memory(memory.to_vec());

@@ -8,7 +8,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (u8, &str, &[u8])| {
     let (choice, key, bytes) = input;
     let count = schema::tables().count();
-    let Some((table, _)) = schema::tables().nth(usize::from(choice) % count) else { return };
+    let Some((table, _)) = schema::tables().nth(usize::from(choice) % count) else {
+        return;
+    };
     if let Ok(row) = decode_row(table, key, RowValue::Pb(bytes)) {
         assert_eq!(&*row.raw, bytes, "{table}:{key}");
     }
