@@ -159,7 +159,10 @@ mod tests {
     fn every_instruction_in_the_range_counts_once_each_time_it_runs() {
         let start = seven_instructions as *const () as usize;
         // 5 + 2 + 2 + 5 + 1 bytes.
-        let (result, trace) = trace(&[start..start + 15], || seven_instructions()).unwrap();
+        let (result, trace) = trace(std::slice::from_ref(&(start..start + 15)), || {
+            seven_instructions()
+        })
+        .unwrap();
         assert_eq!(result, 7);
         assert_eq!(trace.inside.len(), 7, "{:x?}", trace.inside);
         assert_eq!(trace.inside[0], start);
