@@ -300,3 +300,100 @@ fn the_flows_of_a_deleted_eni_go_with_it_on_every_engine() {
         assert_eq!(engine.flow_count().unwrap(), 0, "{name}");
     }
 }
+
+/// Packets of every kind the pipeline parses, whole.
+fn samples() -> Vec<Vec<u8>> {
+    let tunnel = || {
+        nic_sim::Packet::eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4([25, 1, 1, 1], [10, 0, 0, 1])
+            .options(&[1, 1, 1, 1])
+            .udp(5137, 4789)
+            .vxlan(4321)
+            .eth([2, 0, 0, 0, 0, 9], [0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e])
+    };
+    let v4 = || tunnel().ipv4([10, 1, 1, 10], [10, 1, 1, 1]);
+    let v6 = || {
+        let host = |n| [0xfd00, 1, 0, 0, 0, 0, 0, n];
+        tunnel().ipv6(host(0x10), host(1))
+    };
+    vec![
+        v4().udp(1, 2).payload(b"DASHTEST").build(),
+        v4().tcp(3, 4).flags(0x02).payload(b"x").build(),
+        v4().icmp_echo(5, 1).build(),
+        v6().udp(1, 2).payload(b"DASHTEST").build(),
+        v6().tcp(3, 4).flags(0x02).payload(b"").build(),
+        v6().icmpv6_echo(5, 1).build(),
+        nic_sim::Packet::eth([0xff; 6], [2; 6])
+            .arp_request([2; 6], [25, 1, 1, 1], [10, 0, 0, 1])
+            .build(),
+    ]
+}
+
+#[test]
+fn packets_cut_at_every_byte_meet_the_same_counted_fate_on_every_engine() {
+    let text = include_str!("../../../specs/scenarios/demo/config.json");
+    let rows = dash_proto::config::load_config(text).unwrap();
+    let (config, _) = dash_proto::config::config_to_txn(&rows).unwrap();
+    let mut runs: Vec<Run> = engines()
+        .into_iter()
+        .map(|name| {
+            let options = Options {
+                capacity: capacity(),
+                ..Options::default()
+            };
+            let mut engine = start(name, options).unwrap();
+            engine.commit(config.clone()).unwrap();
+            Run { name, engine }
+        })
+        .collect();
+    let mut frame = Frame::new();
+    let mut now = 0;
+    for sample in samples() {
+        for len in 0..=sample.len() {
+            now += 1_000_000;
+            let mut fates = Vec::new();
+            for run in &mut runs {
+                assert!(frame.fill(&sample[..len]));
+                frame.timestamp_ns = now;
+                let verdict = run.engine.target_mut().run(&mut frame).unwrap();
+                assert_ne!(
+                    verdict,
+                    Verdict::Aborted,
+                    "{}, {len} bytes of {sample:02x?}",
+                    run.name
+                );
+                fates.push((
+                    verdict,
+                    (verdict != Verdict::Drop).then(|| frame.data().to_vec()),
+                ));
+            }
+            assert!(
+                fates.windows(2).all(|f| f[0] == f[1]),
+                "{len} bytes of {sample:02x?}: {fates:02x?}"
+            );
+        }
+    }
+    let counters = counted(&mut runs[0].engine);
+    let (dropped, sent) = {
+        use dash_wire::stats::{EniStat, PortStat};
+        let eni = &counters.eni[&0];
+        let port = |s: PortStat| counters.port[s as usize];
+        (
+            eni[EniStat::TotalDropPackets as usize]
+                + port(PortStat::IfInErrors)
+                + port(PortStat::VipMissDropPackets),
+            eni[EniStat::TxPackets as usize],
+        )
+    };
+    for run in &mut runs[1..] {
+        assert_eq!(counted(&mut run.engine), counters, "{}", run.name);
+    }
+    // Every cut is counted once, but the whole ARP and what is long enough to be taken for one.
+    let packets: u64 = samples().iter().map(|s| s.len() as u64 + 1).sum();
+    let arp = samples().last().map_or(0, |s| s.len() as u64 + 1);
+    assert!(sent >= 6, "whole packets get through: {sent}");
+    assert!(
+        dropped + sent >= packets - arp,
+        "{dropped} dropped and {sent} sent of {packets}"
+    );
+}

@@ -12,8 +12,12 @@ use thiserror::Error;
 pub struct Summary {
     /// Packets that came in.
     pub received: u64,
+    /// Their bytes.
+    pub received_octets: u64,
     /// Sent to the sink.
     pub forwarded: u64,
+    /// Their bytes, as sent.
+    pub forwarded_octets: u64,
     /// Dropped and counted.
     pub dropped: u64,
     /// For the control plane, which a replay does not have.
@@ -26,6 +30,20 @@ pub struct Summary {
     pub first_ns: Option<u64>,
     /// Time of the last packet, ns.
     pub last_ns: Option<u64>,
+}
+
+impl Summary {
+    /// What a port would have counted: in a replay no port does, so these belong in the place of
+    /// its own counters.
+    pub fn port_counters(&self) -> [(&'static str, u64); 4] {
+        use dash_wire::stats::PortStat as P;
+        [
+            (P::IfInUcastPkts.name(), self.received),
+            (P::IfInOctets.name(), self.received_octets),
+            (P::IfOutUcastPkts.name(), self.forwarded),
+            (P::IfOutOctets.name(), self.forwarded_octets),
+        ]
+    }
 }
 
 /// Why a replay ended early; `E` is of whoever reads and writes packets.
@@ -64,6 +82,7 @@ where
     for packet in packets {
         let (timestamp_ns, data) = packet.map_err(ReplayError::Io)?;
         summary.received += 1;
+        summary.received_octets += data.as_ref().len() as u64;
         summary.first_ns.get_or_insert(timestamp_ns);
         summary.last_ns = Some(timestamp_ns);
         now = timestamp_ns.max(now);
@@ -80,6 +99,7 @@ where
         match engine.run(&mut frame).map_err(at)? {
             Verdict::Send(_) => {
                 summary.forwarded += 1;
+                summary.forwarded_octets += frame.data().len() as u64;
                 sink(timestamp_ns, frame.data()).map_err(ReplayError::Io)?;
             }
             Verdict::Drop => summary.dropped += 1,

@@ -30,7 +30,10 @@ pub(crate) fn run(args: &Replay) -> Result<()> {
     output.finish()?;
 
     if let Some(path) = &args.counters {
-        let counters = engine.counters()?;
+        let mut counters = engine.counters()?;
+        for (name, value) in summary.port_counters() {
+            counters["port"][name] = value.into();
+        }
         write(path, |out| {
             serde_json::to_writer_pretty(&mut *out, &counters)?;
             writeln!(out)

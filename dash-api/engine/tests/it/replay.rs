@@ -81,7 +81,10 @@ fn what_is_sent_keeps_its_order_and_time_while_the_clock_never_goes_back() {
     assert_eq!(engine.times, [5, 9, 9, 10, 11, 11]);
     let expected = Summary {
         received: 7,
+        // s1, d, s2, p, a, s3, and the one that is too long.
+        received_octets: 2 + 1 + 2 + 1 + 1 + 2 + MAX_FRAME as u64 + 1,
         forwarded: 3,
+        forwarded_octets: 6,
         dropped: 1,
         passed: 1,
         too_long: 1,
