@@ -7,6 +7,7 @@ mod edges;
 mod net;
 mod run;
 mod setup;
+mod skips;
 mod test;
 mod web;
 

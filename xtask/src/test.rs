@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::run::{cargo, check, have, is_root, root};
-use crate::{demo, edges, net, setup};
+use crate::run::{cargo, check, command, have, is_root, root};
+use crate::{demo, edges, net, setup, skips};
 
 pub(crate) fn run(with_setup: bool) -> Result<()> {
     if with_setup {
@@ -31,13 +31,14 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
     })?;
     step("tests", || {
         if have("cargo-nextest") {
-            check(cargo().args([
+            skipped = skips::nextest(cargo().args([
                 "nextest",
                 "run",
                 "--workspace",
                 "--locked",
                 "--no-fail-fast",
-            ]))
+            ]))?;
+            Ok(())
         } else {
             check(cargo().args([
                 "test",
@@ -52,13 +53,16 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
         check(cargo().args(["test", "--workspace", "--locked", "--doc"]))
     })?;
     step("demo", || demo::run(Path::new("target/demo")))?;
+    step("scenarios on every executor", || {
+        check(command(demo::build()?.dashctl).args(["scenario", "specs/scenarios"]))
+    })?;
     if is_root() && have("ip") && have("ping") {
         step("demo --net", || net::run(100, Path::new("target/demo-net")))?;
     } else {
-        skipped.push("demo --net: needs root, ip and ping");
+        skipped.push("SKIP: demo --net needs root, ip and ping".to_owned());
     }
     for why in &skipped {
-        println!("SKIP {why}");
+        println!("{why}");
     }
     println!(
         "xtask test: every step passed in {:.0} s, {} skipped",
