@@ -1,5 +1,6 @@
 //! `apply` and `forward`: the only code that writes packet bytes, from the frozen actions alone.
 
+use dash_bpf::builder::{Label, R0, R1, R2, R3, R4, R5};
 use dash_bpf::helper::{self, XdpAction};
 use dash_bpf::op::{AluOp, Cond as C};
 use dash_bpf::{Reg, Size};
@@ -14,12 +15,6 @@ use std::mem::offset_of;
 use super::LowerError;
 use super::stage::{CTX, META, StageLower};
 
-const R0: Reg = Reg::R0;
-const R1: Reg = Reg::R1;
-const R2: Reg = Reg::R2;
-const R3: Reg = Reg::R3;
-const R4: Reg = Reg::R4;
-const R5: Reg = Reg::R5;
 /// Inner ECN after decap's combination, then the outgoing frame's length.
 const KEEP: Reg = Reg::R8;
 /// Globals row.
@@ -136,7 +131,7 @@ impl StageLower<'_> {
 
     /// KEEP = inner ECN, r4 = outer: falls to `mark` with the new value when it changes, else
     /// jumps to `done`.
-    fn combine(&mut self, mark: dash_bpf::builder::Label, done: dash_bpf::builder::Label) {
+    fn combine(&mut self, mark: Label, done: Label) {
         let not_ce = self.b.label();
         self.b.jump_if(C::Ne, R4, 3, not_ce);
         self.b.jump_if(C::Eq, KEEP, 0, done);

@@ -1,6 +1,7 @@
 //! Flow statements over three standard maps: an index of both keys, a slab of connections, and a
 //! stack of free slots; a fourth, a queue, tells the ager which deadlines came nearer.
 
+use dash_bpf::builder::{Label, R0, R1, R2, R3, R4};
 use dash_bpf::helper;
 use dash_bpf::op::{AluOp, Cond as C};
 use dash_bpf::{Reg, Size};
@@ -15,11 +16,6 @@ use super::stage::{META, StageLower};
 use crate::entropy::MULTIPLIER;
 use crate::ir::FlowSide;
 
-const R0: Reg = Reg::R0;
-const R1: Reg = Reg::R1;
-const R2: Reg = Reg::R2;
-const R3: Reg = Reg::R3;
-const R4: Reg = Reg::R4;
 const FP: Reg = Reg::R10;
 /// Slot number across calls.
 const SLOT: Reg = Reg::R8;
@@ -52,7 +48,7 @@ macro_rules! entry {
 
 impl StageLower<'_> {
     /// Falls through on a hit with `actions` loaded; jumps to `miss` else.
-    pub(super) fn flow_lookup(&mut self, miss: dash_bpf::builder::Label) {
+    pub(super) fn flow_lookup(&mut self, miss: Label) {
         self.b.comment("flow lookup");
         let key_off = self.alloc(size_of::<FlowKey>());
         self.copy(FP, key_off, META, meta!(key), size_of::<FlowKey>());
@@ -126,7 +122,7 @@ impl StageLower<'_> {
     }
 
     /// What a packet of one side does to its entry.
-    fn hit_side(&mut self, side: u8, reset: dash_bpf::builder::Label) {
+    fn hit_side(&mut self, side: u8, reset: Label) {
         let (not_tcp, counted) = (self.b.label(), self.b.label());
         let half = i16::from(side);
         self.b.load(

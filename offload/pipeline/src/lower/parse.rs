@@ -1,6 +1,6 @@
 //! The parsers: every header read is proved inside the packet, every length cross-checked.
 
-use dash_bpf::builder::Label;
+use dash_bpf::builder::{Label, R0, R1, R2, R3, R4, R5};
 use dash_bpf::helper::{self, XdpAction, xdp_md};
 use dash_bpf::op::{AluOp, Cond as C};
 use dash_bpf::{Reg, Size};
@@ -11,13 +11,6 @@ use std::mem::offset_of;
 use super::LowerError;
 use super::stage::{CTX, META, StageLower};
 use crate::ir::Expr;
-
-const R0: Reg = Reg::R0;
-const R1: Reg = Reg::R1;
-const R2: Reg = Reg::R2;
-const R3: Reg = Reg::R3;
-const R4: Reg = Reg::R4;
-const R5: Reg = Reg::R5;
 
 /// EtherTypes as a little-endian 16-bit load of the wire bytes gives them.
 const ETH_IPV4: i32 = 0x0008;
