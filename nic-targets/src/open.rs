@@ -6,7 +6,7 @@ use nic_linux::AfPacketPort;
 use nic_linux::sys::netdev;
 use nic_sim::port::{SimConfig, SimHandle, SimPort, build};
 use nic_sim::{CaptureError, PcapPort};
-use nic_target::{Frame, FramePool, Port, Rx, Tx};
+use nic_target::{Device, Frame, FramePool, Port, Rx, Tx};
 use thiserror::Error;
 
 use crate::spec::TargetSpec;
@@ -68,10 +68,11 @@ impl AnyPort {
 }
 
 /// A target that is open.
-#[derive(Debug)]
 pub struct Opened {
-    /// Port `n` of the target is element `n`.
-    pub ports: Vec<AnyPort>,
+    /// By worker, then by port: worker `w` has queue `w` of every port.
+    pub ports: Vec<Vec<AnyPort>>,
+    /// What control sees of them, by port; empty for ports without a device (captures, simulation).
+    pub devices: Vec<Box<dyn Device>>,
     /// The far side of a `sim:` target.
     pub sim: Option<SimHandle>,
 }
@@ -80,6 +81,12 @@ pub struct Opened {
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "fields are what the message says")]
 pub enum OpenError {
+    #[error("{device} has {has} queue(s), and {wanted} workers need one each: use --workers {has}")]
+    Queues {
+        device: String,
+        has: usize,
+        wanted: usize,
+    },
     #[error(transparent)]
     Capture(#[from] CaptureError),
     #[error("interface {interface} does not exist; there are: {existing}")]
@@ -93,8 +100,20 @@ pub enum OpenError {
     },
 }
 
-/// Opens what a spec names.
-pub fn open(spec: &TargetSpec) -> Result<Opened, OpenError> {
+/// Opens what a spec names, with a queue of every port for each of `workers` workers (at least 1).
+pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
+    if workers > 1 {
+        return Err(OpenError::Queues {
+            device: spec.to_string(),
+            has: 1,
+            wanted: workers,
+        });
+    }
+    let single = |ports| Opened {
+        ports: vec![ports],
+        devices: Vec::new(),
+        sim: None,
+    };
     match spec {
         TargetSpec::Sim { ports } => {
             let (ports, handle) = build(&SimConfig {
@@ -102,25 +121,19 @@ pub fn open(spec: &TargetSpec) -> Result<Opened, OpenError> {
                 ..SimConfig::default()
             });
             Ok(Opened {
-                ports: ports.into_iter().map(AnyPort::Sim).collect(),
                 sim: Some(handle),
+                ..single(ports.into_iter().map(AnyPort::Sim).collect())
             })
         }
         TargetSpec::Pcap { input, output } => {
             let port = PcapPort::open(input.as_deref(), output.as_deref())?;
-            Ok(Opened {
-                ports: vec![AnyPort::Pcap(port)],
-                sim: None,
-            })
+            Ok(single(vec![AnyPort::Pcap(port)]))
         }
         TargetSpec::AfPacket { interfaces } => {
             let ports = interfaces
                 .iter()
                 .map(|name| Ok(AnyPort::AfPacket(afpacket(name)?)));
-            Ok(Opened {
-                ports: ports.collect::<Result<_, OpenError>>()?,
-                sim: None,
-            })
+            Ok(single(ports.collect::<Result<_, OpenError>>()?))
         }
     }
 }
@@ -145,7 +158,8 @@ mod tests {
 
     #[test]
     fn sim_carries_a_frame_in_and_out_through_any_port() {
-        let Opened { mut ports, sim } = open(&"sim:ports=2".parse().unwrap()).unwrap();
+        let Opened { mut ports, sim, .. } = open(&"sim:ports=2".parse().unwrap(), 1).unwrap();
+        let mut ports = ports.remove(0);
         let mut sim = sim.expect("sim: has a far side");
         assert_eq!(
             ports
@@ -164,6 +178,7 @@ mod tests {
             ports[1].tx(&mut pool, &mut burst).unwrap(),
             Tx {
                 sent: 1,
+                octets: 18,
                 dropped: 0
             }
         );
@@ -183,7 +198,7 @@ mod tests {
             input: Some(input.clone()),
             output: Some(output.clone()),
         };
-        let message = open(&spec).unwrap_err().to_string();
+        let message = open(&spec, 1).err().unwrap().to_string();
         assert!(
             message.starts_with(&input.display().to_string()),
             "{message}"
@@ -193,8 +208,9 @@ mod tests {
 
     #[test]
     fn a_missing_interface_is_answered_with_those_that_exist() {
-        let message = open(&"afpacket:no-such-if".parse().unwrap())
-            .unwrap_err()
+        let message = open(&"afpacket:no-such-if".parse().unwrap(), 1)
+            .err()
+            .unwrap()
             .to_string();
         assert!(
             message.contains("no-such-if does not exist; there are:"),

@@ -141,7 +141,10 @@ impl Port for PcapPort {
                 ))),
             };
             match written {
-                Ok(()) => tx.sent += 1,
+                Ok(()) => {
+                    tx.sent += 1;
+                    tx.octets += frame.len() as u64;
+                }
                 Err(e) => {
                     tx.dropped += 1;
                     failed.get_or_insert(e);

@@ -346,6 +346,7 @@ impl Port for SimPort {
         let up = self.shared.link.load(Ordering::Relaxed);
         for frame in frames.drain(..) {
             let cells = &self.shared.cells;
+            let octets = frame.len() as u64;
             let refused = if !up {
                 Some(&cells.egress_link_down)
             } else if frame.data().len() > self.max_frame {
@@ -369,7 +370,10 @@ impl Port for SimPort {
                 }
             };
             bump(refused.unwrap_or(&cells.sent));
-            tx.sent += usize::from(refused.is_none());
+            if refused.is_none() {
+                tx.sent += 1;
+                tx.octets += octets;
+            }
             tx.dropped += usize::from(refused.is_some());
             pool.give(frame);
         }

@@ -283,6 +283,7 @@ fn reflect(port: &mut PcapPort) -> (usize, usize) {
         let tx = port.tx(&mut pool, &mut burst).unwrap();
         sent = Tx {
             sent: sent.sent + tx.sent,
+            octets: sent.octets + tx.octets,
             dropped: sent.dropped + tx.dropped,
         };
     }

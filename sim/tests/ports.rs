@@ -84,6 +84,7 @@ fn a_full_egress_queue_drops_counts_and_keeps_no_buffer() {
         port.tx(&mut pool, &mut burst).unwrap(),
         Tx {
             sent: 2,
+            octets: 120,
             dropped: 1
         }
     );
@@ -109,6 +110,7 @@ fn a_link_that_is_down_drops_both_ways() {
         port.tx(&mut pool, &mut vec![frame]).unwrap(),
         Tx {
             sent: 0,
+            octets: 0,
             dropped: 1
         }
     );
@@ -137,6 +139,7 @@ fn a_frame_longer_than_the_port_sends_is_dropped() {
         port.tx(&mut pool, &mut burst).unwrap(),
         Tx {
             sent: 1,
+            octets: 100,
             dropped: 1
         }
     );

@@ -42,8 +42,8 @@ impl Plane {
     /// The target does not open, a file is wrong (every error in it), or a route or neighbour
     /// names a port that is not there.
     pub fn open(args: &Args) -> Result<(Self, Option<SimHandle>)> {
-        let opened =
-            nic_targets::open(&args.target).with_context(|| format!("--target {}", args.target))?;
+        let opened = nic_targets::open(&args.target, 1)
+            .with_context(|| format!("--target {}", args.target))?;
         let capacity = Capacity {
             flows: args.flows,
             ..Capacity::default()
@@ -52,6 +52,7 @@ impl Plane {
         let ports: Vec<_> = opened
             .ports
             .into_iter()
+            .flatten()
             .map(|port| gate.guard(port))
             .collect();
         check_ports(args, ports.len())?;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dash_bpf::Object;
-use dash_native::{Listing, NativeCode};
+use dash_native::{Listing, NativeCode, Part};
 use dash_pipeline::plan::Shape;
+use dash_pipeline::template::FLOW_STAGE;
 use dash_pipeline::{lower, template, text};
 use dash_verify::{Verified, Verifier};
 use nic_target::image::ShapeHash;
@@ -139,12 +140,30 @@ fn shape_hash(ir: &str, capacity: &Capacity) -> ShapeHash {
     reason = "the one place where a proof, the machine and the code meet"
 )]
 fn native_image(verified: &Verified<Object>) -> Result<NativeImage, CompileError> {
-    let options = dash_native::Options::for_isa(dash_native::Isa::Host);
-    let NativeCode {
-        code, entry_offset, ..
-    } = dash_native::compile(verified, &options)?;
+    let compile = |part| {
+        let isa = dash_native::Isa::Host;
+        let options = dash_native::Options {
+            part,
+            ..dash_native::Options::for_isa(isa)
+        };
+        dash_native::compile(verified, &options)
+    };
+    let programs = &verified.get().programs;
+    let Some(cut) = programs.iter().position(|p| p.name == FLOW_STAGE) else {
+        let NativeCode {
+            code, entry_offset, ..
+        } = compile(Part::Whole)?;
+        // SAFETY: as below.
+        return Ok(unsafe { NativeImage::new(code.into(), entry_offset) });
+    };
+    let cut = cut as u32;
+    let (first, second) = (compile(Part::Before(cut))?, compile(Part::From(cut))?);
+    let mut code = first.code;
+    code.resize(code.len().next_multiple_of(second.align), 0);
+    let rest = code.len() + second.entry_offset;
+    code.extend_from_slice(&second.code);
     // SAFETY: the code is dash-native's for the machine we run on, made from an object that has a
     // `Verified`, which only the verifier hands out, and whose maps it was verified with; the
     // compiler's promise is that such code is sound to run under `dash_wire::abi`.
-    Ok(unsafe { NativeImage::new(code.into(), entry_offset) })
+    Ok(unsafe { NativeImage::in_two(code.into(), first.entry_offset, rest) })
 }

@@ -12,6 +12,7 @@ pub struct CodePages {
     start: NonNull<u8>,
     mapped: usize,
     entry: usize,
+    rest: Option<usize>,
 }
 
 // SAFETY: the pages are never written after `map`, so any thread may run or free them.
@@ -26,12 +27,9 @@ impl CodePages {
     /// The image is empty or its entry is outside it, or the system gave no pages.
     pub fn map(image: &NativeImage) -> Result<Self, TargetError> {
         let code = image.code();
-        if image.entry() >= code.len() {
-            let reason = format!(
-                "entry {} is outside {} bytes of code",
-                image.entry(),
-                code.len()
-            );
+        let mut entries = std::iter::once(image.entry()).chain(image.rest());
+        if let Some(entry) = entries.find(|entry| *entry >= code.len()) {
+            let reason = format!("entry {entry} is outside {} bytes of code", code.len());
             return Err(TargetError::Unsupported {
                 engine: "native",
                 reason,
@@ -64,6 +62,7 @@ impl CodePages {
             start,
             mapped: code.len(),
             entry: image.entry(),
+            rest: image.rest(),
         };
         // SAFETY: the fresh mapping holds `code.len()` bytes and nobody else knows it.
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), start.as_ptr(), code.len()) };
@@ -92,7 +91,21 @@ impl CodePages {
     pub fn entry(&self) -> EntryFn {
         // SAFETY: `entry` is inside the mapping; what is there is an `EntryFn` by the promise of
         // `NativeImage::new`.
-        unsafe { std::mem::transmute::<*mut u8, EntryFn>(self.start.as_ptr().add(self.entry)) }
+        unsafe { self.at(self.entry) }
+    }
+
+    /// The second part of a program in two ([`NativeImage::in_two`]), to run when the first returned
+    /// `CONTINUE`.
+    pub fn rest(&self) -> Option<EntryFn> {
+        // SAFETY: as in `entry`, by the promise of `NativeImage::in_two`.
+        self.rest.map(|rest| unsafe { self.at(rest) })
+    }
+
+    /// # Safety
+    /// An `EntryFn` starts at this offset, inside the mapping.
+    unsafe fn at(&self, offset: usize) -> EntryFn {
+        // SAFETY: by contract.
+        unsafe { std::mem::transmute::<*mut u8, EntryFn>(self.start.as_ptr().add(offset)) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dash_bpf::helper::XdpAction;
 use dash_bpf::{MapDef, interp::Trap};
-use dash_wire::abi::{MapHandle, RunCtx};
+use dash_wire::abi::{CONTINUE, MapHandle, RunCtx};
 use nic_target::tables::{Discipline, map_defs};
 use nic_target::{Capacity, Frame, Table, TargetError, Verdict};
 
@@ -225,7 +225,13 @@ impl Bound<'_> {
             // context points to the frame, borrowed here, to the core's tables, borrowed through
             // `core`, and to those of the generation, borrowed by `self`; arrays, maps and helpers
             // have as many entries as `dash_wire::abi` says.
-            (Code::Native(pages), Exec::Native) => unsafe { pages.entry()(&raw mut ctx) },
+            (Code::Native(pages), Exec::Native) => unsafe {
+                let first = pages.entry()(&raw mut ctx);
+                match pages.rest() {
+                    Some(rest) if first == CONTINUE => rest(&raw mut ctx),
+                    _ => first,
+                }
+            },
             // SAFETY: as above.
             (Code::Interp(programs), Exec::Interp(state)) => unsafe {
                 state.run(programs, &mut ctx, defs, regions)

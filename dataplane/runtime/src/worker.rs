@@ -292,15 +292,14 @@ impl<P: Port> Worker<P> {
         let mut count = 0;
         for lane in self.lanes.iter_mut().filter(|lane| !lane.out.is_empty()) {
             let frames = lane.out.len() as u64;
-            let octets: u64 = lane.out.iter().map(|frame| frame.data().len() as u64).sum();
             let tx = lane
                 .port
                 .tx(&mut self.pool, &mut lane.out)
                 .unwrap_or_else(|_| {
                     bump(&self.rings.events.port_errors);
                     nic_target::Tx {
-                        sent: 0,
                         dropped: frames as usize,
+                        ..Default::default()
                     }
                 });
             // Whatever a failing port left.
@@ -308,8 +307,7 @@ impl<P: Port> Worker<P> {
             let sent = (tx.sent as u64).min(frames);
             let tables = self.core.tables_mut();
             tables.count_port(PortStat::IfOutUcastPkts, sent);
-            // Ports do not say which frames they dropped: then octets are the sent share of them.
-            tables.count_port(PortStat::IfOutOctets, octets * sent / frames);
+            tables.count_port(PortStat::IfOutOctets, tx.octets);
             tables.count_port(PortStat::IfOutDiscards, tx.dropped as u64);
             count += tx.sent;
         }

@@ -140,9 +140,14 @@ impl Port for Generator {
     }
     fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx> {
         let sent = frames.len();
+        let octets = frames.iter().map(|frame| frame.len() as u64).sum();
         frames.drain(..).for_each(|frame| pool.give(frame));
         self.sent.fetch_add(sent as u64, Ordering::Relaxed);
-        Ok(Tx { sent, dropped: 0 })
+        Ok(Tx {
+            sent,
+            octets,
+            dropped: 0,
+        })
     }
     fn virtual_time(&self) -> bool {
         true

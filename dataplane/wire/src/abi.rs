@@ -9,6 +9,10 @@ use core::ffi::c_void;
 /// Entry of a compiled program.
 pub type EntryFn = unsafe extern "C" fn(*mut RunCtx) -> u32;
 
+/// What the first part of a chain that was cut returns when the second part is to run, with the same
+/// context. Not an `XDP_*` code.
+pub const CONTINUE: u32 = 0x100;
+
 /// A helper as compiled code calls it: context, then r1..r5; the result goes to r0.
 pub type HelperFn = unsafe extern "C" fn(*mut RunCtx, u64, u64, u64, u64, u64) -> u64;
 

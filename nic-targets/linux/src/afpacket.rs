@@ -208,6 +208,8 @@ impl Port for AfPacketPort {
                 Ok(sent) => {
                     // A call that sent nothing and gave no error would otherwise be asked forever.
                     tx.sent += sent;
+                    let done = rest.iter().take(sent);
+                    tx.octets += done.map(|frame| frame.len() as u64).sum::<u64>();
                     tx.dropped += usize::from(sent == 0);
                     at += sent.max(1);
                 }

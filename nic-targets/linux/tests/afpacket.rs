@@ -187,6 +187,7 @@ fn inside_frames_cross() {
         send(&mut a, &sent),
         Tx {
             sent: 100,
+            octets: sent.iter().map(|frame| frame.len() as u64).sum(),
             dropped: 0
         }
     );
@@ -226,6 +227,7 @@ fn inside_mtu() {
         send(&mut a, [frame(1500), frame(1600), frame(60)]),
         Tx {
             sent: 2,
+            octets: (frame(1500).len() + frame(60).len()) as u64,
             dropped: 1
         }
     );
@@ -239,6 +241,7 @@ fn inside_mtu() {
         send(&mut a, [frame(longest)]),
         Tx {
             sent: 1,
+            octets: longest as u64 + 14,
             dropped: 0
         }
     );
@@ -332,6 +335,7 @@ fn inside_gso() {
         send(&mut b, [&syn_ack]),
         Tx {
             sent: 1,
+            octets: syn_ack.len() as u64,
             dropped: 0
         }
     );
@@ -371,6 +375,7 @@ fn inside_link() {
         send(&mut b, [&frame]),
         Tx {
             sent: 0,
+            octets: 0,
             dropped: 1
         }
     );

@@ -13,6 +13,7 @@ use crate::tables::Table;
 pub struct NativeImage {
     code: Arc<[u8]>,
     entry: usize,
+    rest: Option<usize>,
 }
 
 impl NativeImage {
@@ -23,7 +24,24 @@ impl NativeImage {
     /// verifier accepted, with the maps it was verified with; running it with a context that keeps
     /// the promises of `dash_wire::abi` must then be sound.
     pub unsafe fn new(code: Arc<[u8]>, entry: usize) -> Self {
-        Self { code, entry }
+        Self {
+            code,
+            entry,
+            rest: None,
+        }
+    }
+    /// The same for code in two parts: `entry` parses a packet and leaves its flow key in `meta`, then
+    /// returns `dash_wire::abi::CONTINUE`; `rest` starts with the flow look-up and needs the same
+    /// context and `meta`. Another core may run `rest`, with its own tables, on a copy of `meta`.
+    ///
+    /// # Safety
+    /// As [`new`](Self::new), for both.
+    pub unsafe fn in_two(code: Arc<[u8]>, entry: usize, rest: usize) -> Self {
+        Self {
+            code,
+            entry,
+            rest: Some(rest),
+        }
     }
     /// The bytes.
     pub fn code(&self) -> &[u8] {
@@ -32,6 +50,10 @@ impl NativeImage {
     /// Offset of the entry.
     pub fn entry(&self) -> usize {
         self.entry
+    }
+    /// Offset of the second part, of code in two.
+    pub fn rest(&self) -> Option<usize> {
+        self.rest
     }
 }
 

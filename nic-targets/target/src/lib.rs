@@ -7,8 +7,8 @@ pub mod port;
 pub mod tables;
 pub mod target;
 
-pub use frame::{Frame, FramePool};
+pub use frame::{Frame, FramePool, Lender, Lent};
 pub use image::{AclPrefix, AclRuleRow, Image, NativeImage, TableDelta, TableOp, Update};
-pub use port::{Port, Rx, Tx};
+pub use port::{Device, Link, Port, Rx, Tx};
 pub use tables::{Capacity, Table};
 pub use target::{CounterSnapshot, PacketEngine, Target, TargetError, Verdict};

@@ -6,6 +6,7 @@
 use dash_bpf::{Object, Op, ProgramKind, decode};
 
 use crate::analysis::{self, Analysis};
+use crate::code::{Options, Part};
 use crate::error::{NativeError, Reason, Site};
 use crate::region::{self, MAX_STEPS, Region};
 use crate::stack::{self, Frame};
@@ -22,12 +23,17 @@ pub(crate) struct Unit {
     pub(crate) frames: Vec<Frame>,
 }
 
-/// Decodes, expands and analyses the programs program 0 can reach, it first.
-pub(crate) fn units(object: &Object, promote_stack: bool) -> Result<Vec<Unit>, NativeError> {
+/// Decodes, expands and analyses the programs of the part, the one it starts with first.
+pub(crate) fn units(object: &Object, options: &Options) -> Result<Vec<Unit>, NativeError> {
     let mut units: Vec<Unit> = Vec::new();
     let mut budget = MAX_STEPS;
     let mut asked = vec![false; object.programs.len()];
-    let mut work = vec![0usize];
+    let (first, cut) = match options.part {
+        Part::Whole => (0, None),
+        Part::Before(program) => (0, Some(program)),
+        Part::From(program) => (program as usize, None),
+    };
+    let mut work = vec![first];
     while let Some(index) = work.pop() {
         let Some(program) = object.programs.get(index) else {
             return Err(NativeError::NoPrograms);
@@ -53,8 +59,9 @@ pub(crate) fn units(object: &Object, promote_stack: bool) -> Result<Vec<Unit>, N
                 reason: Reason::TailCallProgram(p),
             });
         }
-        work.extend(analysis.tail_calls.iter().map(|&p| p as usize));
-        let frames = stack::layout(&analysis, region.frames, promote_stack);
+        let followed = analysis.tail_calls.iter().filter(|&&p| Some(p) != cut);
+        work.extend(followed.map(|&p| p as usize));
+        let frames = stack::layout(&analysis, region.frames, options.promote_stack);
         units.push(Unit {
             region,
             analysis,

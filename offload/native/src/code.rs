@@ -29,6 +29,21 @@ pub struct Options {
     /// Keep stack slots whose address nobody else sees in registers. Off, every stack access goes
     /// to memory: the plain twin that tests compare with.
     pub promote_stack: bool,
+    /// Which programs the function runs.
+    pub part: Part,
+}
+
+/// Part of an object's chain of tail calls. A chain is cut so that a worker can run the first part
+/// for a whole burst, fetch what the second will need, and then run that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// From program 0 to the end.
+    #[default]
+    Whole,
+    /// From program 0; a tail call to this program returns [`dash_wire::abi::CONTINUE`] instead.
+    Before(u32),
+    /// From this program to the end, with the context that the part before it left.
+    From(u32),
 }
 
 impl Default for Options {
@@ -36,6 +51,7 @@ impl Default for Options {
         Self {
             isa: Isa::Host,
             promote_stack: true,
+            part: Part::Whole,
         }
     }
 }

@@ -52,9 +52,9 @@ pub(crate) fn with_listing(
 }
 
 fn function(object: &Object, options: &Options) -> Result<(Function, OwnedTargetIsa), NativeError> {
-    let units = chain::units(object, options.promote_stack)?;
+    let units = chain::units(object, options)?;
     let isa = machine::target(options.isa)?;
     let kind = object.programs.first().map_or(ProgramKind::Xdp, |p| p.kind);
-    let function = lower::function(&units, object, kind, &*isa)?;
+    let function = lower::function(&units, object, kind, options.part, &*isa)?;
     Ok((function, isa))
 }

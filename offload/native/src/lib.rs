@@ -37,7 +37,7 @@ mod stack;
 #[cfg(feature = "conformance")]
 pub mod unverified;
 
-pub use code::{Isa, Machine, NativeCode, Options};
+pub use code::{Isa, Machine, NativeCode, Options, Part};
 pub use compile::{compile, compile_with_listing};
 pub use error::{NativeError, Reason, Site};
 pub use listing::Listing;

@@ -28,6 +28,7 @@ use dash_wire::abi::run_ctx;
 use crate::analysis::Note;
 use crate::calls::Callee;
 use crate::chain::Unit;
+use crate::code::Part;
 use crate::error::{NativeError, Reason};
 use crate::region::{Action, NONE, Step};
 
@@ -65,6 +66,7 @@ pub(crate) fn function(
     units: &[Unit],
     object: &Object,
     kind: ProgramKind,
+    part: Part,
     isa: &dyn TargetIsa,
 ) -> Result<Function, NativeError> {
     let conv = isa.default_call_conv();
@@ -82,7 +84,7 @@ pub(crate) fn function(
     let mut function = Function::with_name_signature(UserFuncName::user(0, 0), signature);
     let mut context = FunctionBuilderContext::new();
     let builder = FunctionBuilder::new(&mut function, &mut context);
-    let mut lowering = Lowering::new(builder, units, object, kind, conv);
+    let mut lowering = Lowering::new(builder, units, object, kind, part, conv);
     for unit in units {
         lowering.unit(unit)?;
     }
@@ -103,6 +105,8 @@ struct Lowering<'a> {
     registers: Vec<[Variable; 11]>,
     /// Stack memory by depth, with its size in bytes, where there is any.
     slots: Vec<Option<(StackSlot, i32)>>,
+    /// Tail calls to this program end the function instead.
+    cut: Option<u32>,
     /// First block of each program, by index in the object.
     entries: Vec<Option<Block>>,
     signatures: calls::Signatures,
@@ -125,6 +129,7 @@ impl<'a> Lowering<'a> {
         units: &[Unit],
         object: &'a Object,
         kind: ProgramKind,
+        part: Part,
         conv: CallConv,
     ) -> Self {
         let flags = flags(&mut b, units);
@@ -170,6 +175,10 @@ impl<'a> Lowering<'a> {
             helpers,
             registers,
             slots,
+            cut: match part {
+                Part::Before(program) => Some(program),
+                Part::Whole | Part::From(_) => None,
+            },
             entries,
             signatures,
             metadata: units.iter().any(|u| u.analysis.metadata),

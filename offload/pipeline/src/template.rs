@@ -33,6 +33,9 @@ pub fn pipeline_text(shape: &Shape) -> String {
     out
 }
 
+/// The stage that looks flows up. When it starts, `meta.key` is the packet's flow key.
+pub const FLOW_STAGE: &str = "flow";
+
 const RX: &str = "\
 # Outer headers, VIP, direction, ENI, decap.
 stage rx {
@@ -80,7 +83,7 @@ stage rx {
         drop eni-down;
     }
     decap;
-    goto flow;
+    goto inner;
 }
 
 ";
@@ -105,14 +108,14 @@ fn branch(out: &mut String, indent: &str, (outbound, inbound): (&str, &str)) {
 }
 
 fn stage_flow(out: &mut String, shape: &Shape) {
-    out.push_str(
-        "# The customer's frame, and its flow.\nstage flow {\n    account;\n    parse inner;\n",
-    );
+    out.push_str("# The customer's frame.\nstage inner {\n    account;\n    parse inner;\n");
     out.push_str("    if key.proto == 6 {\n        if direction == 1 {\n");
     tcp_counts(out, "OUTBOUND");
     out.push_str("        } else {\n");
     tcp_counts(out, "INBOUND");
-    out.push_str("        }\n    }\n    flow lookup {\n        goto apply;\n    } else {\n");
+    out.push_str("        }\n    }\n    goto flow;\n}\n\n");
+    // The cut of code in two parts (`FLOW_STAGE`): what comes before needs no table of flows.
+    out.push_str("# Its flow.\nstage flow {\n    account;\n    flow lookup {\n        goto apply;\n    } else {\n");
     if shape.trusted_vnis {
         out.push_str("        goto trusted;\n");
     } else {

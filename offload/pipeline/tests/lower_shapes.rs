@@ -52,7 +52,7 @@ fn a_shape_compiles_to_what_it_uses() {
     assert_eq!(
         stages(&Shape::default()),
         [
-            "rx", "flow", "route", "inbound", "deliver", "create", "apply"
+            "rx", "inner", "flow", "route", "inbound", "deliver", "create", "apply"
         ]
     );
     let full = Shape {
@@ -64,8 +64,8 @@ fn a_shape_compiles_to_what_it_uses() {
     assert_eq!(
         stages(&full),
         [
-            "rx", "flow", "trusted", "acl_out", "route", "inbound", "acl_in", "deliver", "create",
-            "apply"
+            "rx", "inner", "flow", "trusted", "acl_out", "route", "inbound", "acl_in", "deliver",
+            "create", "apply"
         ]
     );
 }

@@ -75,6 +75,7 @@ impl Port for TestPort {
                     .output
                     .push((frame.timestamp_ns, frame.data().to_vec()));
                 tx.sent += 1;
+                tx.octets += frame.len() as u64;
             } else {
                 tx.dropped += 1;
             }

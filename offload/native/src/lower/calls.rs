@@ -5,7 +5,7 @@ use crate::calls::{Key, MapOperation};
 use crate::helpers;
 use dash_bpf::Size;
 use dash_bpf::helper::{self, XdpAction};
-use dash_wire::abi::{HELPER_SLOTS, map_handle};
+use dash_wire::abi::{CONTINUE, HELPER_SLOTS, map_handle};
 
 /// `-EINVAL`.
 const EINVAL: i64 = -22;
@@ -51,6 +51,11 @@ impl Lowering<'_> {
                 return self.array_lookup(place, i, map, key);
             }
             (Some(Callee::Map(operation)), _) => self.map_operation(depth, operation),
+            (Some(Callee::TailCall(Some(program))), _) if Some(program) == self.cut => {
+                let more = self.b.ins().iconst(types::I32, i64::from(CONTINUE));
+                self.b.ins().return_(&[more]);
+                return Ok(true);
+            }
             (Some(Callee::TailCall(Some(program))), _) => {
                 let entry = self.entries.get(program as usize).copied().flatten();
                 let entry = entry.ok_or_else(|| {

@@ -433,7 +433,7 @@ proptest! {
                 continue;
             }
             for promote_stack in [true, false] {
-                let options = Options { isa, promote_stack };
+                let options = Options { isa, promote_stack, ..Options::default() };
                 prop_assert_eq!(&compiled(&program, &memory, &options), &expected, "{:?}", options);
             }
         }

@@ -30,7 +30,7 @@ fn a_trace_of_v1_tells_each_look_up_and_what_leaves() {
         "rx: parse vxlan: VNI 4321, inner f4:93:9f:ef:c4:7e -> 00:00:5e:00:01:01",
         "rx: match eni_mac[mac f4:93:9f:ef:c4:7e]: found: value 3",
         "rx: decap: 50 bytes off, 50 left",
-        "flow: parse inner: outbound, 10.1.1.10 -> 10.1.1.1 UDP 1000 -> 2000, 50 bytes",
+        "inner: parse inner: outbound, 10.1.1.10 -> 10.1.1.1 UDP 1000 -> 2000, 50 bytes",
         "flow: flow miss",
         "route: match route4[group 1, dst 10.1.1.1]: /16: vnet 1, vni 45654",
         "route: match mapping[vnet 1, v6 0, ip 10.1.1.1]: found: underlay_dip 101.1.2.3, dmac f9:22:83:99:22:a2, flags 2",
