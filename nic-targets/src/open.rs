@@ -49,6 +49,9 @@ impl Port for AnyPort {
     fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx> {
         each!(self, p => p.tx(pool, frames))
     }
+    fn start(&mut self) -> io::Result<()> {
+        each!(self, p => p.start())
+    }
     fn idle(&mut self) {
         each!(self, p => p.idle());
     }

@@ -29,6 +29,9 @@ enum Task {
         /// Real traffic between network namespaces instead (root)
         #[arg(long)]
         net: bool,
+        /// How dashd reaches its interfaces with --net
+        #[arg(long, value_enum, default_value = "afpacket", requires = "net")]
+        port: net::Via,
         /// Megabytes to download with --net
         #[arg(long, default_value_t = 100)]
         megabytes: u64,
@@ -70,9 +73,10 @@ fn main() -> anyhow::Result<()> {
         } => demo::run(&out),
         Task::Demo {
             net: true,
+            port,
             megabytes,
             out,
-        } => net::run(megabytes, &out),
+        } => net::run(port, megabytes, &out),
         Task::Setup => setup::run(),
         Task::Test { no_setup } => test::run(!no_setup),
         Task::Edges { bless } => edges::run(bless),

@@ -3,7 +3,7 @@
 //! ```text
 //!   vm namespace              dpu namespace               peer namespace
 //!   vx0 10.1.1.10             dashd, VIP 10.0.0.1         vx0 10.1.1.1, 10.1.1.2
-//!   VXLAN 4321 over           dvm -- afpacket -- dpeer    VXLAN 45654 over
+//!   VXLAN 4321 over           dvm --- [Via] --- dpeer     VXLAN 45654 over
 //!   eth0 25.1.1.1  ---------- dvm               dpeer --- eth0 101.1.2.3
 //! ```
 //!
@@ -19,6 +19,26 @@ use anyhow::{Result, bail, ensure};
 
 use crate::demo::{Daemon, build};
 use crate::run::{Background, check, command, have, is_root, output, root, status};
+
+/// How dashd reaches its two interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Via {
+    /// Raw sockets
+    Afpacket,
+}
+
+/// The DPU's interfaces, by port.
+const PORTS: [&str; 2] = ["dvm", "dpeer"];
+
+impl Via {
+    /// dashd's `--target` over both interfaces.
+    fn target(self) -> String {
+        let [vm, peer] = PORTS;
+        match self {
+            Self::Afpacket => format!("afpacket:{vm},{peer}"),
+        }
+    }
+}
 
 /// Names that two runs at once do not share.
 struct Net {
@@ -47,8 +67,8 @@ impl Net {
             check(command("ip").args(["netns", "add", ns]))?;
             self.ip(ns, "link set lo up")?;
         }
-        self.cable(&self.vm, "dvm")?;
-        self.cable(&self.peer, "dpeer")?;
+        self.cable(&self.vm, PORTS[0])?;
+        self.cable(&self.peer, PORTS[1])?;
         self.end(&self.vm, "25.1.1.1", ENI_MAC, "4321", "10.1.1.10")?;
         self.end(&self.peer, "101.1.2.3", PEER_MAC, "45654", "10.1.1.1")?;
         self.ip(&self.peer, &format!("addr add {DENIED}/24 dev vx0"))?;
@@ -117,7 +137,7 @@ const DENIED: &str = "10.1.1.2";
 /// Rows of the demo: one VNET, two mappings, and an ACL that forbids the second.
 const CONFIG: &str = "specs/scenarios/demo/net.json";
 
-pub(crate) fn run(megabytes: u64, out: &Path) -> Result<()> {
+pub(crate) fn run(via: Via, megabytes: u64, out: &Path) -> Result<()> {
     if !is_root() {
         bail!("demo --net makes network namespaces: run it as root");
     }
@@ -142,7 +162,7 @@ pub(crate) fn run(megabytes: u64, out: &Path) -> Result<()> {
                 "127.0.0.1:0",
                 "--no-tls",
                 "--target",
-                "afpacket:dvm,dpeer",
+                &via.target(),
             ])
             .args([
                 "--route",

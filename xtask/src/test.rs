@@ -57,7 +57,9 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
         check(command(demo::build()?.dashctl).args(["scenario", "specs/scenarios"]))
     })?;
     if is_root() && have("ip") && have("ping") {
-        step("demo --net", || net::run(100, Path::new("target/demo-net")))?;
+        step("demo --net", || {
+            net::run(net::Via::Afpacket, 100, Path::new("target/demo-net"))
+        })?;
     } else {
         skipped.push("SKIP: demo --net needs root, ip and ping".to_owned());
     }

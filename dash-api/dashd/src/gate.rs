@@ -62,6 +62,9 @@ impl<P: Port> Port for Gated<P> {
     fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx> {
         self.port.tx(pool, frames)
     }
+    fn start(&mut self) -> io::Result<()> {
+        self.port.start()
+    }
     fn idle(&mut self) {
         self.port.idle();
     }
