@@ -10,8 +10,11 @@
 mod apply;
 mod expr;
 mod flow;
+mod hits;
 mod parse;
 mod stage;
+
+pub use hits::{Hits, lower_hits};
 
 use dash_bpf::program::TailCalls;
 use dash_bpf::{Object, Program, ProgramKind};
@@ -40,6 +43,17 @@ pub enum LowerError {
     TooManyStages(usize),
     #[error("stage {stage}: {what}")]
     Unsupported { stage: String, what: String },
+    #[error("no stage looks flows up")]
+    NoFlowStage,
+}
+
+/// What a program may do to the flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flows {
+    /// All of it: its processor is the table's only user.
+    Owned,
+    /// Look up and refresh ([`lower_hits`]).
+    Shared,
 }
 
 /// Compiles a pipeline. Map index equals table number; program `i` is stage `i`.
@@ -53,7 +67,7 @@ pub fn lower(pipeline: &Pipeline, capacity: &Capacity) -> Result<Object, LowerEr
         programs.push(Program {
             name: stage.name.clone(),
             kind: ProgramKind::Xdp,
-            insns: stage::lower_stage(pipeline, stage)?,
+            insns: stage::lower_stage(pipeline, stage, Flows::Owned)?,
         });
     }
     let slots = (0..programs.len() as u32).map(Some).collect();

@@ -69,3 +69,109 @@ fn a_shape_compiles_to_what_it_uses() {
         ]
     );
 }
+
+#[test]
+fn the_programs_for_known_flows_are_the_same_whatever_policy_they_skip() {
+    use dash_bpf::helper;
+    use dash_bpf::op::{Imm64, Op};
+    use nic_target::Table;
+
+    for shape in shapes() {
+        let pipeline = text::parse(&template::pipeline_text(&shape)).unwrap();
+        let hits = lower::lower_hits(&pipeline, &Capacity::default()).unwrap();
+        let names: Vec<&str> = hits
+            .object
+            .programs
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
+        assert_eq!(names, ["rx", "inner", "flow", "apply"], "{shape:?}");
+        for (slot, program) in hits.object.tail_calls[0].programs.iter().enumerate() {
+            let stage = &pipeline.stages[slot].name;
+            let program = program.map(|p| names[p as usize]);
+            assert_eq!(program, names.contains(&stage.as_str()).then_some(stage.as_str()));
+        }
+        let (mut tables, mut helpers) = (Vec::new(), Vec::new());
+        for op in hits
+            .object
+            .programs
+            .iter()
+            .flat_map(|p| dash_bpf::decode::decode(&p.insns).unwrap())
+        {
+            match op {
+                Op::LoadImm64 {
+                    imm: Imm64::Map(map),
+                    ..
+                } => tables.push(Table::ALL[map as usize]),
+                Op::Call { helper } => helpers.push(helper),
+                _ => {}
+            }
+        }
+        tables.sort_by_key(|t| t.index());
+        tables.dedup();
+        let mut wanted = vec![
+            Table::Globals,
+            Table::EniMac,
+            Table::Eni,
+            Table::Underlay,
+            Table::FlowIndex,
+            Table::FlowSlab,
+            Table::EniStats,
+            Table::PortStats,
+            Table::Meta,
+            Table::Stages,
+        ];
+        wanted.retain(|t| shape.underlay_routes || *t != Table::Underlay);
+        assert_eq!(tables, wanted, "{shape:?}");
+        // Nothing that adds to a map or takes from it.
+        for forbidden in [
+            helper::MAP_UPDATE_ELEM,
+            helper::MAP_DELETE_ELEM,
+            helper::MAP_PUSH_ELEM,
+            helper::MAP_POP_ELEM,
+        ] {
+            assert!(!helpers.contains(&forbidden), "{shape:?}");
+        }
+    }
+}
+
+/// A counter in both lists would be counted twice or not at all by who adds two processors up.
+#[test]
+fn what_is_counted_before_the_look_up_is_counted_nowhere_else() {
+    use dash_wire::drop::DropReason;
+    use dash_wire::stats::EniStat;
+
+    let full = Shape {
+        trusted_vnis: true,
+        inbound_pa_validation: true,
+        underlay_routes: true,
+        acl_out: 0b11111,
+        acl_in: 0b11111,
+    };
+    let pipeline = text::parse(&template::pipeline_text(&full)).unwrap();
+    let before = lower::lower_hits(&pipeline, &Capacity::default())
+        .unwrap()
+        .counted;
+    assert!(
+        before.contains(&EniStat::RxPackets) && before.contains(&EniStat::InboundTcpSynPackets)
+    );
+    let mut later = vec![
+        EniStat::TxPackets,
+        EniStat::TxBytes,
+        EniStat::OutboundTxPackets,
+        EniStat::OutboundTxBytes,
+        EniStat::InboundTxPackets,
+        EniStat::InboundTxBytes,
+        EniStat::FlowCreated,
+        EniStat::FlowDeleted,
+        EniStat::FlowAged,
+    ];
+    later.extend(DropReason::ALL.iter().flat_map(|r| r.eni_stats()));
+    assert!(later.iter().all(|stat| !before.contains(stat)));
+    let text = text::print(&pipeline);
+    let (_, after) = text.split_once("stage flow").unwrap();
+    assert!(
+        !after.contains("count "),
+        "a stage behind the look-up counts"
+    );
+}

@@ -50,19 +50,7 @@ impl StageLower<'_> {
     /// Falls through on a hit with `actions` loaded; jumps to `miss` else.
     pub(super) fn flow_lookup(&mut self, miss: Label) {
         self.b.comment("flow lookup");
-        let key_off = self.alloc(size_of::<FlowKey>());
-        self.copy(FP, key_off, META, meta!(key), size_of::<FlowKey>());
-        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_LOOKUP_ELEM);
-        self.release(size_of::<FlowKey>());
-        self.b.jump_if(C::Eq, R0, 0, miss);
-        self.b.load(Size::W, SLOT, R0, 0);
-        self.b.mov(R1, SLOT);
-        self.b.alu(AluOp::Rsh, R1, 1);
-        self.b.store(Size::W, FP, self.index_slot, R1);
-        self.call_with_stack_key(Table::FlowSlab, self.index_slot, helper::MAP_LOOKUP_ELEM);
-        self.b.jump_if(C::Eq, R0, 0, miss);
-        self.b.mov(ENTRY, R0);
-
+        self.find(miss);
         let (side1, found, reset, hit) = (
             self.b.label(),
             self.b.label(),
@@ -121,6 +109,91 @@ impl StageLower<'_> {
         self.b.bind(hit);
     }
 
+    /// SLOT = the index's row of `key` (`slot << 1 | side`), ENTRY = the connection.
+    fn find(&mut self, miss: Label) {
+        let key_off = self.alloc(size_of::<FlowKey>());
+        self.copy(FP, key_off, META, meta!(key), size_of::<FlowKey>());
+        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_LOOKUP_ELEM);
+        self.release(size_of::<FlowKey>());
+        self.b.jump_if(C::Eq, R0, 0, miss);
+        self.b.load(Size::W, SLOT, R0, 0);
+        self.b.mov(R1, SLOT);
+        self.b.alu(AluOp::Rsh, R1, 1);
+        self.b.store(Size::W, FP, self.index_slot, R1);
+        self.call_with_stack_key(Table::FlowSlab, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.b.jump_if(C::Eq, R0, 0, miss);
+        self.b.mov(ENTRY, R0);
+    }
+
+    /// As [`flow_lookup`](Self::flow_lookup) where the table is another processor's: the entry is
+    /// refreshed, and whatever would change a connection's state is a miss, before anything is
+    /// written. Only `last_seen_ns`, `packets` and `bytes` are.
+    pub(super) fn flow_touch(&mut self, miss: Label) {
+        self.b.comment("flow lookup, shared");
+        let (not_tcp, side1, hit) = (self.b.label(), self.b.label(), self.b.label());
+        self.b.load(
+            Size::B,
+            R1,
+            META,
+            (offset_of!(Meta, key) + offset_of!(FlowKey, proto)) as i16,
+        );
+        self.b.jump_if(C::Ne, R1, TCP, not_tcp);
+        self.b.load(Size::B, R1, META, meta!(tcp_flags));
+        self.b.alu(AluOp::And, R1, SYN | FIN | RST);
+        self.b.jump_if(C::Ne, R1, 0, miss);
+        self.b.bind(not_tcp);
+        self.find(miss);
+        self.b.alu(AluOp::And, SLOT, 1);
+        self.b.jump_if(C::Ne, SLOT, 0, side1);
+        self.touch_side(0, miss);
+        self.b.jump(hit);
+        self.b.bind(side1);
+        // The other side's first packet opens a TCP connection (no other is ever half open).
+        self.b.load(Size::B, R1, ENTRY, entry!(state));
+        self.b
+            .jump_if(C::Eq, R1, i32::from(flow_state::HALF_OPEN), miss);
+        self.touch_side(1, miss);
+        self.b.bind(hit);
+    }
+
+    /// Takes the decision of one side and refreshes the entry.
+    ///
+    /// The slot may become another connection's at any time. Its owner writes the keys first and then
+    /// the decisions, so a decision that was read before the key still held is that key's. (This
+    /// counts on stores and loads that stay in order, as on x86-64.)
+    fn touch_side(&mut self, side: u8, miss: Label) {
+        let side = i16::from(side);
+        let (key, actions) = (size_of::<FlowKey>() as i16, size_of::<FlowActions>());
+        self.copy(
+            META,
+            meta!(actions),
+            ENTRY,
+            entry!(actions) + side * actions as i16,
+            actions,
+        );
+        for word in (0..key).step_by(8) {
+            self.b.load(Size::Dw, R1, META, meta!(key) + word);
+            self.b
+                .load(Size::Dw, R2, ENTRY, entry!(key) + side * key + word);
+            self.b.jump_if(C::Ne, R1, R2, miss);
+        }
+        self.refresh(side);
+    }
+
+    /// Counts a packet of one side.
+    fn refresh(&mut self, side: i16) {
+        self.b.load(Size::Dw, R1, META, meta!(now_ns));
+        self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);
+        self.b.load(Size::Dw, R1, ENTRY, entry!(packets) + side * 8);
+        self.b.alu(AluOp::Add, R1, 1);
+        self.b
+            .store(Size::Dw, ENTRY, entry!(packets) + side * 8, R1);
+        self.b.load(Size::H, R2, META, meta!(inner_len));
+        self.b.load(Size::Dw, R1, ENTRY, entry!(bytes) + side * 8);
+        self.b.alu(AluOp::Add, R1, R2);
+        self.b.store(Size::Dw, ENTRY, entry!(bytes) + side * 8, R1);
+    }
+
     /// What a packet of one side does to its entry.
     fn hit_side(&mut self, side: u8, reset: Label) {
         let (not_tcp, counted) = (self.b.label(), self.b.label());
@@ -176,16 +249,7 @@ impl StageLower<'_> {
             entry!(actions) + half * actions as i16,
             actions,
         );
-        self.b.load(Size::Dw, R1, META, meta!(now_ns));
-        self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);
-        self.b.load(Size::Dw, R1, ENTRY, entry!(packets) + half * 8);
-        self.b.alu(AluOp::Add, R1, 1);
-        self.b
-            .store(Size::Dw, ENTRY, entry!(packets) + half * 8, R1);
-        self.b.load(Size::H, R2, META, meta!(inner_len));
-        self.b.load(Size::Dw, R1, ENTRY, entry!(bytes) + half * 8);
-        self.b.alu(AluOp::Add, R1, R2);
-        self.b.store(Size::Dw, ENTRY, entry!(bytes) + half * 8, R1);
+        self.refresh(half);
     }
 
     /// Takes both keys of ENTRY out of the index and frees SLOT.

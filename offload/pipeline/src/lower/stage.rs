@@ -11,7 +11,7 @@ use dash_wire::tables::Meta;
 use nic_target::Table;
 use std::mem::offset_of;
 
-use super::LowerError;
+use super::{Flows, LowerError};
 use crate::fields::{FieldDef, Ty, key_schema, meta_field, row_field};
 use crate::ir::{Cond, Expr, Pipeline, Stage, Stmt};
 
@@ -50,6 +50,7 @@ pub(super) struct StageLower<'a> {
     pub(super) b: Builder,
     pipeline: &'a Pipeline,
     stage: &'a Stage,
+    flows: Flows,
     rows: Vec<Row>,
     locals: Vec<Local>,
     /// Bytes of stack in use below r10.
@@ -63,13 +64,18 @@ pub(super) struct StageLower<'a> {
     drops: Vec<(DropReason, XdpAction, Label)>,
 }
 
-pub(super) fn lower_stage(pipeline: &Pipeline, stage: &Stage) -> Result<Vec<Insn>, LowerError> {
+pub(super) fn lower_stage(
+    pipeline: &Pipeline,
+    stage: &Stage,
+    flows: Flows,
+) -> Result<Vec<Insn>, LowerError> {
     let mut b = Builder::new();
     let aborted = b.label();
     let mut s = StageLower {
         b,
         pipeline,
         stage,
+        flows,
         rows: Vec::new(),
         locals: Vec::new(),
         stack: 0,
@@ -197,7 +203,10 @@ impl StageLower<'_> {
                     return Err(self.unsupported("flow lookup inside a match"));
                 }
                 let (miss_label, end) = (self.b.label(), self.b.label());
-                self.flow_lookup(miss_label);
+                match self.flows {
+                    Flows::Owned => self.flow_lookup(miss_label),
+                    Flows::Shared => self.flow_touch(miss_label),
+                }
                 self.block(hit)?;
                 if !ends(hit) {
                     self.b.jump(end);
