@@ -1,5 +1,5 @@
-//! System calls behind safe types: network devices ([`netdev`]), raw packet sockets ([`packet`]),
-//! and eBPF maps and programs ([`bpf`]).
+//! System calls behind safe types: network devices ([`netdev`], [`rtnl`]), raw packet sockets
+//! ([`packet`]), and eBPF maps, programs and links ([`bpf`]).
 
 #![expect(
     unsafe_code,
@@ -9,6 +9,7 @@
 pub mod bpf;
 pub mod netdev;
 pub mod packet;
+pub mod rtnl;
 
 use std::io;
 

@@ -1,7 +1,4 @@
 //! Raw socket ports over a veth pair, in a network namespace that dies with the test.
-//!
-//! Each test runs this executable again under `unshare --net`, for one of the ignored tests below:
-//! those must never run in a namespace that somebody uses.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,7 +7,6 @@
 
 use std::io::Write as _;
 use std::net::{TcpStream, UdpSocket};
-use std::process::Command;
 
 use nic_linux::AfPacketPort;
 use nic_linux::sys::netdev;
@@ -19,60 +15,14 @@ use nic_sim::packet::tcp_flags::{ACK, SYN};
 use nic_sim::{Packet, describe};
 use nic_target::{Frame, FramePool, Port, Rx, Tx};
 
-const INSIDE: &str = "NIC_LINUX_INSIDE_NAMESPACE";
+use netns::{in_namespace, ip};
 
-/// Runs an ignored test of this file in a fresh namespace.
-fn in_namespace(test: &str) {
-    let probe = Command::new("unshare")
-        .args(["--net", "ip", "link", "add", "va", "type", "veth"])
-        .output();
-    match probe {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            eprintln!(
-                "SKIP: no network namespace with veth here: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-            return;
-        }
-        Err(e) => {
-            eprintln!("SKIP: unshare cannot be run: {e}");
-            return;
-        }
-    }
-    let output = Command::new("unshare")
-        .arg("--net")
-        .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            test,
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "in the namespace:\n{text}"
-    );
-}
-
-fn ip(args: &str) {
-    let status = Command::new("ip").args(args.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {args}");
-}
+#[path = "support/netns.rs"]
+mod netns;
 
 /// `va` and `vb`, up and quiet.
 fn veth() -> (AfPacketPort, AfPacketPort) {
-    assert!(
-        std::env::var_os(INSIDE).is_some(),
-        "to be run by another test, in its own namespace"
-    );
-    std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
-    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    netns::enter();
     ip("link add va type veth peer name vb");
     ip("link set va up");
     ip("link set vb up");

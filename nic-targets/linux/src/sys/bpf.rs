@@ -17,10 +17,19 @@ const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
+const LINK_CREATE: libc::c_int = 28;
 
 /// `BPF_PROG_TYPE_XDP`.
 const PROG_TYPE_XDP: u32 = 6;
+
+/// `BPF_XDP` of `enum bpf_attach_type`.
+const ATTACH_XDP: u32 = 37;
+
+/// `BPF_F_XDP_HAS_FRAGS`: the program takes packets of several buffers.
+const HAS_FRAGS: u32 = 1 << 5;
 
 /// Longest name the kernel keeps: `BPF_OBJ_NAME_LEN` - 1.
 const NAME_LEN: usize = 15;
@@ -79,6 +88,36 @@ struct TestRunAttr {
     data_out: u64,
     repeat: u32,
     duration: u32,
+}
+
+#[repr(C)]
+struct LinkAttr {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct IdAttr {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+#[repr(C)]
+struct InfoAttr {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// Start of `struct bpf_prog_info`, up to the name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    before: [u64; 8],
+    name: [u8; NAME_LEN + 1],
 }
 
 /// Calls bpf(2).
@@ -332,6 +371,21 @@ pub struct TestRun {
 impl Program {
     /// Loads a program; map references must be file descriptors already.
     pub fn load(program: &str, kind: ProgramKind, insns: &[Insn]) -> Result<Self, LoadError> {
+        Self::load_with(program, kind, insns, 0)
+    }
+
+    /// Like [`load`](Self::load), for packets that may continue in further buffers (jumbo frames):
+    /// the program sees the first one.
+    pub fn load_frags(program: &str, kind: ProgramKind, insns: &[Insn]) -> Result<Self, LoadError> {
+        Self::load_with(program, kind, insns, HAS_FRAGS)
+    }
+
+    fn load_with(
+        program: &str,
+        kind: ProgramKind,
+        insns: &[Insn],
+        flags: u32,
+    ) -> Result<Self, LoadError> {
         let fail = |source, log| LoadError {
             program: program.to_owned(),
             slots: insns.len(),
@@ -346,12 +400,12 @@ impl Program {
             return Err(fail(source, String::new()));
         }
         let code = insns.iter().map(|i| i.to_bytes()).collect::<Vec<_>>();
-        match Self::try_load(program, &code, &mut []) {
+        match Self::try_load(program, &code, flags, &mut []) {
             Ok(fd) => Ok(Self { fd }),
             Err(source) => {
                 // Again, only to hear why: logging slows verification several times over.
                 let mut log = vec![0; LOG_BYTES];
-                match Self::try_load(program, &code, &mut log) {
+                match Self::try_load(program, &code, flags, &mut log) {
                     Ok(fd) => Ok(Self { fd }),
                     Err(_) => Err(fail(source, tail(&log))),
                 }
@@ -359,7 +413,12 @@ impl Program {
         }
     }
 
-    fn try_load(program: &str, code: &[[u8; 8]], log: &mut [u8]) -> io::Result<OwnedFd> {
+    fn try_load(
+        program: &str,
+        code: &[[u8; 8]],
+        flags: u32,
+        log: &mut [u8],
+    ) -> io::Result<OwnedFd> {
         let mut attempts = 0;
         loop {
             let mut attr = LoadAttr {
@@ -375,7 +434,7 @@ impl Program {
                     log.as_mut_ptr() as u64
                 },
                 kern_version: 0,
-                prog_flags: 0,
+                prog_flags: flags,
                 prog_name: name(program),
             };
             // SAFETY: the attribute of PROG_LOAD: `insn_cnt` slots of 8 bytes at `insns`, a C string at
@@ -410,6 +469,53 @@ impl Program {
             retval: attr.retval,
             len: (attr.data_size_out as usize).min(out.len()),
         })
+    }
+}
+
+/// Name of a loaded program; `None` when there is none of this id, or none that we may ask.
+pub fn program_name(id: u32) -> Option<String> {
+    let mut attr = IdAttr {
+        id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    // SAFETY: the attribute of PROG_GET_FD_BY_ID; it holds no pointers.
+    let fd = unsafe { bpf(PROG_GET_FD_BY_ID, &mut attr) }.ok()?;
+    // SAFETY: the kernel just made the descriptor for us; nobody else holds it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let mut info = ProgramInfo::default();
+    let mut attr = InfoAttr {
+        fd: fd.as_raw_fd() as u32,
+        len: size_of::<ProgramInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the attribute of OBJ_GET_INFO_BY_FD: the kernel writes at most `len` bytes to `info`,
+    // a local of that size; the pointers and lengths it reads there are zero, which asks for nothing.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }.ok()?;
+    let name = info.name.split(|&b| b == 0).next().unwrap_or_default();
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+/// A program that runs on an interface's packets while this lives (a `bpf_link`).
+#[derive(Debug)]
+pub struct Link {
+    _fd: OwnedFd,
+}
+
+impl Link {
+    /// Attaches an XDP program. `flags` are `XDP_FLAGS_*` of linux/if_link.h.
+    pub fn xdp(program: &Program, ifindex: u32, flags: u32) -> io::Result<Self> {
+        let mut attr = LinkAttr {
+            prog_fd: program.fd.as_raw_fd() as u32,
+            target_ifindex: ifindex,
+            attach_type: ATTACH_XDP,
+            flags,
+        };
+        // SAFETY: the attribute of LINK_CREATE; it holds no pointers.
+        let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
+        // SAFETY: the kernel just made the descriptor for us; nobody else holds it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        Ok(Self { _fd: fd })
     }
 }
 
