@@ -1,7 +1,9 @@
 //! The perf lab behind `dashctl bench`: what is measured, and the report of it.
 //!
+//! - [`configs`]: the configurations of DASH's scale tests, and packets for them.
 //! - [`result`]: what a measurement is, as JSON holds it.
 
 #![forbid(unsafe_code)]
 
+pub mod configs;
 pub mod result;
