@@ -109,3 +109,26 @@ impl Drop for Background {
         }
     }
 }
+
+/// True when DPDK's headers and libraries are installed.
+pub(crate) fn have_dpdk() -> bool {
+    command("pkg-config")
+        .args(["--exists", "libdpdk >= 22.11"])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Cargo's arguments for all crates that can be built here.
+pub(crate) fn everything() -> &'static [&'static str] {
+    if have_dpdk() {
+        &["--workspace"]
+    } else {
+        &[
+            "--workspace",
+            "--exclude",
+            "dpdk-sys",
+            "--exclude",
+            "nic-dpdk",
+        ]
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::run::{cargo, check, command, have, is_root, root};
+use crate::run::{cargo, check, command, everything, have, have_dpdk, is_root, root};
 use crate::{demo, edges, net, setup, skips};
 
 pub(crate) fn run(with_setup: bool) -> Result<()> {
@@ -19,9 +19,7 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
     })?;
     step("crate edges", || edges::run(false))?;
     step("lints", || {
-        check(cargo().args([
-            "clippy",
-            "--workspace",
+        check(cargo().arg("clippy").args(everything()).args([
             "--all-targets",
             "--locked",
             "--",
@@ -31,18 +29,15 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
     })?;
     step("tests", || {
         if have("cargo-nextest") {
-            skipped = skips::nextest(cargo().args([
-                "nextest",
-                "run",
-                "--workspace",
-                "--locked",
-                "--no-fail-fast",
-            ]))?;
+            skipped = skips::nextest(
+                cargo()
+                    .args(["nextest", "run"])
+                    .args(everything())
+                    .args(["--locked", "--no-fail-fast"]),
+            )?;
             Ok(())
         } else {
-            check(cargo().args([
-                "test",
-                "--workspace",
+            check(cargo().arg("test").args(everything()).args([
                 "--locked",
                 "--no-fail-fast",
                 "--all-targets",
@@ -50,8 +45,16 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
         }
     })?;
     step("documentation examples", || {
-        check(cargo().args(["test", "--workspace", "--locked", "--doc"]))
+        check(
+            cargo()
+                .arg("test")
+                .args(everything())
+                .args(["--locked", "--doc"]),
+        )
     })?;
+    if !have_dpdk() {
+        skipped.push("SKIP: everything of DPDK needs libdpdk-dev".to_owned());
+    }
     step("demo", || demo::run(Path::new("target/demo")))?;
     step("scenarios on every executor", || {
         check(command(demo::build()?.dashctl).args(["scenario", "specs/scenarios"]))

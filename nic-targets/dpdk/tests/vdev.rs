@@ -1,0 +1,11 @@
+//! Ports over DPDK's virtual devices: no hardware, no huge pages.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test"
+)]
+
+#[path = "vdev/common.rs"]
+mod common;
+#[path = "vdev/memory.rs"]
+mod memory;
