@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use dash_pipeline::plan::Settings;
+use dash_runtime::runtime::Cores;
 use dashctl::underlay::{Neighbor, RouteArg};
 use nic_targets::TargetSpec;
 
@@ -44,6 +45,13 @@ pub struct Args {
     /// Who runs the packets.
     #[arg(long, value_enum, default_value_t = EngineName::Native)]
     pub engine: EngineName,
+    /// Threads that run packets, each with a queue of every port and a share of the flows; as many
+    /// as `--cores` names, or 1.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+    /// Core of each worker, as `1,3-5`; without, the scheduler places them.
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<Cores>,
     /// Folder for the verifier's verdicts between runs, this user's alone; without, everything is
     /// verified anew.
     #[arg(long, value_name = "DIR")]
@@ -76,6 +84,15 @@ pub struct Args {
     /// Let bound route and ACL groups change in place.
     #[arg(long)]
     pub update_bound_groups: bool,
+}
+
+impl Args {
+    /// How many workers to start; more or fewer than `--cores` names is refused where they start.
+    pub fn worker_count(&self) -> usize {
+        let named = self.cores.as_ref().map(|cores| cores.as_slice().len());
+        let asked = self.workers.map(usize::from);
+        asked.or(named).unwrap_or(1)
+    }
 }
 
 /// Who runs packets.

@@ -90,5 +90,6 @@ fn run(plane: &mut Plane, inbox: &Receiver<Job>) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         plane.serve_punts();
+        plane.watch();
     }
 }

@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use dash_engine::EngineError;
+use dash_runtime::runtime::WorkerStats;
 use serde_json::Value;
 
 use crate::control::Control;
@@ -45,6 +46,8 @@ fn text(plane: &mut Plane) -> Result<String, EngineError> {
     let mut out = String::new();
     let compile = plane.engine.compile_stats();
     let events = plane.engine.target().events();
+    let workers = plane.engine.target().worker_stats();
+    let stuck = plane.engine.target().stuck();
     let store = plane.engine.store();
     let rows: Vec<(String, u64)> = store
         .tables()
@@ -121,8 +124,50 @@ fn text(plane: &mut Plane) -> Result<String, EngineError> {
     ] {
         family(&mut out, name, "counter", help, [("", value)]);
     }
+    by_worker(&mut out, &workers, &stuck);
     sai(&mut out, &plane.engine.counters()?);
     Ok(out)
+}
+
+/// What each worker did.
+fn by_worker(out: &mut String, workers: &[WorkerStats], stuck: &[usize]) {
+    let labels: Vec<String> = (0..workers.len())
+        .map(|worker| format!("{{worker=\"{worker}\"}}"))
+        .collect();
+    let silent = (0..workers.len()).map(|worker| u64::from(stuck.contains(&worker)));
+    let samples = labels.iter().map(String::as_str).zip(silent);
+    family(
+        out,
+        "dashwire_worker_stuck",
+        "gauge",
+        "1 while the worker has not gone round for a second.",
+        samples,
+    );
+    type Number = fn(&WorkerStats) -> u64;
+    let counters: [(&str, &str, Number); 3] = [
+        (
+            "dashwire_worker_packets_total",
+            "Packets the worker received.",
+            |worker| worker.packets,
+        ),
+        (
+            "dashwire_worker_busy_rounds_total",
+            "Rounds that received or sent something.",
+            |worker| worker.busy_rounds,
+        ),
+        (
+            "dashwire_worker_idle_rounds_total",
+            "Rounds that found nothing to do.",
+            |worker| worker.idle_rounds,
+        ),
+    ];
+    for (name, help, number) in counters {
+        let samples = labels
+            .iter()
+            .map(String::as_str)
+            .zip(workers.iter().map(number));
+        family(out, name, "counter", help, samples);
+    }
 }
 
 /// Counters as `Engine::counters` gives them.

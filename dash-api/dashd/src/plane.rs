@@ -8,6 +8,7 @@ use dash_engine::{Commit, Engine, EngineError, Options};
 use dash_model::objects::Object;
 use dash_model::{Action, StoreOptions, Txn};
 use dash_pipeline::plan::{Settings, UnderlayTable};
+use dash_runtime::runtime::Change;
 use dash_runtime::{Runtime, RuntimeHandle};
 use dashctl::config::commit_files;
 use nic_sim::port::SimHandle;
@@ -42,24 +43,30 @@ impl Plane {
     /// The target does not open, a file is wrong (every error in it), or a route or neighbour
     /// names a port that is not there.
     pub fn open(args: &Args) -> Result<(Self, Option<SimHandle>)> {
-        let opened = nic_targets::open(&args.target, 1)
-            .with_context(|| format!("--target {}", args.target))?;
-        let capacity = Capacity {
-            flows: args.flows,
-            ..Capacity::default()
+        let options = dash_runtime::Options {
+            cores: args.cores.clone(),
+            ..dash_runtime::Options::new(
+                args.engine.into(),
+                Capacity {
+                    flows: args.flows,
+                    ..Capacity::default()
+                },
+            )
         };
+        let workers = args.worker_count();
+        // Before a device is touched.
+        options.check(workers).context("starting the data plane")?;
+        let opened = nic_targets::open(&args.target, workers)
+            .with_context(|| format!("--target {}", args.target))?;
         let gate = Gate::new();
-        let ports: Vec<_> = opened
-            .ports
-            .into_iter()
-            .flatten()
-            .map(|port| gate.guard(port))
-            .collect();
-        check_ports(args, ports.len())?;
-        let ports_count = ports.len();
-        let handle = Runtime::spawn(ports, args.engine.into(), &capacity)
-            .context("starting the data plane")?;
+        let guard = |ports: Vec<AnyPort>| ports.into_iter().map(|port| gate.guard(port)).collect();
+        let ports: Vec<Vec<_>> = opened.ports.into_iter().map(guard).collect();
+        let ports_count = ports.first().map_or(0, Vec::len);
+        check_ports(args, ports_count)?;
+        let handle = Runtime::spawn(ports, &options).context("starting the data plane")?;
         let port_macs = handle.macs().to_vec();
+        // Code is compiled for the tables of a worker, which has its share of the flows.
+        let capacity = handle.capacity().clone();
         let enis = capacity.enis;
         let options = Options {
             settings: Settings {
@@ -180,6 +187,19 @@ impl Plane {
             }
         }
         sent
+    }
+
+    /// Logs workers that have gone silent, and those that are back: each once.
+    pub fn watch(&mut self) {
+        for change in self.engine.target_mut().watch() {
+            match change {
+                Change::Silent { worker, silence } => tracing::error!(
+                    worker,
+                    "a worker has stood still for {silence:.1?}: a port may block"
+                ),
+                Change::Back { worker } => tracing::info!(worker, "the worker goes on"),
+            }
+        }
     }
 
     /// Returns when every frame that the ports gave to the worker was run, and what control sent

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`core`]: one core run by its caller, packet by packet: replay, scenarios, tests.
-//! - [`runtime`]: a thread that polls ports, and the handle control keeps ([`worker`] is its loop).
+//! - [`runtime`]: threads that poll ports, and the handle control keeps ([`worker`] is their loop).
 //! - [`tables`]: the maps programs see. Policy tables are immutable and belong to a generation;
 //!   core tables belong to one core and only its thread touches them.
 //! - [`generation`]: code and policy tables that become visible together.
@@ -18,7 +18,7 @@
 //! not write through them: the interpreter refuses, native code is trusted not to (rows are in
 //! memory of the tables' own, so such a write would spoil policy, not the process).
 //!
-//! Not here: more than one core a runtime, pinning threads to cores, reassembly.
+//! Not here: reassembly.
 
 pub mod ager;
 pub mod code;
@@ -33,4 +33,4 @@ pub mod worker;
 
 pub use crate::core::Core;
 pub use exec::Engine;
-pub use runtime::{Runtime, RuntimeHandle};
+pub use runtime::{Options, Runtime, RuntimeHandle, SpawnError};

@@ -1,54 +1,282 @@
-//! A worker thread over ports, and the handle control keeps.
+//! Worker threads over ports, and the [handle](RuntimeHandle) control keeps.
+//!
+//! Workers share nothing but the generation they read: each has a queue of every port, tables of
+//! its own and a share of the flows. A worker makes its tables on its own thread, after that was
+//! pinned, so that their memory is of its own NUMA node (the system gives a page where it is first
+//! touched).
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
-use dash_wire::tables::FlowEntry;
-use nic_target::{Capacity, CounterSnapshot, Port, Target, TargetError, Update};
+use crossbeam_queue::ArrayQueue;
+use nic_target::{Capacity, Port, TargetError};
+use thiserror::Error;
+
+pub use affinity::{Cores, CoresError};
+pub use handle::RuntimeHandle;
+pub use watchdog::Change;
 
 use crate::datapath::Datapath;
 use crate::exec::Engine;
-use crate::generation::{Generation, Publisher};
-use crate::worker::{Asker, Command, Reply, Rings, Worker};
+use crate::generation::{Generation, Publisher, Subscription};
+use crate::worker::Worker;
+use crate::worker::lanes::pool_size;
+use crate::worker::rings::{RING, Rings};
+use handle::Hand;
+
+pub mod affinity;
+mod handle;
+mod watchdog;
+
+/// How a runtime is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who executes.
+    pub engine: Engine,
+    /// Capacity of all workers together: flows are split between them.
+    pub capacity: Capacity,
+    /// Core of each worker; `None` leaves them to the scheduler.
+    pub cores: Option<Cores>,
+    /// Silence after which a worker is reported.
+    pub watchdog: Duration,
+}
+
+impl Options {
+    /// Workers that the scheduler places, watched by the second.
+    pub fn new(engine: Engine, capacity: Capacity) -> Self {
+        Self {
+            engine,
+            capacity,
+            cores: None,
+            watchdog: Duration::from_secs(1),
+        }
+    }
+
+    /// Whether so many workers can be started like this, as far as that can be said without ports.
+    ///
+    /// # Errors
+    /// See [`SpawnError`].
+    pub fn check(&self, workers: usize) -> Result<(), SpawnError> {
+        if workers > 1 && self.engine != Engine::Native {
+            let engine = self.engine.name();
+            return Err(SpawnError::EngineWorkers { engine, workers });
+        }
+        let Some(cores) = &self.cores else {
+            return Ok(());
+        };
+        let named = cores.as_slice();
+        if named.len() != workers {
+            let cores = named.len();
+            return Err(SpawnError::Cores { cores, workers });
+        }
+        let allowed = affinity::allowed().map_err(SpawnError::Affinity)?;
+        let mut named = named.iter();
+        match named.find(|core| !allowed.as_slice().contains(core)) {
+            Some(&core) => Err(SpawnError::NotAllowed { core, allowed }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why workers did not start. None runs then, and the ports are closed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "fields are what the message says")]
+pub enum SpawnError {
+    #[error("no workers: ports come by worker, and there are none")]
+    NoWorkers,
+    #[error("worker {worker} has {got} port(s), and worker 0 has {want}")]
+    Ragged {
+        worker: usize,
+        got: usize,
+        want: usize,
+    },
+    #[error("{engine} runs on one worker only, not on {workers}: its packets are not handed over")]
+    EngineWorkers {
+        engine: &'static str,
+        workers: usize,
+    },
+    #[error(
+        "port {port} has a clock of its own, and only one worker can keep its order, not {workers}"
+    )]
+    VirtualTime { port: String, workers: usize },
+    #[error("{cores} core(s) are named for {workers} worker(s)")]
+    Cores { cores: usize, workers: usize },
+    #[error("core {core} is not this process's to run on; its cores are {allowed}")]
+    NotAllowed { core: usize, allowed: Cores },
+    #[error("the cores of this process are not known: {0}")]
+    Affinity(io::Error),
+    #[error("worker {worker}: {what}: {source}")]
+    Os {
+        worker: usize,
+        what: String,
+        source: io::Error,
+    },
+    #[error("worker {worker}: {source}")]
+    Target { worker: usize, source: TargetError },
+    #[error("worker {worker} panicked before it ran")]
+    Panicked { worker: usize },
+}
 
 /// Starts worker threads over ports of one kind.
 #[derive(Debug)]
 pub struct Runtime<P>(std::marker::PhantomData<P>);
 
 impl<P: Port + 'static> Runtime<P> {
-    /// Starts a worker over these ports; port n of the verdicts is `ports[n]`. Until an image is
-    /// installed every frame is dropped (`IF_IN_DISCARDS`).
+    /// Starts a worker for each of `ports`: worker `w` owns `ports[w]`, a queue of every port, and
+    /// port n of the verdicts is `ports[w][n]`. Until an image is installed every frame is dropped
+    /// (`IF_IN_DISCARDS`).
     ///
     /// # Errors
-    /// The engine cannot run on this machine, or the system gives no thread.
-    pub fn spawn(
-        ports: Vec<P>,
-        engine: Engine,
-        capacity: &Capacity,
-    ) -> Result<RuntimeHandle<P>, TargetError> {
-        let publisher = Publisher::new(Generation::empty(capacity));
-        let subscription = publisher.subscribe();
-        let rings = Arc::new(Rings::new());
-        let core = Datapath::new(engine, capacity, 0)?;
-        let macs = ports.iter().map(Port::mac).collect();
-        let worker = Worker::new(ports, core, capacity.flows, Arc::clone(&rings));
-        let thread = std::thread::Builder::new()
-            .name("dash-worker-0".to_owned())
-            .spawn(move || worker.run(&subscription.reader()))
-            .map_err(|source| TargetError::Os {
-                what: "starting a worker".to_owned(),
+    /// See [`SpawnError`].
+    pub fn spawn(ports: Vec<Vec<P>>, options: &Options) -> Result<RuntimeHandle<P>, SpawnError> {
+        let workers = ports.len();
+        let first = check_ports(&ports)?;
+        options.check(workers)?;
+        let capacity = share(&options.capacity, workers);
+        let publisher = Publisher::new(Generation::empty(&capacity));
+        let macs = first.iter().map(Port::mac).collect();
+        // Every frame may be on its way to who needs one.
+        let frames = workers * (pool_size(first.len()) + RING);
+        let spare = Arc::new(ArrayQueue::new(frames));
+        let started = Instant::now();
+        let (ready, readies) = channel();
+        let mut hands = Vec::with_capacity(workers);
+        for (worker, ports) in ports.into_iter().enumerate() {
+            let rings = Arc::new(Rings::new(Arc::clone(&spare)));
+            let birth = Birth {
+                worker,
+                core: options.cores.as_ref().map(|cores| cores.as_slice()[worker]),
+                engine: options.engine,
+                capacity: capacity.clone(),
+                rings: Arc::clone(&rings),
+                subscription: publisher.subscribe(),
+                started,
+                ready: ready.clone(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("dash-worker-{worker}"))
+                .spawn(move || birth.live(ports))
+                .map_err(|source| SpawnError::Os {
+                    worker,
+                    what: "starting its thread".to_owned(),
+                    source,
+                })?;
+            hands.push(Hand { rings, thread });
+        }
+        drop(ready);
+        // Dropped on an error: then it stops those that run.
+        let handle = RuntimeHandle::new(
+            options.engine,
+            publisher,
+            hands,
+            macs,
+            capacity,
+            options.watchdog,
+        );
+        let mut up = vec![false; workers];
+        for (worker, born) in readies {
+            born?;
+            up[worker] = true;
+        }
+        match up.iter().position(|up| !up) {
+            Some(worker) => Err(SpawnError::Panicked { worker }),
+            None => Ok(handle),
+        }
+    }
+}
+
+/// Every worker has a queue of every port, and the ports let several workers be.
+fn check_ports<P: Port>(ports: &[Vec<P>]) -> Result<&[P], SpawnError> {
+    let workers = ports.len();
+    let first = ports.first().ok_or(SpawnError::NoWorkers)?;
+    let want = first.len();
+    if let Some(worker) = ports.iter().position(|ports| ports.len() != want) {
+        let got = ports[worker].len();
+        return Err(SpawnError::Ragged { worker, got, want });
+    }
+    match first.iter().find(|port| port.virtual_time()) {
+        Some(port) if workers > 1 => Err(SpawnError::VirtualTime {
+            port: port.name().to_owned(),
+            workers,
+        }),
+        _ => Ok(first),
+    }
+}
+
+/// Capacity of one of `workers` workers.
+fn share(capacity: &Capacity, workers: usize) -> Capacity {
+    // A thread each: there are fewer than `u32` counts.
+    let flows = capacity.flows.div_ceil(workers as u32);
+    Capacity {
+        flows,
+        ..capacity.clone()
+    }
+}
+
+/// What a worker is made from, on its own thread.
+struct Birth {
+    worker: usize,
+    core: Option<usize>,
+    engine: Engine,
+    capacity: Capacity,
+    rings: Arc<Rings>,
+    subscription: Subscription,
+    started: Instant,
+    ready: Sender<(usize, Result<(), SpawnError>)>,
+}
+
+impl Birth {
+    /// Makes the worker, says how that went, and runs it. `None` when it was not made.
+    fn live<P: Port>(self, mut ports: Vec<P>) -> Option<Vec<P>> {
+        let made = self.make(&mut ports);
+        let Self {
+            worker,
+            capacity,
+            rings,
+            subscription,
+            started,
+            ready,
+            ..
+        } = self;
+        let (told, core) = match made {
+            Ok(core) => (ready.send((worker, Ok(()))), core),
+            Err(error) => {
+                // Who started us waits for all.
+                let _ = ready.send((worker, Err(error)));
+                return None;
+            }
+        };
+        // Who started us has given up.
+        told.ok()?;
+        // All senders must be gone before it goes on.
+        drop(ready);
+        let reader = subscription.reader();
+        Some(Worker::new(ports, core, capacity.flows, rings, started).run(&reader))
+    }
+
+    fn make<P: Port>(&self, ports: &mut [P]) -> Result<Datapath, SpawnError> {
+        let worker = self.worker;
+        if let Some(core) = self.core {
+            affinity::pin(core).map_err(|source| SpawnError::Os {
+                worker,
+                what: format!("pinning it to core {core}"),
                 source,
             })?;
-        Ok(RuntimeHandle {
-            engine,
-            publisher,
-            rings,
-            thread: Some(thread),
-            macs,
-            flow_slots: capacity.flows,
-        })
+        }
+        // Workers are few.
+        let datapath = Datapath::new(self.engine, &self.capacity, worker as u32);
+        let datapath = datapath.map_err(|source| SpawnError::Target { worker, source })?;
+        for port in ports {
+            port.start().map_err(|source| SpawnError::Os {
+                worker,
+                what: format!("starting port {}", port.name()),
+                source,
+            })?;
+        }
+        Ok(datapath)
     }
 }
 
@@ -74,163 +302,13 @@ pub struct RuntimeEvents {
     pub port_errors: u64,
 }
 
-/// Control's end of a running worker. Dropping it stops the worker.
-#[derive(Debug)]
-pub struct RuntimeHandle<P> {
-    engine: Engine,
-    publisher: Publisher,
-    rings: Arc<Rings>,
-    thread: Option<JoinHandle<Vec<P>>>,
-    macs: Vec<[u8; 6]>,
-    flow_slots: u32,
-}
-
-impl<P> RuntimeHandle<P> {
-    /// Who executes.
-    pub fn engine(&self) -> Engine {
-        self.engine
-    }
-
-    /// MAC of each port.
-    pub fn macs(&self) -> &[[u8; 6]] {
-        &self.macs
-    }
-
-    /// True when every port has ended and everything it brought was run and sent.
-    pub fn finished(&self) -> bool {
-        // Acquire: pairs with the Release of the worker.
-        self.rings.finished.load(Ordering::Acquire)
-    }
-
-    /// The next packet for control, if one waits.
-    pub fn punted(&mut self) -> Option<Punt> {
-        let frame = self.rings.punts.pop()?;
-        let punt = Punt {
-            port: frame.port,
-            timestamp_ns: frame.timestamp_ns,
-            data: frame.data().to_vec(),
-        };
-        // Full: there are more frames than anyone needs, and one is freed.
-        let _ = self.rings.spare.push(frame);
-        Some(punt)
-    }
-
-    /// Sends a packet of control's out of a port; false when it is too long or the ring is full.
-    pub fn inject(&mut self, port: u16, data: &[u8]) -> bool {
-        let mut frame = self.rings.spare.pop().unwrap_or_default();
-        frame.port = port;
-        if !frame.fill(data) {
-            return false;
-        }
-        self.rings.injects.push(frame).is_ok()
-    }
-
-    /// What the worker counted that has no SAI name.
-    pub fn events(&self) -> RuntimeEvents {
-        let events = &self.rings.events;
-        RuntimeEvents {
-            punts_dropped: events.punts_dropped.load(Ordering::Relaxed),
-            aborted: events.aborted.load(Ordering::Relaxed),
-            port_errors: events.port_errors.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Stops the worker after the burst it is in; gives the ports back.
-    ///
-    /// # Errors
-    /// The worker is gone: it panicked.
-    pub fn stop(mut self) -> Result<Vec<P>, TargetError> {
-        self.halt().ok_or(TargetError::Gone)
-    }
-
-    /// `None` when it was stopped before, or panicked.
-    fn halt(&mut self) -> Option<Vec<P>> {
-        let thread = self.thread.take()?;
-        // Release: pairs with the Acquire of the worker.
-        self.rings.stop.store(true, Ordering::Release);
-        thread.thread().unpark();
-        thread.join().ok()
-    }
-
-    fn running(&self) -> Result<&JoinHandle<Vec<P>>, TargetError> {
-        self.thread
-            .as_ref()
-            .filter(|thread| !thread.is_finished())
-            .ok_or(TargetError::Gone)
-    }
-
-    /// Asks the worker and waits for its answer.
-    fn ask(&mut self, command: impl FnOnce(Asker) -> Command) -> Result<Reply, TargetError> {
-        let asker = Asker {
-            thread: std::thread::current(),
-        };
-        // Questions are asked one at a time (`&mut self`), so there is room.
-        self.rings
-            .commands
-            .push(command(asker))
-            .map_err(|_| TargetError::Gone)?;
-        self.running()?.thread().unpark();
-        loop {
-            if let Some(reply) = self.rings.replies.pop() {
-                return Ok(reply);
-            }
-            self.running()?;
-            // The worker unparks us; the limit is for a worker that dies before it does.
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-    }
-}
-
-impl<P> Drop for RuntimeHandle<P> {
-    fn drop(&mut self) {
-        self.halt();
-    }
-}
-
-impl<P: Send> Target for RuntimeHandle<P> {
-    /// The new generation is made here, and the worker sees it from its next burst on.
-    fn apply(&mut self, update: &Update) -> Result<(), TargetError> {
-        self.running()?;
-        let next = self
-            .publisher
-            .with_current(|now| now.next(self.engine, update))?;
-        self.publisher.publish(next);
-        let enis = update.delta.deleted_enis();
-        if !enis.is_empty() {
-            // Before the next update may give an index to another ENI.
-            let purge = |asker| Command::Purge {
-                asker,
-                next: 0,
-                enis,
-            };
-            match self.ask(purge)? {
-                Reply::Purged(enis) => drop(enis),
-                Reply::Counters(_) | Reply::Flows(_) => return Err(TargetError::Gone),
-            }
-        }
-        Ok(())
-    }
-
-    fn counters(&mut self) -> Result<CounterSnapshot, TargetError> {
-        match self.ask(Command::Counters)? {
-            Reply::Counters(counters) => Ok(counters),
-            Reply::Flows(_) | Reply::Purged(_) => Err(TargetError::Gone),
-        }
-    }
-
-    /// Each connection is whole; the list is not of one moment, as packets run while it is made.
-    fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
-        let flows = Vec::with_capacity(self.flow_slots as usize);
-        match self.ask(|asker| Command::Flows {
-            asker,
-            next: 0,
-            flows,
-        })? {
-            Reply::Flows(mut flows) => {
-                flows.shrink_to_fit();
-                Ok(flows)
-            }
-            Reply::Counters(_) | Reply::Purged(_) => Err(TargetError::Gone),
-        }
-    }
+/// What one worker did since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Packets received.
+    pub packets: u64,
+    /// Rounds that received or sent something.
+    pub busy_rounds: u64,
+    /// Rounds that found nothing to do.
+    pub idle_rounds: u64,
 }

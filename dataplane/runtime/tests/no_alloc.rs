@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dash_runtime::{Core, Engine, Runtime};
+use dash_runtime::{Core, Engine, Options, Runtime};
 use nic_target::{Frame, FramePool, PacketEngine, Port, Rx, Target, Tx, Verdict};
 
 #[path = "it/support.rs"]
@@ -175,9 +175,8 @@ fn the_worker_loop_allocates_nothing() {
     };
     // The second port brings nothing; it is where packets leave.
     let mut runtime = Runtime::spawn(
-        vec![port(0), port(PACKETS)],
-        Engine::Interp,
-        &support::capacity(),
+        vec![vec![port(0), port(PACKETS)]],
+        &Options::new(Engine::Interp, support::capacity()),
     )
     .unwrap();
     runtime

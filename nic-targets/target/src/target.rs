@@ -41,6 +41,11 @@ pub enum TargetError {
     },
     #[error("the data plane is not running any more")]
     Gone,
+    #[error("worker {worker} has stood still for {silence:.1?}: a port may block")]
+    Stuck {
+        worker: usize,
+        silence: std::time::Duration,
+    },
 }
 
 /// Fate of a packet.

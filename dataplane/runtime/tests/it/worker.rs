@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dash_bpf::Size;
 use dash_bpf::builder::{R0, R1, R2};
 use dash_bpf::helper::{self, xdp_md};
-use dash_runtime::{Engine, Runtime, RuntimeHandle};
+use dash_runtime::{Engine, Options, Runtime, RuntimeHandle};
 use dash_wire::stats::{EniStat, PortStat};
 use nic_target::{CounterSnapshot, Frame, FramePool, Port, Rx, Target, Tx};
 
@@ -105,7 +105,7 @@ fn bench(ports: usize, virtual_time: bool, room: usize) -> Bench {
     };
     let ports = wires.iter().map(port).collect();
     Bench {
-        runtime: Runtime::spawn(ports, Engine::Interp, &capacity()).unwrap(),
+        runtime: Runtime::spawn(vec![ports], &Options::new(Engine::Interp, capacity())).unwrap(),
         wires,
     }
 }
@@ -175,7 +175,8 @@ fn a_capture_runs_to_its_end_on_its_own_clock() {
     let flows = bench.runtime.flows().unwrap();
     assert_eq!(flows.len(), 1);
     assert_eq!(flows[0].created_ns, 199 * second);
-    assert_eq!(bench.runtime.stop().unwrap().len(), 2);
+    let ports = bench.runtime.stop().unwrap();
+    assert_eq!(ports.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
@@ -318,4 +319,185 @@ fn updates_under_traffic_lose_nothing() {
     // The first rows say 0xbb; after that every packet has the row of one update, never an older one.
     let seen: Vec<u32> = vnis.into_iter().skip_while(|&v| v == 0xbb).collect();
     assert!(seen.is_sorted(), "{seen:?}");
+}
+
+fn port_of(wires: &Arc<Mutex<Wires>>, virtual_time: bool) -> TestPort {
+    TestPort {
+        wires: Arc::clone(wires),
+        virtual_time,
+        room: usize::MAX,
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_refused_with_why() {
+    let spawn = |ports: &[usize], virtual_time, options: &Options| {
+        let wires = Arc::default();
+        let port = |_| port_of(&wires, virtual_time);
+        let ports = ports.iter().map(|&n| (0..n).map(port).collect());
+        Runtime::spawn(ports.collect(), options).map(|runtime| runtime.workers())
+    };
+    let native = Options::new(Engine::Native, capacity());
+    let refused = |ports: &[usize], virtual_time, options: &Options| {
+        spawn(ports, virtual_time, options).unwrap_err().to_string()
+    };
+    assert_eq!(spawn(&[2, 2], false, &native).unwrap(), 2);
+    assert_eq!(
+        refused(&[], false, &native),
+        "no workers: ports come by worker, and there are none"
+    );
+    assert_eq!(
+        refused(&[2, 2, 1], false, &native),
+        "worker 2 has 1 port(s), and worker 0 has 2"
+    );
+    assert_eq!(
+        refused(&[1, 1], true, &native),
+        "port test has a clock of its own, and only one worker can keep its order, not 2"
+    );
+    let interp = Options::new(Engine::Interp, capacity());
+    assert_eq!(
+        refused(&[1, 1], false, &interp),
+        "interp runs on one worker only, not on 2: its packets are not handed over"
+    );
+
+    let allowed = dash_runtime::runtime::affinity::allowed().unwrap();
+    let pinned = |cores: &str| Options {
+        cores: Some(cores.parse().unwrap()),
+        ..native.clone()
+    };
+    assert_eq!(
+        refused(&[1], false, &pinned("0-1")),
+        "2 core(s) are named for 1 worker(s)"
+    );
+    assert_eq!(
+        refused(&[1], false, &pinned("1023")),
+        format!("core 1023 is not this process's to run on; its cores are {allowed}")
+    );
+    let core = allowed.as_slice()[0].to_string();
+    assert_eq!(spawn(&[1], false, &pinned(&core)).unwrap(), 1);
+}
+
+/// A port that does what no port should.
+#[derive(Debug)]
+struct Bad {
+    start_fails: bool,
+    /// Receives block while this is set.
+    blocks: Arc<std::sync::atomic::AtomicBool>,
+    fails: bool,
+}
+
+impl Port for Bad {
+    fn name(&self) -> &str {
+        "bad"
+    }
+    fn mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 0, 1]
+    }
+    fn rx(&mut self, _: u16, _: &mut FramePool, _: &mut Vec<Frame>, _: usize) -> io::Result<Rx> {
+        while self.blocks.load(std::sync::atomic::Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.fails {
+            return Err(io::Error::other("the wire burns"));
+        }
+        Ok(Rx::Received(0))
+    }
+    fn tx(&mut self, _: &mut FramePool, _: &mut Vec<Frame>) -> io::Result<Tx> {
+        Err(io::Error::other("the wire burns"))
+    }
+    fn start(&mut self) -> io::Result<()> {
+        if self.start_fails {
+            return Err(io::Error::other("no memory on this node"));
+        }
+        Ok(())
+    }
+}
+
+fn bad(change: impl FnOnce(&mut Bad)) -> Bad {
+    let mut port = Bad {
+        start_fails: false,
+        blocks: Arc::default(),
+        fails: false,
+    };
+    change(&mut port);
+    port
+}
+
+#[test]
+fn a_port_that_does_not_start_is_named_and_the_other_workers_end() {
+    let ports = vec![vec![bad(|_| {})], vec![bad(|port| port.start_fails = true)]];
+    let refused = Runtime::spawn(ports, &Options::new(Engine::Native, capacity()));
+    assert_eq!(
+        refused.err().unwrap().to_string(),
+        "worker 1: starting port bad: no memory on this node"
+    );
+}
+
+#[test]
+fn a_port_that_fails_forever_is_counted_and_control_goes_on() {
+    let ports = vec![vec![bad(|port| port.fails = true)]];
+    let mut runtime = Runtime::spawn(ports, &Options::new(Engine::Interp, capacity())).unwrap();
+    runtime
+        .apply(&update(1, Some(small_pipeline()), rows()))
+        .unwrap();
+    wait("failed receives", || runtime.events().port_errors > 10);
+    // And sends: what a port did not take is a discard.
+    let before = runtime.events().port_errors;
+    assert!(runtime.inject(0, &[1; 60]));
+    wait("the discard", || {
+        port(&runtime.counters().unwrap(), PortStat::IfOutDiscards) == 1
+    });
+    assert!(runtime.events().port_errors > before);
+    assert!(!runtime.finished());
+}
+
+#[test]
+fn a_worker_that_stands_still_is_told_once_and_does_not_hold_control() {
+    use dash_runtime::runtime::Change;
+    use nic_target::TargetError;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let blocks = Arc::new(AtomicBool::new(false));
+    let port = bad(|port| port.blocks = Arc::clone(&blocks));
+    let options = Options {
+        // Questions are given up after four times as long.
+        watchdog: Duration::from_millis(250),
+        ..Options::new(Engine::Interp, capacity())
+    };
+    let mut runtime = Runtime::spawn(vec![vec![port]], &options).unwrap();
+    runtime
+        .apply(&update(1, Some(small_pipeline()), rows()))
+        .unwrap();
+    blocks.store(true, Ordering::Release);
+    let mut told = Vec::new();
+    wait("the silence", || {
+        told.extend(runtime.watch());
+        runtime.stuck() == [0]
+    });
+    let silent = |change: &Change| matches!(change, Change::Silent { worker: 0, .. });
+    assert!(told.last().is_some_and(silent), "{told:?}");
+    assert_eq!(runtime.watch(), [], "once");
+
+    let refused = runtime.counters().unwrap_err();
+    assert!(matches!(refused, TargetError::Stuck { worker: 0, .. }));
+    // Deleting an ENI holds, and the next update waits until its flows are gone.
+    let gone = vec![nic_target::TableOp::Delete {
+        table: nic_target::Table::Eni,
+        key: ENI.to_ne_bytes().into(),
+    }];
+    runtime.apply(&update(2, None, gone)).unwrap();
+    let refused = runtime.apply(&update(3, None, rows())).unwrap_err();
+    assert!(matches!(refused, TargetError::Stuck { worker: 0, .. }));
+
+    blocks.store(false, Ordering::Release);
+    let mut told = Vec::new();
+    wait("the worker", || {
+        told.extend(runtime.watch());
+        runtime.stuck().is_empty()
+    });
+    assert_eq!(told.first(), Some(&Change::Back { worker: 0 }));
+    // Answers to what was given up are not taken for answers to this.
+    runtime.apply(&update(3, None, rows())).unwrap();
+    assert!(runtime.flows().unwrap().is_empty());
+    assert_eq!(runtime.worker_stats().len(), 1);
+    assert_eq!(runtime.stop().unwrap().len(), 1);
 }

@@ -1,0 +1,78 @@
+//! Control's questions: answered between two rounds, the long ones a part at a time.
+
+use std::thread::Thread;
+
+use dash_wire::tables::FlowEntry;
+use nic_target::Port;
+
+use super::Worker;
+use super::rings::{Answer, Command};
+use crate::ager;
+
+/// Flow slots looked at a round for one question.
+const SLOTS: u32 = 512;
+
+/// A question that takes several rounds.
+#[derive(Debug)]
+pub(super) struct Job {
+    number: u64,
+    asker: Thread,
+    /// First flow slot not looked at.
+    next: u32,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Flows(Vec<FlowEntry>),
+    Purge(Vec<u32>),
+}
+
+impl<P: Port> Worker<P> {
+    /// One question, or the next part of a long one; true when there was one.
+    pub(super) fn question(&mut self) -> bool {
+        if let Some(job) = self.job.take() {
+            self.job = self.part(job);
+            return true;
+        }
+        let Some(request) = self.rings.commands.pop() else {
+            return false;
+        };
+        let (number, asker) = (request.number, request.asker);
+        let job = |what| Job {
+            number,
+            asker: asker.clone(),
+            next: 0,
+            what,
+        };
+        match request.command {
+            Command::Counters => {
+                let counters = self.core.tables().counters();
+                self.rings
+                    .answer(number, &asker, Answer::Counters(counters));
+            }
+            Command::Flows(flows) => self.job = Some(job(What::Flows(flows))),
+            Command::Purge(enis) => self.job = Some(job(What::Purge(enis))),
+        }
+        true
+    }
+
+    /// Does a part; gives the job back when there is more.
+    fn part(&mut self, mut job: Job) -> Option<Job> {
+        let slots = job.next..job.next.saturating_add(SLOTS).min(self.flow_slots);
+        job.next = slots.end;
+        match &mut job.what {
+            What::Flows(flows) => self.core.tables().flows(slots.start, slots.end, flows),
+            What::Purge(enis) => ager::purge(self.core.tables_mut(), enis, slots),
+        }
+        if job.next < self.flow_slots {
+            return Some(job);
+        }
+        let answer = match job.what {
+            What::Flows(flows) => Answer::Flows(flows),
+            What::Purge(enis) => Answer::Purged(enis),
+        };
+        self.rings.answer(job.number, &job.asker, answer);
+        None
+    }
+}
