@@ -391,7 +391,8 @@ layout! {
         pad: [u8; 7],
     }
 
-    /// The only row of `meta`, per worker: what one stage tells the next about the packet.
+    /// The only row of `meta`, per worker: what one stage tells the next about the packet. Fields that
+    /// lie side by side in a packet do so here, in the same order, so that one access moves them.
     Meta[216] {
         /// Key of the inner packet.
         key: FlowKey,
@@ -401,20 +402,28 @@ layout! {
         actions: FlowActions,
         /// The decision for the other direction.
         ractions: FlowActions,
-        /// Source MAC of the received frame.
-        outer_smac: [u8; 6],
         /// Destination MAC of the received frame.
         outer_dmac: [u8; 6],
-        /// Outer source.
-        outer_sip: [u8; 4],
+        /// Source MAC of the received frame.
+        outer_smac: [u8; 6],
+        /// What the ACL stages found: [`acl_state`].
+        acl: u32,
         /// VNI of the received encap.
         vni: u32,
         /// Bytes of the received frame, from outer Ethernet to its end.
         frame_len: u32,
         /// ENI index.
         eni: u32,
+        /// Inner destination MAC.
+        inner_dmac: [u8; 6],
         /// Inner source MAC: where replies to an inbound flow go.
         inner_smac: [u8; 6],
+        /// Clock of the packet, ns.
+        now_ns: u64,
+        /// Outer source.
+        outer_sip: [u8; 4],
+        /// Outer destination.
+        outer_dip: [u8; 4],
         /// Inner frame length: 14 + the IP length.
         inner_len: u16,
         /// TOS byte of the received outer header.
@@ -425,20 +434,14 @@ layout! {
         tcp_flags: u8,
         /// [`crate::drop::DropReason`] number + 1 of a drop, 0 while none.
         drop: u8,
+        /// Zero.
+        pad: [u8; 2],
         /// L4 ports for the ACL, network order: 0 for what is not TCP or UDP.
         acl_sport: [u8; 2],
         /// See `acl_sport`.
         acl_dport: [u8; 2],
-        /// What the ACL stages found: [`acl_state`].
-        acl: u32,
-        /// Clock of the packet, ns.
-        now_ns: u64,
-        /// Outer destination.
-        outer_dip: [u8; 4],
-        /// Inner destination MAC.
-        inner_dmac: [u8; 6],
         /// Zero.
-        pad: [u8; 6],
+        pad2: [u8; 4],
     }
 }
 

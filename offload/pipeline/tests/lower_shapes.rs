@@ -89,7 +89,10 @@ fn the_programs_for_known_flows_are_the_same_whatever_policy_they_skip() {
         for (slot, program) in hits.object.tail_calls[0].programs.iter().enumerate() {
             let stage = &pipeline.stages[slot].name;
             let program = program.map(|p| names[p as usize]);
-            assert_eq!(program, names.contains(&stage.as_str()).then_some(stage.as_str()));
+            assert_eq!(
+                program,
+                names.contains(&stage.as_str()).then_some(stage.as_str())
+            );
         }
         let (mut tables, mut helpers) = (Vec::new(), Vec::new());
         for op in hits

@@ -21,18 +21,18 @@ pub(super) fn number_size(bytes: u8) -> Size {
     }
 }
 
-/// Splits `len` bytes at two places into accesses aligned at both (the stack demands alignment).
-fn chunks(a: i16, b: i16, len: usize) -> impl Iterator<Item = (i16, Size)> {
-    let apart = i32::from(a) - i32::from(b);
+/// Splits `len` bytes at these places into the widest accesses; the stack demands aligned ones.
+fn chunks(places: [(Reg, i16); 2], len: usize) -> impl Iterator<Item = (i16, Size)> {
     let mut done = 0usize;
     std::iter::from_fn(move || {
         let left = len - done;
-        let at = i32::from(a) + done as i32;
         let size = [Size::Dw, Size::W, Size::H, Size::B]
             .into_iter()
             .find(|s| {
-                let n = s.bytes() as i32;
-                s.bytes() <= left && at.rem_euclid(n) == 0 && apart.rem_euclid(n) == 0
+                let aligned = |(base, off): (Reg, i16)| {
+                    base != Reg::R10 || (i32::from(off) + done as i32) % s.bytes() as i32 == 0
+                };
+                s.bytes() <= left && places.into_iter().all(aligned)
             })?;
         let item = (done as i16, size);
         done += size.bytes();
@@ -150,7 +150,7 @@ impl StageLower<'_> {
                 }
             }
             Expr::Pad16(inner) => {
-                for (at, size) in chunks(to.off + 4, to.off + 4, 12) {
+                for (at, size) in chunks([(to.base, to.off + 4); 2], 12) {
                     self.b.store(size, to.base, to.off + 4 + at, 0);
                 }
                 self.assign_bytes(to, 4, inner)?;
@@ -172,7 +172,7 @@ impl StageLower<'_> {
 
     /// Copies bytes between structures through r1 (`from_base` may be r2).
     pub(super) fn copy(&mut self, to: Reg, to_off: i16, from: Reg, from_off: i16, len: usize) {
-        for (at, size) in chunks(to_off, from_off, len) {
+        for (at, size) in chunks([(to, to_off), (from, from_off)], len) {
             self.b.load(size, Reg::R1, from, from_off + at);
             self.b.store(size, to, to_off + at, Reg::R1);
         }
@@ -212,7 +212,8 @@ impl StageLower<'_> {
             },
         };
         let differ = if equal { otherwise } else { self.b.label() };
-        for (at, size) in chunks(pa.off, pb.map_or(pa.off, |p| p.off), len) {
+        let other = pb.unwrap_or(pa);
+        for (at, size) in chunks([(pa.base, pa.off), (other.base, other.off)], len) {
             self.b.load(size, Reg::R1, pa.base, pa.off + at);
             match pb {
                 None => self.b.jump_if(C::Ne, Reg::R1, 0, differ),

@@ -111,16 +111,14 @@ impl StageLower<'_> {
 
     /// SLOT = the index's row of `key` (`slot << 1 | side`), ENTRY = the connection.
     fn find(&mut self, miss: Label) {
-        let key_off = self.alloc(size_of::<FlowKey>());
-        self.copy(FP, key_off, META, meta!(key), size_of::<FlowKey>());
-        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_LOOKUP_ELEM);
-        self.release(size_of::<FlowKey>());
+        // A key may be given where it is: in a row.
+        let key = (META, meta!(key));
+        self.call_with_key(Table::FlowIndex, key, helper::MAP_LOOKUP_ELEM);
         self.b.jump_if(C::Eq, R0, 0, miss);
         self.b.load(Size::W, SLOT, R0, 0);
         self.b.mov(R1, SLOT);
         self.b.alu(AluOp::Rsh, R1, 1);
-        self.b.store(Size::W, FP, self.index_slot, R1);
-        self.call_with_stack_key(Table::FlowSlab, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.lookup_element(Table::FlowSlab, R1);
         self.b.jump_if(C::Eq, R0, 0, miss);
         self.b.mov(ENTRY, R0);
     }
@@ -255,16 +253,8 @@ impl StageLower<'_> {
     /// Takes both keys of ENTRY out of the index and frees SLOT.
     fn delete_pair(&mut self) {
         for side in 0..2i16 {
-            let key_off = self.alloc(size_of::<FlowKey>());
-            self.copy(
-                FP,
-                key_off,
-                ENTRY,
-                entry!(key) + side * size_of::<FlowKey>() as i16,
-                size_of::<FlowKey>(),
-            );
-            self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_DELETE_ELEM);
-            self.release(size_of::<FlowKey>());
+            let key = entry!(key) + side * size_of::<FlowKey>() as i16;
+            self.call_with_key(Table::FlowIndex, (ENTRY, key), helper::MAP_DELETE_ELEM);
         }
         self.free_slot();
         self.count_one(EniStat::FlowDeleted);
@@ -278,9 +268,9 @@ impl StageLower<'_> {
 
     /// Pushes SLOT to a queue or stack; a full one loses it, which only the ager's sweep notices.
     fn push(&mut self, table: Table) {
-        self.b.store(Size::W, FP, self.index_slot, SLOT);
+        self.b.store(Size::W, FP, self.value_slot, SLOT);
         self.b.mov(R3, 0);
-        self.call_with_stack_key(table, self.index_slot, helper::MAP_PUSH_ELEM);
+        self.call_with_key(table, (FP, self.value_slot), helper::MAP_PUSH_ELEM);
     }
 
     pub(super) fn flow_create(&mut self) {
@@ -288,11 +278,12 @@ impl StageLower<'_> {
         let full = self.drop_label(DropReason::FlowTableFull);
         let internal = self.drop_label(DropReason::Internal);
         let (undo, undo_first, created) = (self.b.label(), self.b.label(), self.b.label());
-        self.b.store(Size::W, FP, self.index_slot, 0);
-        self.call_with_stack_key(Table::FlowFree, self.index_slot, helper::MAP_POP_ELEM);
+        self.b.store(Size::W, FP, self.value_slot, 0);
+        let value = (FP, self.value_slot);
+        self.call_with_key(Table::FlowFree, value, helper::MAP_POP_ELEM);
         self.b.jump_if(C::Ne, R0, 0, full);
-        self.b.load(Size::W, SLOT, FP, self.index_slot);
-        self.call_with_stack_key(Table::FlowSlab, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.b.load(Size::W, SLOT, FP, self.value_slot);
+        self.lookup_element(Table::FlowSlab, SLOT);
         self.b.jump_if(C::Eq, R0, 0, internal);
         self.b.mov(ENTRY, R0);
 
@@ -363,10 +354,8 @@ impl StageLower<'_> {
         self.b.jump(created);
 
         self.b.bind(undo_first);
-        let key_off = self.alloc(size_of::<FlowKey>());
-        self.copy(FP, key_off, META, meta!(key), size_of::<FlowKey>());
-        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_DELETE_ELEM);
-        self.release(size_of::<FlowKey>());
+        let key = (META, meta!(key));
+        self.call_with_key(Table::FlowIndex, key, helper::MAP_DELETE_ELEM);
         self.b.bind(undo);
         self.free_slot();
         self.b.jump(full);
@@ -375,16 +364,13 @@ impl StageLower<'_> {
 
     /// r0 = outcome of adding the key at a metadata offset as `side` of SLOT.
     fn index(&mut self, key: i16, side: i32) {
-        let key_off = self.alloc(size_of::<FlowKey>());
-        self.copy(FP, key_off, META, key, size_of::<FlowKey>());
         self.b.mov(R1, SLOT);
         self.b.alu(AluOp::Lsh, R1, 1);
         self.b.alu(AluOp::Or, R1, side);
-        self.b.store(Size::W, FP, self.index_slot, R1);
-        self.stack_address(R3, self.index_slot);
+        self.b.store(Size::W, FP, self.value_slot, R1);
+        self.address(R3, FP, self.value_slot);
         self.b.mov(R4, BPF_NOEXIST);
-        self.call_with_stack_key(Table::FlowIndex, key_off, helper::MAP_UPDATE_ELEM);
-        self.release(size_of::<FlowKey>());
+        self.call_with_key(Table::FlowIndex, (META, key), helper::MAP_UPDATE_ELEM);
     }
 
     /// [`crate::entropy::hash`] in eBPF.

@@ -64,8 +64,7 @@ impl StageLower<'_> {
         self.b.alu(AluOp::Sub, R5, R2);
         self.b.store(Size::W, META, meta!(frame_len), R5);
         self.need(R2, i32::from(ETH), malformed);
-        self.copy(META, meta!(outer_dmac), R2, 0, 6);
-        self.copy(META, meta!(outer_smac), R2, 6, 6);
+        self.copy(META, meta!(outer_dmac), R2, 0, 12);
 
         let (ipv4, pass) = (self.b.label(), self.b.label());
         self.b.load(Size::H, R1, R2, 12);
@@ -104,10 +103,7 @@ impl StageLower<'_> {
         self.b.jump_if(C::Ne, R1, 0, fragment);
         self.b.load(Size::B, R1, R2, ETH + 1);
         self.b.store(Size::B, META, meta!(outer_tos), R1);
-        self.b.load(Size::W, R1, R2, ETH + 12);
-        self.b.store(Size::W, META, meta!(outer_sip), R1);
-        self.b.load(Size::W, R1, R2, ETH + 16);
-        self.b.store(Size::W, META, meta!(outer_dip), R1);
+        self.copy(META, meta!(outer_sip), R2, ETH + 12, 8);
     }
 
     /// Sums the IPv4 header at r2 + 14, r4 bytes long; uses r0, r1, r5. The one's complement sum
@@ -131,22 +127,13 @@ impl StageLower<'_> {
         self.b.jump_if(C::Ne, R5, 0xffff, malformed);
     }
 
-    /// Folds a sum of up to 2^16 32-bit words into 16 bits. Uses r1.
+    /// Folds a sum of up to 16 32-bit words into 16 bits. Uses r1.
     pub(super) fn fold(&mut self, sum: Reg) {
-        // 48 bits -> 33 -> 18 -> 17 -> 16: each line adds what is above the low half.
-        for (shift, mask) in [
-            (32, u64::from(u32::MAX)),
-            (16, 0xffff),
-            (16, 0xffff),
-            (16, 0xffff),
-        ] {
+        // At most 2^36 -> 2^20 + 2^16 -> 2^16 + 2^4 -> 2^16 - 1: each adds what is above the low half.
+        for _ in 0..3 {
             self.b.mov(R1, sum);
-            self.b.alu(AluOp::Rsh, R1, shift);
-            if mask == 0xffff {
-                self.b.alu(AluOp::And, sum, 0xffff);
-            } else {
-                self.b.mov32(sum, sum);
-            }
+            self.b.alu(AluOp::Rsh, R1, 16);
+            self.b.alu(AluOp::And, sum, 0xffff);
             self.b.alu(AluOp::Add, sum, R1);
         }
     }
@@ -181,8 +168,7 @@ impl StageLower<'_> {
         self.b.be32(R1);
         self.b.alu(AluOp::Rsh, R1, 8);
         self.b.store(Size::W, META, meta!(vni), R1);
-        self.copy(META, meta!(inner_dmac), R2, ETH + 16, 6);
-        self.copy(META, meta!(inner_smac), R2, ETH + 22, 6);
+        self.copy(META, meta!(inner_dmac), R2, ETH + 16, 12);
         Ok(())
     }
 

@@ -56,10 +56,16 @@ pub(super) struct StageLower<'a> {
     /// Bytes of stack in use below r10.
     stack: i16,
     deepest: i16,
-    /// Scratch `u32` for array keys and queue values.
-    pub(super) index_slot: i16,
+    /// Scratch `u32` for indices of arrays. Nothing else is kept here: a place whose address no call
+    /// sees becomes a register of compiled code.
+    array_slot: i16,
+    /// Scratch `u32` for the values of queues and maps.
+    pub(super) value_slot: i16,
     /// Spilled address of the ENI's counter block.
     stats_slot: i16,
+    /// The stage counts whatever becomes of the packet, so the address is found where the stage says
+    /// `account`; otherwise where it is needed.
+    counts_always: bool,
     aborted: Label,
     drops: Vec<(DropReason, XdpAction, Label)>,
 }
@@ -80,13 +86,16 @@ pub(super) fn lower_stage(
         locals: Vec::new(),
         stack: 0,
         deepest: 0,
-        index_slot: 0,
+        array_slot: 0,
+        value_slot: 0,
         stats_slot: 0,
+        counts_always: counts_always(&stage.body),
         aborted,
         drops: Vec::new(),
     };
-    s.index_slot = s.alloc(8);
+    s.array_slot = s.alloc(8);
     s.stats_slot = s.alloc(8);
+    s.value_slot = s.alloc(8);
     s.prologue();
     s.block(&stage.body)?;
     s.exits();
@@ -132,19 +141,25 @@ impl StageLower<'_> {
 
     /// r0 = address of the element with a constant index.
     pub(super) fn lookup_array(&mut self, table: Table, index: i32) {
-        self.b.store(Size::W, FP, self.index_slot, index);
-        self.call_with_stack_key(table, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.b.store(Size::W, FP, self.array_slot, index);
+        self.call_with_key(table, (FP, self.array_slot), helper::MAP_LOOKUP_ELEM);
     }
 
-    /// r0 = helper(map, stack address); further arguments are the caller's to set before.
-    pub(super) fn call_with_stack_key(&mut self, table: Table, off: i16, helper: u32) {
-        self.stack_address(Reg::R2, off);
+    /// r0 = address of the element whose index is in a register.
+    pub(super) fn lookup_element(&mut self, table: Table, index: Reg) {
+        self.b.store(Size::W, FP, self.array_slot, index);
+        self.call_with_key(table, (FP, self.array_slot), helper::MAP_LOOKUP_ELEM);
+    }
+
+    /// r0 = helper(map, address of a key or value); further arguments are the caller's to set before.
+    pub(super) fn call_with_key(&mut self, table: Table, (base, off): (Reg, i16), helper: u32) {
+        self.address(Reg::R2, base, off);
         self.b.load_map(Reg::R1, table.index());
         self.b.call(helper);
     }
 
-    pub(super) fn stack_address(&mut self, dst: Reg, off: i16) {
-        self.b.mov(dst, FP);
+    pub(super) fn address(&mut self, dst: Reg, base: Reg, off: i16) {
+        self.b.mov(dst, base);
         self.b.alu(AluOp::Add, dst, i32::from(off));
     }
 
@@ -161,7 +176,11 @@ impl StageLower<'_> {
             Stmt::ParseVxlan(port) => self.parse_vxlan(port)?,
             Stmt::Decap => self.decap(),
             Stmt::ParseInner => self.parse_inner()?,
-            Stmt::Account => self.account(),
+            Stmt::Account if self.counts_always => {
+                self.find_counters();
+                self.b.store(Size::Dw, FP, self.stats_slot, Reg::R0);
+            }
+            Stmt::Account => {}
             Stmt::Match {
                 table,
                 key,
@@ -195,8 +214,9 @@ impl StageLower<'_> {
             Stmt::Set { field, value } => self.set(field, value)?,
             Stmt::Entropy { field, key } => self.entropy(field, *key)?,
             Stmt::Count { stat, amount } => {
+                self.counters();
                 self.eval(amount, Reg::R2)?;
-                self.count(*stat, Reg::R2);
+                self.add(*stat, Reg::R2);
             }
             Stmt::FlowLookup { hit, miss } => {
                 if !self.rows.is_empty() {
@@ -260,35 +280,49 @@ impl StageLower<'_> {
         Ok(())
     }
 
-    fn account(&mut self) {
+    /// r0 = address of the ENI's counter block. Uses r1 to r5.
+    fn find_counters(&mut self) {
         let aborted = self.aborted;
         self.b
             .load(Size::W, Reg::R1, META, offset_of!(Meta, eni) as i16);
-        self.b.store(Size::W, FP, self.index_slot, Reg::R1);
-        self.call_with_stack_key(Table::EniStats, self.index_slot, helper::MAP_LOOKUP_ELEM);
+        self.lookup_element(Table::EniStats, Reg::R1);
         self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
-        self.b.store(Size::Dw, FP, self.stats_slot, Reg::R0);
     }
 
-    /// Adds a register (not r1 or r3) to an ENI counter. Uses r1 and r3.
+    /// r0 = address of the ENI's counter block. May use r1 to r5.
+    fn counters(&mut self) {
+        if self.counts_always {
+            self.b.load(Size::Dw, Reg::R0, FP, self.stats_slot);
+        } else {
+            self.find_counters();
+        }
+    }
+
+    /// Adds a register (r6 to r9) to an ENI counter. May use r0 to r5.
     pub(super) fn count(&mut self, stat: EniStat, amount: Reg) {
-        self.b.load(Size::Dw, Reg::R1, FP, self.stats_slot);
-        let off = stat.offset() as i16;
-        self.b.load(Size::Dw, Reg::R3, Reg::R1, off);
-        self.b.alu(AluOp::Add, Reg::R3, amount);
-        self.b.store(Size::Dw, Reg::R1, off, Reg::R3);
+        self.counters();
+        self.add(stat, amount);
     }
 
+    /// Adds a register (not r3) to a counter of the block at r0. Uses r3.
+    fn add(&mut self, stat: EniStat, amount: Reg) {
+        let off = stat.offset() as i16;
+        self.b.load(Size::Dw, Reg::R3, Reg::R0, off);
+        self.b.alu(AluOp::Add, Reg::R3, amount);
+        self.b.store(Size::Dw, Reg::R0, off, Reg::R3);
+    }
+
+    /// Adds 1 to an ENI counter. May use r0 to r5.
     pub(super) fn count_one(&mut self, stat: EniStat) {
-        self.b.load(Size::Dw, Reg::R1, FP, self.stats_slot);
+        self.counters();
         self.bump(stat.offset() as i16);
     }
 
-    /// Adds 1 to the counter at r1 + `off`. Uses r3.
+    /// Adds 1 to the counter at r0 + `off`. Uses r3.
     fn bump(&mut self, off: i16) {
-        self.b.load(Size::Dw, Reg::R3, Reg::R1, off);
+        self.b.load(Size::Dw, Reg::R3, Reg::R0, off);
         self.b.alu(AluOp::Add, Reg::R3, 1);
-        self.b.store(Size::Dw, Reg::R1, off, Reg::R3);
+        self.b.store(Size::Dw, Reg::R0, off, Reg::R3);
     }
 
     /// The stage's exit for a reason: the code is emitted once, after the body.
@@ -323,13 +357,12 @@ impl StageLower<'_> {
             if !reason.port_stats().is_empty() {
                 self.lookup_array(Table::PortStats, 0);
                 self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
-                self.b.mov(Reg::R1, Reg::R0);
                 for stat in reason.port_stats() {
                     self.bump(PortStat::offset(*stat) as i16);
                 }
             }
             if !reason.eni_stats().is_empty() {
-                self.b.load(Size::Dw, Reg::R1, FP, self.stats_slot);
+                self.counters();
                 for stat in reason.eni_stats() {
                     self.bump(stat.offset() as i16);
                 }
@@ -351,10 +384,17 @@ impl StageLower<'_> {
         let def = table.def(&nic_target::Capacity::default());
         let size = def.key_size as usize;
         let lpm = def.kind == dash_bpf::MapKind::LpmTrie;
-        let key_off = self.alloc(size);
+        let array = def.kind.is_array();
+        let key_off = if array {
+            self.array_slot
+        } else {
+            self.alloc(size)
+        };
         // Padding counts in a key: clear it all, then fill.
-        for k in 0..size.div_ceil(8) {
-            self.b.store(Size::Dw, FP, key_off + (k * 8) as i16, 0);
+        if !array {
+            for k in 0..size.div_ceil(8) {
+                self.b.store(Size::Dw, FP, key_off + (k * 8) as i16, 0);
+            }
         }
         if lpm {
             let bits = (size - 4) * 8;
@@ -368,8 +408,10 @@ impl StageLower<'_> {
             };
             self.assign(place, expr)?;
         }
-        self.call_with_stack_key(table, key_off, helper::MAP_LOOKUP_ELEM);
-        self.release(size);
+        self.call_with_key(table, (FP, key_off), helper::MAP_LOOKUP_ELEM);
+        if !array {
+            self.release(size);
+        }
 
         let (miss_label, end) = (self.b.label(), self.b.label());
         self.b.jump_if(C::Eq, Reg::R0, 0, miss_label);
@@ -470,6 +512,12 @@ impl StageLower<'_> {
             }
         }
     }
+}
+
+/// True when every packet that gets through the body is counted.
+fn counts_always(body: &[Stmt]) -> bool {
+    body.iter()
+        .any(|stmt| matches!(stmt, Stmt::Count { .. } | Stmt::Apply))
 }
 
 /// True when control never falls out of the block's end.
