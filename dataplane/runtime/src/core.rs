@@ -11,6 +11,7 @@ use crate::datapath::Datapath;
 use crate::exec::Engine;
 use crate::generation::Generation;
 use crate::tables::core_set::CoreTables;
+use crate::tables::mirror::SharedFlows;
 
 /// A core and the generation it runs, in the caller's hands.
 ///
@@ -37,11 +38,30 @@ impl Core {
     /// # Errors
     /// The engine cannot run on this machine.
     pub fn new(engine: Engine, capacity: &Capacity) -> Result<Self, TargetError> {
-        Ok(Self {
-            datapath: Datapath::new(engine, capacity, 0)?,
+        Ok(Self::over(Datapath::new(engine, capacity, 0)?, capacity))
+    }
+
+    /// The same with a flow table that another processor reads too.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or the shared memory is too small.
+    pub fn shared(
+        engine: Engine,
+        capacity: &Capacity,
+        flows: SharedFlows,
+    ) -> Result<Self, TargetError> {
+        Ok(Self::over(
+            Datapath::shared(engine, capacity, 0, flows)?,
+            capacity,
+        ))
+    }
+
+    fn over(datapath: Datapath, capacity: &Capacity) -> Self {
+        Self {
+            datapath,
             generation: Generation::empty(capacity),
             flows: capacity.flows,
-        })
+        }
     }
 
     /// What the core runs now.

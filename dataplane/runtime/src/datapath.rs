@@ -13,6 +13,7 @@ use crate::exec::{Code, Engine, Region, interp, rbpf};
 use crate::generation::Generation;
 use crate::helpers::{HELPERS, HelperState};
 use crate::tables::core_set::CoreTables;
+use crate::tables::mirror::SharedFlows;
 use crate::tables::{Handled, MapOps};
 
 /// State of the executor between runs.
@@ -62,13 +63,34 @@ impl Datapath {
     /// # Errors
     /// The engine cannot run on this machine.
     pub fn new(engine: Engine, capacity: &Capacity, cpu: u32) -> Result<Self, TargetError> {
+        Self::over(engine, capacity, cpu, CoreTables::new(capacity))
+    }
+
+    /// A worker whose flow table another processor reads too.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or the shared memory is too small.
+    pub fn shared(
+        engine: Engine,
+        capacity: &Capacity,
+        cpu: u32,
+        flows: SharedFlows,
+    ) -> Result<Self, TargetError> {
+        Self::over(engine, capacity, cpu, CoreTables::shared(capacity, flows)?)
+    }
+
+    fn over(
+        engine: Engine,
+        capacity: &Capacity,
+        cpu: u32,
+        tables: CoreTables,
+    ) -> Result<Self, TargetError> {
         let defs: Arc<[MapDef]> = map_defs(capacity).into();
         let exec = match engine {
             Engine::Native => Exec::Native,
             Engine::Interp => Exec::Interp(Box::new(interp::State::new(&defs))),
             Engine::Rbpf => Exec::Rbpf(Box::new(rbpf::State::new()?)),
         };
-        let tables = CoreTables::new(capacity);
         let no_map = Box::new(Handled::new(NoMap));
         let mut new = Self {
             engine,

@@ -20,6 +20,7 @@ pub mod core_hash;
 pub mod core_set;
 pub mod hash;
 pub mod lpm;
+pub mod mirror;
 pub mod policy;
 pub mod policy_hash;
 mod probe;

@@ -62,6 +62,9 @@ impl MapKind {
 /// `BPF_F_NO_PREALLOC`: required by LPM tries.
 pub const F_NO_PREALLOC: u32 = 1;
 
+/// `BPF_F_MMAPABLE`: an array whose elements a process can map into its memory.
+pub const F_MMAPABLE: u32 = 1 << 10;
+
 /// Shape of one map. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MapDef {

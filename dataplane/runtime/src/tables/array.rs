@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dash_bpf::MapDef;
 
 use super::bytes::Bytes;
+use super::mirror::SlabMemory;
 use super::{MapOps, errno, update_flags};
 
 /// An array: of a core, or of a generation when shared.
@@ -26,6 +27,17 @@ impl Array {
             stride,
             entries: def.max_entries,
         }
+    }
+
+    /// Over memory of another's; `None` when it is too small.
+    pub fn over(def: &MapDef, memory: Arc<dyn SlabMemory>) -> Option<Self> {
+        let stride = def.stride() as usize;
+        Some(Self {
+            bytes: Bytes::over(memory, stride * def.max_entries as usize)?,
+            value: def.value_size as usize,
+            stride,
+            entries: def.max_entries,
+        })
     }
 
     /// Address of element 0.

@@ -5,6 +5,9 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::mirror::SlabMemory;
 
 const ALIGN: usize = 16;
 /// Bytes behind the last: an 8-byte access that begins inside a block is in its allocation even
@@ -16,9 +19,11 @@ const SLACK: usize = 8;
 pub struct Bytes {
     ptr: NonNull<u8>,
     len: usize,
+    /// Whose memory it is, if not ours.
+    foreign: Option<Arc<dyn SlabMemory>>,
 }
 
-// SAFETY: a `Bytes` owns its memory as a `Vec<u8>` does. Writes through `&self` need an unsafe
+// SAFETY: a `Bytes` owns its memory as a `Vec<u8>` does, or shares it as `SlabMemory` allows. Writes through `&self` need an unsafe
 // block, whose author proves that no other thread accesses the memory meanwhile.
 unsafe impl Send for Bytes {}
 // SAFETY: as above.
@@ -31,6 +36,7 @@ impl Bytes {
             return Self {
                 ptr: NonNull::<u128>::dangling().cast(),
                 len: 0,
+                foreign: None,
             };
         };
         // SAFETY: `layout` is not of size 0.
@@ -38,7 +44,21 @@ impl Bytes {
         let Some(ptr) = NonNull::new(ptr) else {
             handle_alloc_error(layout)
         };
-        Self { ptr, len }
+        Self {
+            ptr,
+            len,
+            foreign: None,
+        }
+    }
+
+    /// The first `len` bytes of another's memory, without the slack behind them; `None` when it has
+    /// fewer.
+    pub fn over(memory: Arc<dyn SlabMemory>, len: usize) -> Option<Self> {
+        (memory.len() >= len).then(|| Self {
+            ptr: memory.base(),
+            len,
+            foreign: Some(memory),
+        })
     }
 
     /// `None` for nothing.
@@ -97,8 +117,10 @@ impl Clone for Bytes {
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        if let Some(layout) = Self::layout(self.len) {
-            // SAFETY: allocated in `zeroed` with this very layout.
+        if self.foreign.is_none()
+            && let Some(layout) = Self::layout(self.len)
+        {
+            // SAFETY: not another's, so allocated in `zeroed` with this very layout.
             unsafe { dealloc(self.ptr.as_ptr(), layout) }
         }
     }

@@ -4,11 +4,14 @@
 //! insertion or deletion; after that they still are addresses of this table's memory, but the
 //! bytes may be another entry's (Linux: an element may be reused after deletion).
 
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
+use std::ptr::NonNull;
 
 use dash_bpf::MapDef;
+use dash_wire::tables::FlowEntry;
 
 use super::hash::HashKey;
+use super::mirror::FlowMirror;
 use super::probe::{Probe, Shape};
 use super::{MAX_KEY, MapOps, errno, update_flags};
 
@@ -19,6 +22,38 @@ pub struct CoreHash {
     capacity: usize,
     hasher: &'static HashKey,
     probe: UnsafeCell<Probe>,
+    /// Who hears what comes and goes, if this is the index of a shared flow table.
+    watch: Option<RefCell<Watch>>,
+}
+
+/// A mirror and the connections that rows (`slot << 1 | side`) mean.
+#[derive(Debug)]
+struct Watch {
+    mirror: Box<dyn FlowMirror>,
+    slab: NonNull<u8>,
+    slots: usize,
+}
+
+// SAFETY: the address is of memory that the tables keep, used only through this table.
+unsafe impl Send for Watch {}
+
+impl Watch {
+    /// The connection of a row, and its side.
+    fn flow(&self, row: u32) -> Option<(u32, u32, FlowEntry)> {
+        let slot = row >> 1;
+        ((slot as usize) < self.slots).then(|| {
+            // SAFETY: the slab has `slots` entries (`CoreHash::watch`), all bit patterns of which
+            // are values.
+            let flow = unsafe {
+                self.slab
+                    .cast::<FlowEntry>()
+                    .add(slot as usize)
+                    .as_ptr()
+                    .read_unaligned()
+            };
+            (slot, row & 1, flow)
+        })
+    }
 }
 
 impl CoreHash {
@@ -36,7 +71,52 @@ impl CoreHash {
             hasher: HashKey::process(),
             // 3/4 full at most: probes stay short when every flow there may be is there.
             probe: UnsafeCell::new(Probe::new(shape, capacity + capacity / 3 + 2)),
+            watch: None,
         }
+    }
+
+    /// Tells a mirror what comes and goes from now on.
+    ///
+    /// # Safety
+    /// `slab` is the address of `slots` entries that live as long as this table.
+    pub(crate) unsafe fn watch(
+        &mut self,
+        mirror: Box<dyn FlowMirror>,
+        slab: NonNull<u8>,
+        slots: usize,
+    ) {
+        self.watch = Some(RefCell::new(Watch {
+            mirror,
+            slab,
+            slots,
+        }));
+    }
+
+    /// A row is in: the second key of a connection makes it whole.
+    fn came(&self, row: Option<u32>) {
+        if let (Some(watch), Some(row)) = (&self.watch, row) {
+            let mut watch = watch.borrow_mut();
+            if let Some((slot, 1, flow)) = watch.flow(row) {
+                watch.mirror.added(slot, &flow);
+            }
+        }
+    }
+
+    /// A row is out.
+    fn went(&self, row: Option<u32>) {
+        if let (Some(watch), Some(row)) = (&self.watch, row) {
+            let mut watch = watch.borrow_mut();
+            if let Some((slot, 0, flow)) = watch.flow(row) {
+                watch.mirror.removed(slot, &flow);
+            }
+        }
+    }
+
+    /// The row at a place of the probe, where somebody watches.
+    fn row(&self, slot: usize) -> Option<u32> {
+        self.watch.as_ref()?;
+        // SAFETY: rows of a watched table, a flow index, are 4 bytes.
+        Some(unsafe { self.probe().value(slot).cast::<u32>().read_unaligned() })
     }
 
     fn probe(&self) -> &Probe {
@@ -89,7 +169,9 @@ impl CoreHash {
     pub fn remove(&self, key: &[u8]) -> bool {
         match self.probe().find(self.hasher.hash(key), key) {
             Some(slot) => {
+                let row = self.row(slot);
                 self.probe_mut().remove(slot, self.hasher);
+                self.went(row);
                 true
             }
             None => false,
@@ -141,6 +223,7 @@ unsafe impl MapOps for CoreHash {
         // SAFETY: source readable by contract, target inside the table; they may overlap, which
         // `copy` allows.
         unsafe { std::ptr::copy(value, self.probe().value(slot), self.shape.value) };
+        self.came(self.row(slot));
         0
     }
 

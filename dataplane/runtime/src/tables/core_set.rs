@@ -1,15 +1,18 @@
 //! The tables one core owns: flows, counters, scratch.
 
+use std::ptr::NonNull;
+
 use dash_wire::abi::MapHandle;
 use dash_wire::stats::{EniStat, PortStat};
 use dash_wire::tables::{FlowEntry, flow_state};
 use nic_target::tables::Discipline;
-use nic_target::{Capacity, CounterSnapshot, Table};
+use nic_target::{Capacity, CounterSnapshot, Table, TargetError};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Handled;
 use super::array::Array;
 use super::core_hash::CoreHash;
+use super::mirror::SharedFlows;
 use super::ring::Ring;
 
 /// Core tables. Boxed: programs hold their addresses.
@@ -43,6 +46,38 @@ pub struct CoreMap<'a> {
 impl CoreTables {
     /// No flows, counters zero, all slots free: slot 0 is taken first.
     pub fn new(capacity: &Capacity) -> Self {
+        Self::with(capacity, Array::new(&Table::FlowSlab.def(capacity)))
+    }
+
+    /// The same over a flow slab that another processor shares.
+    ///
+    /// # Errors
+    /// The slab's memory is too small.
+    pub fn shared(capacity: &Capacity, flows: SharedFlows) -> Result<Self, TargetError> {
+        let def = Table::FlowSlab.def(capacity);
+        let (has, wants) = (
+            flows.slab.len(),
+            def.stride() as usize * def.max_entries as usize,
+        );
+        let slab = Array::over(&def, flows.slab).ok_or_else(|| TargetError::Os {
+            what: format!("a flow slab of {wants} bytes in shared memory of {has}"),
+            source: std::io::ErrorKind::InvalidInput.into(),
+        })?;
+        let mut new = Self::with(capacity, slab);
+        let base = NonNull::new(new.flow_slab.base());
+        if let Some(base) = base {
+            // SAFETY: the slab has this many entries, `stride` apart, which is their size; the index
+            // and the slab are dropped together, and nothing takes the slab out of the tables.
+            const { assert!(size_of::<FlowEntry>() % 8 == 0) };
+            unsafe {
+                new.flow_index
+                    .watch(flows.mirror, base, def.max_entries as usize);
+            }
+        }
+        Ok(new)
+    }
+
+    fn with(capacity: &Capacity, flow_slab: Array) -> Self {
         let def = |table: Table| table.def(capacity);
         let array = |table| Box::new(Handled::new(Array::new(&def(table))));
         let flow_free = Box::new(Handled::new(Ring::stack(&def(Table::FlowFree))));
@@ -51,7 +86,7 @@ impl CoreTables {
         }
         Self {
             flow_index: Box::new(Handled::new(CoreHash::new(&def(Table::FlowIndex)))),
-            flow_slab: array(Table::FlowSlab),
+            flow_slab: Box::new(Handled::new(flow_slab)),
             flow_free,
             flow_events: Box::new(Handled::new(Ring::queue(&def(Table::FlowEvents)))),
             eni_stats: array(Table::EniStats),

@@ -210,3 +210,86 @@ fn slot_zero_is_the_first_taken() {
     assert_eq!(tables.flow_free.pop_u32(), Some(1));
     assert_eq!(Table::FlowFree.def(&capacity()).max_entries, FLOWS);
 }
+
+/// What the mirror heard is what is in the index, whichever way flows come and go.
+mod mirror {
+    use std::ptr::NonNull;
+    use std::sync::{Arc, Mutex};
+
+    use dash_runtime::tables::bytes::Bytes;
+    use dash_runtime::tables::mirror::{FlowMirror, SharedFlows, SlabMemory};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Memory(Bytes);
+
+    // SAFETY: the bytes live as long as the value, and only the tables of the test use them.
+    unsafe impl SlabMemory for Memory {
+        fn base(&self) -> NonNull<u8> {
+            NonNull::new(self.0.at(0)).unwrap()
+        }
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct Heard(Arc<Mutex<BTreeMap<u32, FlowEntry>>>);
+
+    impl FlowMirror for Heard {
+        fn added(&mut self, slot: u32, flow: &FlowEntry) {
+            assert!(self.0.lock().unwrap().insert(slot, *flow).is_none());
+        }
+        fn removed(&mut self, slot: u32, flow: &FlowEntry) {
+            let was = self.0.lock().unwrap().remove(&slot);
+            assert_eq!(was.map(|was| was.created_ns), Some(flow.created_ns));
+        }
+    }
+
+    #[test]
+    fn memory_that_is_too_small_is_refused() {
+        let slab = Arc::new(Memory(Bytes::zeroed(64)));
+        let mirror = Box::new(Heard::default());
+        let error = CoreTables::shared(&capacity(), SharedFlows { slab, mirror }).unwrap_err();
+        assert!(
+            error.to_string().contains("in shared memory of 64"),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_mirror_hears_of_every_connection(orders in prop::collection::vec((0u8..4, 0u16..12, 1u32..200), 0..200)) {
+            let heard = Heard::default();
+            let slab = Arc::new(Memory(Bytes::zeroed(size_of::<FlowEntry>() * FLOWS as usize)));
+            let flows = SharedFlows { slab, mirror: Box::new(heard.clone()) };
+            let mut tables = CoreTables::shared(&capacity(), flows).unwrap();
+            let mut ager = Ager::new(FLOWS);
+            let (mut now, mut live) = (0, BTreeMap::new());
+            for (order, id, ms) in orders {
+                match order {
+                    0 | 1 if !live.contains_key(&id) => {
+                        if let Some(slot) = create(&mut tables, id, now, ms) {
+                            live.insert(id, slot);
+                        }
+                    }
+                    2 => {
+                        if let Some(slot) = live.remove(&id) {
+                            reset(&mut tables, slot);
+                        }
+                    }
+                    _ => {
+                        now += u64::from(ms) * 1_000_000;
+                        ager.run(&mut tables, now, usize::MAX);
+                        live.retain(|_, slot| tables.flow(*slot).is_some_and(|flow| flow.state != flow_state::FREE));
+                    }
+                }
+                let mut flows = Vec::new();
+                tables.flows(0, FLOWS, &mut flows);
+                let heard: Vec<FlowEntry> = heard.0.lock().unwrap().values().copied().collect();
+                prop_assert_eq!(heard, flows);
+            }
+        }
+    }
+}
