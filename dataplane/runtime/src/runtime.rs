@@ -21,6 +21,7 @@ pub use watchdog::Change;
 use crate::datapath::Datapath;
 use crate::exec::Engine;
 use crate::generation::{Generation, Publisher, Subscription};
+use crate::tables::mirror::SharedFlows;
 use crate::worker::Worker;
 use crate::worker::lanes::pool_size;
 use crate::worker::rings::{RING, Rings};
@@ -41,6 +42,8 @@ pub struct Options {
     pub cores: Option<Cores>,
     /// Silence after which a worker is reported.
     pub watchdog: Duration,
+    /// Zero of the workers' clock, where ports have none of their own; `None`: when they start.
+    pub zero: Option<Instant>,
 }
 
 impl Options {
@@ -51,6 +54,7 @@ impl Options {
             capacity,
             cores: None,
             watchdog: Duration::from_secs(1),
+            zero: None,
         }
     }
 
@@ -132,6 +136,27 @@ impl<P: Port + 'static> Runtime<P> {
     /// # Errors
     /// See [`SpawnError`].
     pub fn spawn(ports: Vec<Vec<P>>, options: &Options) -> Result<RuntimeHandle<P>, SpawnError> {
+        Self::spawn_all(ports, options, None)
+    }
+
+    /// The same for one worker whose flow table another processor reads too.
+    ///
+    /// # Errors
+    /// See [`SpawnError`].
+    pub fn spawn_shared(
+        ports: Vec<P>,
+        options: &Options,
+        flows: SharedFlows,
+    ) -> Result<RuntimeHandle<P>, SpawnError> {
+        Self::spawn_all(vec![ports], options, Some(flows))
+    }
+
+    /// `flows` is of the first worker.
+    fn spawn_all(
+        ports: Vec<Vec<P>>,
+        options: &Options,
+        mut flows: Option<SharedFlows>,
+    ) -> Result<RuntimeHandle<P>, SpawnError> {
         let workers = ports.len();
         let first = check_ports(&ports)?;
         options.check(workers)?;
@@ -141,7 +166,7 @@ impl<P: Port + 'static> Runtime<P> {
         // Every frame may be on its way to who needs one.
         let frames = workers * (pool_size(first.len()) + RING);
         let spare = Arc::new(ArrayQueue::new(frames));
-        let started = Instant::now();
+        let started = options.zero.unwrap_or_else(Instant::now);
         let (ready, readies) = channel();
         let mut hands = Vec::with_capacity(workers);
         for (worker, ports) in ports.into_iter().enumerate() {
@@ -152,6 +177,7 @@ impl<P: Port + 'static> Runtime<P> {
                 engine: options.engine,
                 capacity: capacity.clone(),
                 rings: Arc::clone(&rings),
+                flows: flows.take(),
                 subscription: publisher.subscribe(),
                 started,
                 ready: ready.clone(),
@@ -223,6 +249,7 @@ struct Birth {
     engine: Engine,
     capacity: Capacity,
     rings: Arc<Rings>,
+    flows: Option<SharedFlows>,
     subscription: Subscription,
     started: Instant,
     ready: Sender<(usize, Result<(), SpawnError>)>,
@@ -230,7 +257,7 @@ struct Birth {
 
 impl Birth {
     /// Makes the worker, says how that went, and runs it. `None` when it was not made.
-    fn live<P: Port>(self, mut ports: Vec<P>) -> Option<Vec<P>> {
+    fn live<P: Port>(mut self, mut ports: Vec<P>) -> Option<Vec<P>> {
         let made = self.make(&mut ports);
         let Self {
             worker,
@@ -257,7 +284,7 @@ impl Birth {
         Some(Worker::new(ports, core, capacity.flows, rings, started).run(&reader))
     }
 
-    fn make<P: Port>(&self, ports: &mut [P]) -> Result<Datapath, SpawnError> {
+    fn make<P: Port>(&mut self, ports: &mut [P]) -> Result<Datapath, SpawnError> {
         let worker = self.worker;
         if let Some(core) = self.core {
             affinity::pin(core).map_err(|source| SpawnError::Os {
@@ -267,7 +294,10 @@ impl Birth {
             })?;
         }
         // Workers are few.
-        let datapath = Datapath::new(self.engine, &self.capacity, worker as u32);
+        let datapath = match self.flows.take() {
+            Some(flows) => Datapath::shared(self.engine, &self.capacity, worker as u32, flows),
+            None => Datapath::new(self.engine, &self.capacity, worker as u32),
+        };
         let datapath = datapath.map_err(|source| SpawnError::Target { worker, source })?;
         for port in ports {
             port.start().map_err(|source| SpawnError::Os {

@@ -66,9 +66,9 @@ impl CoreTables {
         let mut new = Self::with(capacity, slab);
         let base = NonNull::new(new.flow_slab.base());
         if let Some(base) = base {
+            const { assert!(size_of::<FlowEntry>().is_multiple_of(8)) };
             // SAFETY: the slab has this many entries, `stride` apart, which is their size; the index
             // and the slab are dropped together, and nothing takes the slab out of the tables.
-            const { assert!(size_of::<FlowEntry>() % 8 == 0) };
             unsafe {
                 new.flow_index
                     .watch(flows.mirror, base, def.max_entries as usize);
