@@ -6,12 +6,15 @@
 //! with a warning that tells what to switch off.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use nic_target::{Frame, FramePool, Port, Rx, Tx};
 use tracing::warn;
 
 use crate::checksum;
+use crate::counts::{add, read};
 use crate::sys::netdev::{self, Device};
 use crate::sys::packet::{BURST, PacketSocket, RxMeta, VNET_NEEDS_CSUM};
 use crate::sys::{self};
@@ -36,13 +39,38 @@ pub struct AfPacketCounters {
     pub tx_refused: u64,
 }
 
-/// One interface, one queue.
+#[derive(Debug, Default)]
+struct Counts {
+    gso_dropped: AtomicU64,
+    too_long: AtomicU64,
+    bad_offload: AtomicU64,
+    tx_too_long: AtomicU64,
+    tx_refused: AtomicU64,
+}
+
+/// A port's counters as control sees them.
+pub(crate) struct Observer(Arc<Counts>);
+
+impl Observer {
+    /// By name.
+    pub(crate) fn read(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("dashwire_rx_gso_dropped", read(&self.0.gso_dropped)),
+            ("dashwire_rx_too_long", read(&self.0.too_long)),
+            ("dashwire_rx_bad_offload", read(&self.0.bad_offload)),
+            ("dashwire_tx_too_long", read(&self.0.tx_too_long)),
+            ("dashwire_tx_refused", read(&self.0.tx_refused)),
+        ]
+    }
+}
+
+/// A worker's share of one interface: all of it, or what the kernel deals to one of several sockets.
 #[derive(Debug)]
 pub struct AfPacketPort {
     name: String,
     device: Device,
     socket: PacketSocket,
-    counters: AfPacketCounters,
+    counts: Arc<Counts>,
     gone: bool,
     /// Time of the next look after a link went down.
     probe_at_ns: Option<u64>,
@@ -54,15 +82,46 @@ impl AfPacketPort {
     pub fn open(ifname: &str) -> io::Result<Self> {
         let device = netdev::device(ifname)?;
         let socket = PacketSocket::open(device.index)?;
-        Ok(Self {
+        Ok(Self::new(ifname, device, socket))
+    }
+
+    /// Opens an interface for several workers (at least 1): the kernel deals packets out by a hash of
+    /// their addresses and ports, so that those of a flow and direction reach one worker. Not so for
+    /// fragments, which have no ports.
+    pub fn open_for(ifname: &str, workers: usize) -> io::Result<Vec<Self>> {
+        let device = netdev::device(ifname)?;
+        let mut ports: Vec<Self> = Vec::new();
+        let mut group = None;
+        for _ in 0..workers.max(1) {
+            let socket = PacketSocket::open(device.index)?;
+            if workers > 1 {
+                group = Some(socket.join(group)?);
+            }
+            ports.push(Self::new(ifname, device, socket));
+        }
+        Ok(ports)
+    }
+
+    fn new(ifname: &str, device: Device, socket: PacketSocket) -> Self {
+        Self {
             name: ifname.to_owned(),
             device,
             socket,
-            counters: AfPacketCounters::default(),
+            counts: Arc::default(),
             gone: false,
             probe_at_ns: (!device.up).then_some(0),
             warned_at_ns: None,
-        })
+        }
+    }
+
+    /// Name of its interface.
+    pub fn interface(&self) -> &str {
+        &self.name
+    }
+
+    /// Counters for control.
+    pub(crate) fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.counts))
     }
 
     /// What the interface is.
@@ -72,18 +131,25 @@ impl AfPacketPort {
 
     /// Losses so far.
     pub fn counters(&self) -> AfPacketCounters {
-        self.counters
+        let counts = &self.counts;
+        AfPacketCounters {
+            gso_dropped: read(&counts.gso_dropped),
+            too_long: read(&counts.too_long),
+            bad_offload: read(&counts.bad_offload),
+            tx_too_long: read(&counts.tx_too_long),
+            tx_refused: read(&counts.tx_refused),
+        }
     }
 
     /// Makes a received frame what a wire would have carried; false when it is none.
     fn finish(&mut self, frame: &mut Frame, meta: &RxMeta) -> bool {
         if meta.vnet.gso_type != 0 {
-            self.counters.gso_dropped += 1;
+            add(&self.counts.gso_dropped, 1);
             return false;
         }
         let tagged_len = meta.len + if meta.vlan.is_some() { 4 } else { 0 };
         if meta.truncated || !frame.set_len(meta.len) || tagged_len > nic_target::frame::MAX_FRAME {
-            self.counters.too_long += 1;
+            add(&self.counts.too_long, 1);
             return false;
         }
         if meta.vnet.flags & VNET_NEEDS_CSUM != 0
@@ -93,12 +159,12 @@ impl AfPacketPort {
                 meta.vnet.csum_offset,
             )
         {
-            self.counters.bad_offload += 1;
+            add(&self.counts.bad_offload, 1);
             return false;
         }
         if let Some((tpid, tci)) = meta.vlan {
             if meta.len < 12 || !frame.set_len(tagged_len) {
-                self.counters.bad_offload += 1;
+                add(&self.counts.bad_offload, 1);
                 return false;
             }
             let data = frame.data_mut();
@@ -116,7 +182,7 @@ impl AfPacketPort {
         self.warned_at_ns = Some(now_ns);
         warn!(
             interface = %self.name,
-            gso_dropped = self.counters.gso_dropped,
+            gso_dropped = read(&self.counts.gso_dropped),
             "dropping segments larger than a frame: switch off tso, gso and gro on this interface and on its sender \
              (ethtool -K IF tso off gso off gro off)"
         );
@@ -155,7 +221,7 @@ impl Port for AfPacketPort {
             return Ok(Rx::End);
         }
         let first = burst.len();
-        let gso_before = self.counters.gso_dropped;
+        let gso_before = read(&self.counts.gso_dropped);
         burst.extend(std::iter::from_fn(|| pool.take()).take(max.min(BURST)));
         let mut meta = [RxMeta::default(); BURST];
         let spaces = burst.iter_mut().skip(first).map(Frame::space_mut);
@@ -188,14 +254,14 @@ impl Port for AfPacketPort {
                 Some(libc::EAGAIN | libc::EINTR) => Rx::Received(0),
                 // The kernel has no virtio name for this kind of segment (UDP GSO, say): it dropped it.
                 Some(libc::EINVAL) => {
-                    self.counters.gso_dropped += 1;
+                    add(&self.counts.gso_dropped, 1);
                     Rx::Received(0)
                 }
                 Some(libc::ENETDOWN | libc::ENODEV | libc::ENXIO) => self.look(now_ns),
                 _ => return Err(e),
             },
         };
-        if self.counters.gso_dropped > gso_before {
+        if read(&self.counts.gso_dropped) > gso_before {
             self.warn_gso(now_ns);
         }
         Ok(outcome)
@@ -216,13 +282,13 @@ impl Port for AfPacketPort {
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINTR) => {}
                     Some(libc::EMSGSIZE) => {
-                        self.counters.tx_too_long += 1;
+                        add(&self.counts.tx_too_long, 1);
                         tx.dropped += 1;
                         at += 1;
                     }
                     // One frame's fault or a full queue: the next may go.
                     _ => {
-                        self.counters.tx_refused += 1;
+                        add(&self.counts.tx_refused, 1);
                         tx.dropped += 1;
                         at += 1;
                     }

@@ -1,5 +1,6 @@
-//! System calls behind safe types: network devices ([`netdev`], [`rtnl`]), raw packet sockets
-//! ([`packet`]), and eBPF maps, programs and links ([`bpf`]).
+//! System calls behind safe types: network devices ([`netdev`], [`rtnl`], [`ethtool`]), raw packet sockets
+//! ([`packet`]), AF_XDP sockets ([`xsk`]) and their memory ([`umem`]), and eBPF maps, programs and links
+//! ([`bpf`]).
 
 #![expect(
     unsafe_code,
@@ -7,9 +8,12 @@
 )]
 
 pub mod bpf;
+pub mod ethtool;
 pub mod netdev;
 pub mod packet;
 pub mod rtnl;
+pub mod umem;
+pub mod xsk;
 
 use std::io;
 

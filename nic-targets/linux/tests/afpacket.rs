@@ -8,12 +8,12 @@
 use std::io::Write as _;
 use std::net::{TcpStream, UdpSocket};
 
-use nic_linux::AfPacketPort;
 use nic_linux::sys::netdev;
+use nic_linux::{AfPacketPort, LinuxDevice};
 use nic_sim::checksum::Sum;
 use nic_sim::packet::tcp_flags::{ACK, SYN};
 use nic_sim::{Packet, describe};
-use nic_target::{Frame, FramePool, Port, Rx, Tx};
+use nic_target::{Device, Frame, FramePool, Link, Port, Rx, Tx};
 
 use netns::{in_namespace, ip};
 
@@ -348,6 +348,90 @@ fn inside_link() {
         assert_eq!(port.rx(0, &mut pool, &mut burst, 4).unwrap(), Rx::End);
     }
     assert_eq!(pool.available(), 4);
+}
+
+#[test]
+fn several_workers_share_an_interface_by_flow() {
+    in_namespace("inside_fanout");
+}
+
+#[test]
+#[ignore = "run in its own namespace by several_workers_share_an_interface_by_flow"]
+fn inside_fanout() {
+    let (mut a, _) = veth();
+    let mut workers = AfPacketPort::open_for("vb", 3).unwrap();
+    let packet = |flow: u16, number: u8| {
+        Packet::eth([2; 6], [4; 6])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2])
+            .udp(1000 + flow, 2000)
+            .payload([number; 20])
+            .build()
+    };
+    // Who gets a flow's first packet gets its others, in order.
+    let mut owners = [0; 3];
+    for flow in 0..40 {
+        let sent = (0..4)
+            .map(|number| packet(flow, number))
+            .collect::<Vec<_>>();
+        assert_eq!(send(&mut a, &sent).sent, 4);
+        let (mut pool, mut burst) = (FramePool::new(64), Vec::new());
+        let owner = (0..30_000).find_map(|round| {
+            let at = round % 3;
+            workers[at].idle();
+            let got = workers[at].rx(0, &mut pool, &mut burst, 1).unwrap();
+            (got == Rx::Received(1)).then_some(at)
+        });
+        let owner = owner.expect("somebody gets it");
+        owners[owner] += 1;
+        assert_eq!(burst[0].data(), sent[0]);
+        assert_eq!(receive(&mut workers[owner], 3), sent[1..]);
+    }
+    assert!(owners.iter().filter(|&&n| n > 0).count() > 1, "{owners:?}");
+    // Nobody sees what a worker sends.
+    send(&mut workers[0], [packet(0, 9)]);
+    receive(&mut a, 1);
+    let (mut pool, mut burst) = (FramePool::new(64), Vec::new());
+    for port in &mut workers {
+        port.idle();
+        let got = port.rx(0, &mut pool, &mut burst, 1).unwrap();
+        assert_eq!(got, Rx::Received(0));
+    }
+}
+
+#[test]
+fn control_sees_link_and_counters() {
+    in_namespace("inside_device");
+}
+
+#[test]
+#[ignore = "run in its own namespace by control_sees_link_and_counters"]
+fn inside_device() {
+    let (mut a, b) = veth();
+    let mut device = LinuxDevice::of_afpacket([&a]).unwrap();
+    assert_eq!((device.name(), device.mac()), ("va", a.mac()));
+    assert!(matches!(device.link(), Link::Up(_)), "{:?}", device.link());
+    let get = |device: &mut LinuxDevice, name: &str| {
+        let all = device.xstats().unwrap();
+        let found = all.iter().find(|(n, _)| n == name);
+        found.unwrap_or_else(|| panic!("{name} in {all:?}")).1
+    };
+    // What came before it was opened does not count.
+    assert_eq!(get(&mut device, "tx_packets"), 0);
+    send(&mut a, [[0x5a; 100], [0xa5; 100]]);
+    send(&mut a, [[0x5a; 1600]]);
+    assert_eq!(get(&mut device, "tx_packets"), 2);
+    assert_eq!(get(&mut device, "tx_bytes"), 200);
+    assert_eq!(get(&mut device, "dashwire_tx_too_long"), 1);
+    // The driver's own (ethtool -S).
+    assert_ne!(get(&mut device, "peer_ifindex"), u64::MAX);
+    ip("link set vb down");
+    assert_eq!(device.link(), Link::Down);
+    ip("link set vb up");
+    assert!(matches!(device.link(), Link::Up(_)));
+    drop(b);
+    ip("link del va");
+    assert_eq!(device.link(), Link::Gone);
+    assert_eq!(get(&mut device, "dashwire_tx_too_long"), 1);
 }
 
 #[test]

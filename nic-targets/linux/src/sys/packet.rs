@@ -35,6 +35,14 @@ pub struct VnetHeader {
 /// The checksum at `csum_start + csum_offset` covers only the pseudo header so far.
 pub const VNET_NEEDS_CSUM: u8 = 1;
 
+// Of linux/if_packet.h.
+const PACKET_FANOUT: libc::c_int = 18;
+const FANOUT_HASH: u32 = 0;
+/// The kernel finds a number for the group that no other has.
+const FANOUT_UNIQUE_ID: u32 = 0x2000;
+/// As PACKET_IGNORE_OUTGOING, which a group does not take from its sockets.
+const FANOUT_IGNORE_OUTGOING: u32 = 0x4000;
+
 /// What the kernel said about a received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RxMeta {
@@ -107,6 +115,25 @@ impl PacketSocket {
         );
         // SAFETY: the kernel reads at most `len` bytes at `at`, which are `value`.
         check(unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, option, at, len) }).map(drop)
+    }
+
+    /// Joins a group of sockets among which the kernel deals packets out by flow: a new group for
+    /// `None`. Gives the group's number.
+    pub fn join(&self, group: Option<u16>) -> io::Result<u16> {
+        let kind = FANOUT_HASH | FANOUT_IGNORE_OUTGOING;
+        let option = match group {
+            Some(number) => u32::from(number) | (kind << 16),
+            None => (kind | FANOUT_UNIQUE_ID) << 16,
+        };
+        self.set(libc::SOL_PACKET, PACKET_FANOUT, &option)?;
+        let mut joined = 0u32;
+        let mut len = size_of_val(&joined) as libc::socklen_t;
+        let (fd, at) = (self.fd.as_raw_fd(), (&raw mut joined).cast());
+        // SAFETY: the kernel writes at most `len` bytes to `joined`, and the length to `len`; both are
+        // exclusive and live through the call.
+        check(unsafe { libc::getsockopt(fd, libc::SOL_PACKET, PACKET_FANOUT, at, &mut len) })?;
+        // The number is the lower half.
+        Ok(joined as u16)
     }
 
     /// False once the interface was removed (not: taken down).
