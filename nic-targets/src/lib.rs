@@ -8,4 +8,4 @@ pub mod open;
 pub mod spec;
 
 pub use open::{AnyPort, OpenError, Opened, open};
-pub use spec::{SpecError, TargetSpec};
+pub use spec::{DpdkSpec, SpecError, TargetSpec};

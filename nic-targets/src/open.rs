@@ -18,6 +18,8 @@ pub enum AnyPort {
     Sim(SimPort),
     Pcap(PcapPort),
     AfPacket(AfPacketPort),
+    #[cfg(feature = "dpdk")]
+    Dpdk(Box<nic_dpdk::DpdkPort>),
 }
 
 macro_rules! each {
@@ -26,6 +28,8 @@ macro_rules! each {
             AnyPort::Sim($port) => $call,
             AnyPort::Pcap($port) => $call,
             AnyPort::AfPacket($port) => $call,
+            #[cfg(feature = "dpdk")]
+            AnyPort::Dpdk($port) => $call,
         }
     };
 }
@@ -66,6 +70,8 @@ impl AnyPort {
         match self {
             Self::Pcap(port) => port.finish(),
             Self::Sim(_) | Self::AfPacket(_) => Ok(()),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(_) => Ok(()),
         }
     }
 }
@@ -101,10 +107,39 @@ pub enum OpenError {
         interface: String,
         source: io::Error,
     },
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Dpdk(nic_dpdk::Error),
+    #[cfg(not(feature = "dpdk"))]
+    #[error(
+        "this program was built without DPDK: build it with --features dpdk (needs libdpdk-dev)"
+    )]
+    WithoutDpdk,
+}
+
+#[cfg(feature = "dpdk")]
+impl From<nic_dpdk::Error> for OpenError {
+    fn from(error: nic_dpdk::Error) -> Self {
+        match error {
+            nic_dpdk::Error::Queues {
+                device,
+                has,
+                wanted,
+            } => Self::Queues {
+                device,
+                has,
+                wanted,
+            },
+            error => Self::Dpdk(error),
+        }
+    }
 }
 
 /// Opens what a spec names, with a queue of every port for each of `workers` workers (at least 1).
 pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
+    if let TargetSpec::Dpdk(spec) = spec {
+        return dpdk(spec, workers);
+    }
     if workers > 1 {
         return Err(OpenError::Queues {
             device: spec.to_string(),
@@ -138,7 +173,38 @@ pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
                 .map(|name| Ok(AnyPort::AfPacket(afpacket(name)?)));
             Ok(single(ports.collect::<Result<_, OpenError>>()?))
         }
+        TargetSpec::Dpdk(spec) => dpdk(spec, workers),
     }
+}
+
+#[cfg(not(feature = "dpdk"))]
+fn dpdk(_: &crate::DpdkSpec, _: usize) -> Result<Opened, OpenError> {
+    Err(OpenError::WithoutDpdk)
+}
+
+#[cfg(feature = "dpdk")]
+fn dpdk(spec: &crate::DpdkSpec, workers: usize) -> Result<Opened, OpenError> {
+    let workers = workers.max(1);
+    let config = nic_dpdk::Config {
+        // More than fit are more than any device has.
+        queues: u16::try_from(workers).unwrap_or(u16::MAX),
+        ports: spec.ports.clone(),
+        mtu: spec.mtu,
+        mbufs: spec.mbufs,
+    };
+    let eal = nic_dpdk::Eal::init(&spec.eal)?;
+    let mut opened = Opened {
+        ports: (0..workers).map(|_| Vec::new()).collect(),
+        devices: Vec::new(),
+        sim: None,
+    };
+    for (device, queues) in nic_dpdk::open(&eal, &config)? {
+        opened.devices.push(Box::new(device));
+        for (worker, queue) in opened.ports.iter_mut().zip(queues) {
+            worker.push(AnyPort::Dpdk(Box::new(queue)));
+        }
+    }
+    Ok(opened)
 }
 
 fn afpacket(name: &str) -> Result<AfPacketPort, OpenError> {
@@ -207,6 +273,14 @@ mod tests {
             "{message}"
         );
         assert!(!output.exists());
+    }
+
+    #[cfg(not(feature = "dpdk"))]
+    #[test]
+    fn without_dpdk_its_targets_are_refused_with_what_to_do() {
+        let spec: TargetSpec = "dpdk:--no-pci --vdev net_null0".parse().unwrap();
+        let message = open(&spec, 2).err().unwrap().to_string();
+        assert!(message.contains("--features dpdk"), "{message}");
     }
 
     #[test]

@@ -6,11 +6,15 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+mod dpdk;
+
+pub use dpdk::DpdkSpec;
+
 /// Kinds that can be opened, as error messages list them.
-const BUILT: &str = "sim:, pcap:in=FILE,out=FILE and afpacket:IF[,IF...]";
+const BUILT: &str = "sim:, pcap:in=FILE,out=FILE, afpacket:IF[,IF...] and dpdk:EAL ARGUMENTS";
 
 /// Kinds that are planned: named, so that asking for one is answered with the truth.
-const PLANNED: [&str; 5] = ["dpdk", "xdp", "kernel", "agent", "image"];
+const PLANNED: [&str; 4] = ["xdp", "kernel", "agent", "image"];
 
 /// Most ports of a simulated NIC.
 const MAX_SIM_PORTS: u16 = 64;
@@ -45,6 +49,8 @@ pub enum TargetSpec {
         /// At least one; no two alike.
         interfaces: Vec<String>,
     },
+    /// `dpdk:EAL ARGUMENTS [-- ports=P,... mtu=N mbufs=N]`: DPDK devices.
+    Dpdk(DpdkSpec),
 }
 
 /// Why a string names no target.
@@ -87,6 +93,15 @@ pub enum SpecError {
         "afpacket: {name:?} cannot be an interface: names have 1 to {MAX_IFNAME} bytes, without '/', ':' or blanks"
     )]
     InterfaceName { name: String },
+    #[error("dpdk: {quote} is not closed: arguments are split as a shell does")]
+    DpdkQuote { quote: char },
+    #[error("dpdk: {name}={value} is not a number from {least} to {most}")]
+    DpdkNumber {
+        name: String,
+        value: String,
+        least: u32,
+        most: u32,
+    },
 }
 
 impl FromStr for TargetSpec {
@@ -100,6 +115,7 @@ impl FromStr for TargetSpec {
             "sim" => sim(rest),
             "pcap" => pcap(rest),
             "afpacket" => afpacket(rest),
+            "dpdk" => rest.parse().map(Self::Dpdk),
             _ => Err(match PLANNED.into_iter().find(|p| *p == kind) {
                 Some(kind) => SpecError::NotBuilt { kind },
                 None => SpecError::UnknownKind {
@@ -238,6 +254,7 @@ impl fmt::Display for TargetSpec {
                 Ok(())
             }
             Self::AfPacket { interfaces } => write!(f, "afpacket:{}", interfaces.join(",")),
+            Self::Dpdk(spec) => spec.fmt(f),
         }
     }
 }
@@ -284,6 +301,14 @@ mod tests {
                     interfaces: vec!["eth0".into(), "veth-1".into()],
                 },
             ),
+            (
+                "dpdk:-a 01:00.0 -- mtu=1500",
+                TargetSpec::Dpdk(DpdkSpec {
+                    eal: vec!["-a".into(), "01:00.0".into()],
+                    mtu: Some(1500),
+                    ..DpdkSpec::default()
+                }),
+            ),
         ] {
             assert_eq!(parse(text), Ok(want.clone()));
             assert_eq!(want.to_string(), text);
@@ -297,9 +322,9 @@ mod tests {
             ("eth0", "\"eth0\" has no kind"),
             (
                 "udp:x",
-                "no target kind \"udp\": targets are sim:, pcap:in=FILE,out=FILE and afpacket:",
+                "no target kind \"udp\": targets are sim:, pcap:in=FILE,out=FILE, afpacket:",
             ),
-            ("dpdk:0000:01:00.0", "\"dpdk\" is not built yet"),
+            ("dpdk:--vdev 'x", "dpdk: ' is not closed"),
             ("xdp:eth0", "\"xdp\" is not built yet"),
             ("kernel:eth0", "\"kernel\" is not built yet"),
             ("agent:host:1", "\"agent\" is not built yet"),
@@ -330,7 +355,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_parses_or_is_refused_and_what_parses_prints_back(
-            text in prop_oneof![any::<String>(), "(sim|pcap|afpacket|dpdk):[a-z0-9=,./:]{0,30}"],
+            text in prop_oneof![any::<String>(), "(sim|pcap|afpacket|dpdk):[a-z0-9=,./: '\"-]{0,30}"],
         ) {
             if let Ok(spec) = parse(&text) {
                 prop_assert_eq!(parse(&spec.to_string()), Ok(spec));

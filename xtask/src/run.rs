@@ -121,7 +121,7 @@ pub(crate) fn have_dpdk() -> bool {
 /// Cargo's arguments for all crates that can be built here.
 pub(crate) fn everything() -> &'static [&'static str] {
     if have_dpdk() {
-        &["--workspace"]
+        &["--workspace", "--features", "dpdk"]
     } else {
         &[
             "--workspace",
