@@ -1,0 +1,293 @@
+use proptest::prelude::*;
+use roxmltree::{Document, Node, ParsingOptions};
+
+use super::*;
+use crate::result::{Group, Machine};
+
+/// A run with every kind of group. Its numbers are made up.
+fn made_up() -> Run {
+    read_json(include_str!("data/made-up.json")).expect("the file is a run")
+}
+
+fn parse(text: &str) -> Document<'_> {
+    let options = ParsingOptions {
+        allow_dtd: true,
+        ..ParsingOptions::default()
+    };
+    Document::parse_with_options(text, options).unwrap_or_else(|e| panic!("{e}:\n{text}"))
+}
+
+fn named<'a>(doc: &'a Document<'_>, tag: &str) -> Vec<Node<'a, 'a>> {
+    // Lifetimes of a node are those of its document.
+    let all = doc.root().descendants();
+    all.filter(|n| n.tag_name().name() == tag).collect()
+}
+
+fn text_of(node: Node<'_, '_>) -> String {
+    let all = node.descendants().filter(|n| n.is_text());
+    all.filter_map(|n| n.text()).collect()
+}
+
+/// What makes a drawing wrong without making it malformed.
+fn check_plots(doc: &Document<'_>) {
+    for svg in named(doc, "svg") {
+        let mut children = svg.children();
+        let (title, desc) = (children.next(), children.next());
+        assert_eq!(title.map(|n| n.tag_name().name()), Some("title"));
+        assert_eq!(desc.map(|n| n.tag_name().name()), Some("desc"));
+        for node in svg.descendants() {
+            for attribute in node.attributes() {
+                let value = attribute.value();
+                assert!(
+                    !value.contains("NaN") && !value.contains("inf"),
+                    "{}={value}",
+                    attribute.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn html_has_the_parts_of_the_run() {
+    let run = made_up();
+    let text = html(&run);
+    let doc = parse(&text);
+    check_plots(&doc);
+    assert_eq!(named(&doc, "section").len(), run.groups.len());
+    // packets, flows, latency; two bands; ratios of flows and of peers.
+    assert_eq!(named(&doc, "svg").len(), 3 + 2 + 2);
+    // A table each, and the goals'.
+    assert_eq!(named(&doc, "table").len(), run.groups.len() + 1);
+    let rows: usize = run.groups.iter().map(|g| g.measurements.len()).sum();
+    let goals = run.groups.iter().flat_map(|g| &g.measurements);
+    let goals = goals.filter(|m| m.goal.is_some()).count();
+    let bodies = named(&doc, "tbody");
+    let in_bodies: usize = bodies
+        .iter()
+        .map(|b| b.children().filter(|n| n.is_element()).count())
+        .sum();
+    assert_eq!(in_bodies, rows + goals);
+    let codes: Vec<String> = named(&doc, "code").into_iter().map(text_of).collect();
+    let commands: Vec<String> = run.groups.iter().map(|g| g.command.clone()).collect();
+    assert_eq!(codes, commands);
+    let all = text_of(doc.root());
+    assert!(all.contains("Made-up CPU <for tests> & more"));
+    assert!(all.contains("5 of 6 reached"), "goals are counted");
+    assert!(all.contains("service tunnel: the pipeline has none"));
+}
+
+/// Nothing in the file makes a browser fetch something.
+#[test]
+fn html_needs_nothing_from_outside() {
+    let text = html(&made_up());
+    for outside in ["src=", "@import", "url(", "<script", "<link"] {
+        assert!(!text.contains(outside), "{outside}");
+    }
+    let doc = parse(&text);
+    for link in named(&doc, "a") {
+        let to = link.attribute("href").expect("a link goes somewhere");
+        let id = to.strip_prefix('#').expect("inside the page");
+        let targets = doc
+            .root()
+            .descendants()
+            .filter(|n| n.attribute("id") == Some(id));
+        assert_eq!(targets.count(), 1, "{to}");
+    }
+}
+
+#[test]
+fn the_summary_is_one_plot_with_its_own_style() {
+    let text = summary_svg(&made_up());
+    let doc = parse(&text);
+    check_plots(&doc);
+    assert_eq!(doc.root_element().tag_name().name(), "svg");
+    assert_eq!(named(&doc, "style").len(), 1);
+    assert!(text_of(doc.root()).contains("Best to worst case, CPS"));
+    // Without hero tests: another plot; without any: one that says so.
+    let mut run = made_up();
+    run.groups.retain(|g| g.name == "flows");
+    assert!(summary_svg(&run).contains("flows: ns/packet"));
+    assert!(summary_svg(&Run::default()).contains("Nothing to plot"));
+}
+
+#[test]
+fn a_curve_goes_down_where_the_cost_does() {
+    let point = |x: f64, y: f64| plot::Point {
+        x,
+        y,
+        low: y,
+        high: y,
+    };
+    let of = |spacing: &plot::Spacing| {
+        let axis = plot::Axis {
+            label: String::new(),
+            spacing: spacing.clone(),
+        };
+        let plot = plot::Plot {
+            heading: String::new(),
+            about: String::new(),
+            x: axis.clone(),
+            y: axis,
+            curves: vec![plot::Curve {
+                name: "c".to_owned(),
+                points: vec![point(1.0, 10.0), point(10.0, 30.0), point(100.0, 90.0)],
+            }],
+            levels: vec![],
+            numbers: false,
+        };
+        let svg = plot.svg(true);
+        let doc = parse(&svg);
+        let dots = named(&doc, "circle").into_iter();
+        let number = |n: &Node<'_, '_>, name| -> f64 {
+            let value = n.attribute(name).expect("a circle has it");
+            value.parse().expect("a number")
+        };
+        dots.map(|n| (number(&n, "cx"), number(&n, "cy")))
+            .collect::<Vec<_>>()
+    };
+    let even = of(&plot::Spacing::Linear);
+    assert!(even.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 > w[1].1));
+    // Decades are alike on a logarithmic axis, and so are triples.
+    let log = of(&plot::Spacing::Log);
+    let steps = |of: fn(&(f64, f64)) -> f64| (of(&log[1]) - of(&log[0]), of(&log[2]) - of(&log[1]));
+    let (x, y) = (steps(|p| p.0), steps(|p| p.1));
+    assert!(
+        (x.0 - x.1).abs() < 0.2 && (y.0 - y.1).abs() < 0.2,
+        "{log:?}"
+    );
+}
+
+#[test]
+fn json_comes_back_as_it_was() {
+    let run = made_up();
+    assert_eq!(read_json(&json(&run)).expect("it was written here"), run);
+    let other = json(&run).replacen("\"schema\": 1", "\"schema\": 9", 1);
+    assert!(matches!(
+        read_json(&other),
+        Err(ReadError::Schema { found: 9 })
+    ));
+    assert!(matches!(read_json("[]"), Err(ReadError::Form(_))));
+}
+
+#[test]
+fn a_terminal_of_100_columns_holds_it() {
+    let text = terminal(&made_up());
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    assert!(text.contains("GOAL NOT REACHED: P3: <= 0.5"));
+    assert!(text.contains("5 of 6 goals reached"));
+    assert!(text.contains("$ dashctl bench flows"));
+    // Medians stand below each other.
+    let at = |name: &str| {
+        let line = text.lines().find(|l| l.contains(name)).expect("its line");
+        let unit = line.find(" ns/packet").expect("its unit");
+        line[..unit].chars().count()
+    };
+    assert_eq!(at("I/O floor, 64 B"), at("outbound vnet, 9000 B"));
+}
+
+#[test]
+fn without_samples_there_is_a_dash_and_no_plot() {
+    let run = Run {
+        machine: Machine {
+            load: [f64::NAN, f64::INFINITY],
+            ..Machine::default()
+        },
+        groups: vec![Group {
+            name: "flows".to_owned(),
+            measurements: vec![
+                Measurement {
+                    name: "nothing".to_owned(),
+                    unit: "x".to_owned(),
+                    ..Measurement::default()
+                },
+                Measurement {
+                    name: "no number".to_owned(),
+                    unit: "ns/packet".to_owned(),
+                    samples: vec![f64::NAN, f64::NEG_INFINITY],
+                    x: Some(f64::NAN),
+                    series: Some("s".to_owned()),
+                    ..Measurement::default()
+                },
+            ],
+            ..Group::default()
+        }],
+    };
+    let text = html(&run);
+    let doc = parse(&text);
+    assert!(named(&doc, "svg").is_empty());
+    assert!(text_of(doc.root()).contains(number::NONE));
+    assert!(terminal(&run).contains(number::NONE));
+    read_json(&json(&run)).expect("no null where a number must be");
+}
+
+fn any_measurement() -> impl Strategy<Value = Measurement> {
+    let unit = prop_oneof![Just("ns/packet"), Just("x"), Just("CPS"), Just("<&\">")];
+    (
+        any::<String>(),
+        unit,
+        prop::collection::vec(any::<f64>(), 0..4),
+        any::<Option<f64>>(),
+        any::<Option<String>>(),
+        any::<Option<(String, bool)>>(),
+        any::<Option<String>>(),
+    )
+        .prop_map(|(name, unit, samples, x, series, goal, note)| Measurement {
+            name,
+            unit: unit.to_owned(),
+            samples,
+            x,
+            series,
+            goal,
+            note,
+        })
+}
+
+fn any_run() -> impl Strategy<Value = Run> {
+    let name = prop_oneof![
+        Just("hero".to_owned()),
+        Just("one-ip".to_owned()),
+        Just("latency".to_owned()),
+        Just("flows".to_owned()),
+        any::<String>(),
+    ];
+    let measurements = prop::collection::vec(any_measurement(), 0..6);
+    let group = (name, any::<String>(), measurements, any::<Vec<String>>());
+    let group = group.prop_map(|(name, text, measurements, skipped)| Group {
+        name,
+        about: text.clone(),
+        command: text,
+        measurements,
+        skipped,
+    });
+    (
+        any::<String>(),
+        prop::collection::vec(group, 0..4),
+        any::<[f64; 2]>(),
+    )
+        .prop_map(|(cpu, groups, load)| Run {
+            machine: Machine {
+                cpu,
+                load,
+                ..Machine::default()
+            },
+            groups,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Any text and any number: the pages stay well-formed, the plots free of NaN, JSON readable.
+    #[test]
+    fn any_run_renders(run in any_run()) {
+        let page = html(&run);
+        check_plots(&parse(&page));
+        let svg = summary_svg(&run);
+        check_plots(&parse(&svg));
+        prop_assert!(terminal(&run).lines().all(|l| l.chars().count() <= 100));
+        prop_assert!(read_json(&json(&run)).is_ok());
+    }
+}
