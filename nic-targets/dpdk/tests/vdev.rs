@@ -7,5 +7,11 @@
 
 #[path = "vdev/common.rs"]
 mod common;
+#[path = "vdev/faults.rs"]
+mod faults;
+#[path = "vdev/kernel.rs"]
+mod kernel;
+#[path = "vdev/memif.rs"]
+mod memif;
 #[path = "vdev/memory.rs"]
 mod memory;

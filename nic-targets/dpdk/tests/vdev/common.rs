@@ -1,17 +1,38 @@
 //! EAL starts once a process, so each test runs this executable again for one of the ignored
 //! tests beside it.
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use nic_dpdk::{Config, DpdkDevice, DpdkPort, Eal, Error};
 use nic_target::{Device as _, Frame, FramePool, Port as _, Rx, Tx};
 
 const INSIDE: &str = "NIC_DPDK_INSIDE";
 
-/// Runs an ignored test in a process of its own, under `wrapper` (a command and its arguments).
+/// Runs an ignored test in a process of its own, under `wrapper` (a command and its arguments, which
+/// becomes the test by exec).
 pub(crate) fn alone_under(wrapper: &[&str], test: &str) {
-    let output = spawn(wrapper, test).output().unwrap();
+    let mut command = spawn(wrapper, test);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    finish(test, child);
+}
+
+/// Waits for a test in a process of its own, and removes the folder that EAL leaves.
+pub(crate) fn finish(test: &str, child: Child) {
+    let pid = child.id();
+    let output = child.wait_with_output().unwrap();
+    for root in ["/var/run/dpdk", "/tmp/dpdk"] {
+        // It makes one of them, or none.
+        let _ = std::fs::remove_dir_all(format!("{root}/{}", prefix(pid)));
+    }
     check(test, &output);
+}
+
+fn prefix(pid: u32) -> String {
+    format!("dashwire-test-{pid}")
 }
 
 /// Runs an ignored test in a process of its own.
@@ -42,7 +63,7 @@ pub(crate) fn spawn(wrapper: &[&str], test: &str) -> Command {
     command
 }
 
-pub(crate) fn check(test: &str, output: &Output) {
+fn check(test: &str, output: &Output) {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success() && text.contains("1 passed"),
@@ -65,7 +86,7 @@ pub(crate) fn inside() {
 
 /// EAL's arguments for no hardware, no files, 64 MB.
 pub(crate) fn bare() -> Vec<String> {
-    let prefix = format!("--file-prefix=dashwire-test-{}", std::process::id());
+    let prefix = format!("--file-prefix={}", prefix(std::process::id()));
     let mut args = strings("--no-huge --no-shconf --no-telemetry --no-pci -m 64");
     args.push(prefix);
     args
