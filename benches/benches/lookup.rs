@@ -232,7 +232,7 @@ fn acl(c: &mut Criterion) {
         .map(|n| AclRuleRow {
             action: u32::from(n),
             protocols: Some(Box::new([17])),
-            src: Some(Box::new([v4(n, 120)])),
+            src: Some([v4(n, 120)].into()),
             dst: None,
             src_ports: None,
             dst_ports: Some(Box::new([(n, n + 9)])),

@@ -116,6 +116,43 @@ pub struct AclPrefix {
     pub len: u8,
 }
 
+/// Prefixes of a rule: the union of lists.
+///
+/// A list that many rules name, like that of a tag with 24,000 prefixes, is one list that all of
+/// them share: memory is counted once, and a classifier may tell that it is the same by its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AclPrefixes(Box<[Arc<[AclPrefix]>]>);
+
+impl AclPrefixes {
+    /// The lists. The same prefix may be in several.
+    pub fn lists(&self) -> &[Arc<[AclPrefix]>] {
+        &self.0
+    }
+
+    /// Prefixes of all lists, one list after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &AclPrefix> + Clone {
+        self.0.iter().flat_map(|list| list.iter())
+    }
+}
+
+impl FromIterator<Arc<[AclPrefix]>> for AclPrefixes {
+    fn from_iter<I: IntoIterator<Item = Arc<[AclPrefix]>>>(lists: I) -> Self {
+        Self(lists.into_iter().filter(|list| !list.is_empty()).collect())
+    }
+}
+
+impl From<Vec<AclPrefix>> for AclPrefixes {
+    fn from(list: Vec<AclPrefix>) -> Self {
+        Self::from_iter([Arc::from(list)])
+    }
+}
+
+impl<const N: usize> From<[AclPrefix; N]> for AclPrefixes {
+    fn from(list: [AclPrefix; N]) -> Self {
+        Self::from(list.to_vec())
+    }
+}
+
 /// One ACL rule for a classifier. `None` matches anything; an empty list matches nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "match fields as their names say")]
@@ -123,8 +160,8 @@ pub struct AclRuleRow {
     /// Row of the rule: `dash_wire::tables::acl_action`.
     pub action: u32,
     pub protocols: Option<Box<[u8]>>,
-    pub src: Option<Box<[AclPrefix]>>,
-    pub dst: Option<Box<[AclPrefix]>>,
+    pub src: Option<AclPrefixes>,
+    pub dst: Option<AclPrefixes>,
     /// Inclusive ranges, host order.
     pub src_ports: Option<Box<[(u16, u16)]>>,
     pub dst_ports: Option<Box<[(u16, u16)]>>,

@@ -8,7 +8,9 @@ pub mod tables;
 pub mod target;
 
 pub use frame::{Frame, FramePool, Lender, Lent};
-pub use image::{AclPrefix, AclRuleRow, Image, NativeImage, TableDelta, TableOp, Update};
+pub use image::{
+    AclPrefix, AclPrefixes, AclRuleRow, Image, NativeImage, TableDelta, TableOp, Update,
+};
 pub use port::{Device, Link, Port, Rx, Tx};
 pub use tables::{Capacity, Table};
 pub use target::{CounterSnapshot, PacketEngine, Target, TargetError, Verdict};

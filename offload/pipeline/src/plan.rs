@@ -9,7 +9,7 @@
 //!  trusted   VNI ranges to prefixes
 //!  inbound   route rules by priority to rows by longest prefix
 //!  pas       which PAs of a VNET are valid: as long as a mapping names them (A43)
-//!  acl       a group's rules with their tags expanded (A21, A22)
+//!  acl       a group's rules with the lists of their tags (A21, A22)
 //!  underlay  routes and neighbours of the card's own ports
 //!  census    what the shape is counted from
 //! ```
@@ -159,6 +159,7 @@ pub struct Planner {
     inbound: Inbound,
     pas: Pas,
     underlay: Underlay,
+    acl_lists: acl::Lists,
     census: Census,
     /// Of the plan before.
     shape: Option<Shape>,
@@ -183,6 +184,7 @@ impl Planner {
             inbound: Inbound::default(),
             pas: Pas::default(),
             underlay: Underlay::default(),
+            acl_lists: acl::Lists::default(),
             census: Census::default(),
             shape: None,
         }
@@ -307,8 +309,9 @@ impl Planner {
                 self.place(store, edit, new, &mut ops);
             }
         }
+        self.acl_lists.forget(&edits);
         for group in acl_groups {
-            if let Some(rules) = acl::rules(store, group) {
+            if let Some(rules) = acl::rules(store, group, &mut self.acl_lists) {
                 ops.put_acl(self.ids.acl_group(group), rules);
             }
         }

@@ -1,25 +1,34 @@
 //! Longest-prefix match with the semantics of Linux's `LPM_TRIE`.
 //!
-//! A key is a `u32` prefix length in native order and then the bits, most significant first. One
-//! hash table for each length that is present, tried from the longest: a look-up costs one probe a
-//! length, a change costs what a change of [`PolicyHash`] costs, whatever the number of routes.
-//! Real route tables have few lengths; a table with all 129 of them is slow, not wrong.
+//! A key is a `u32` prefix length in native order and then the bits, most significant first. The
+//! first four bytes of the bits are nearly always matched whole (route group, ENI, family), so they
+//! choose a trie from a small hash table ([`heads`]); the trie is over the bytes that follow
+//! ([`node`]). Prefixes of less than four bytes are in a trie of their own, asked when the first
+//! finds nothing.
+//!
+//! Clones share nodes. A change copies the nodes on its way, a few hundred bytes to some kilobytes,
+//! and what nobody else holds is changed in place: a bulk load copies nothing. A look-up reads one
+//! or two cache lines a byte where routes branch, and none where they do not.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dash_bpf::MapDef;
 
-use super::policy_hash::PolicyHash;
-use super::{MAX_KEY, MapOps};
+use super::MapOps;
+use super::hash::HashKey;
+
+mod heads;
+mod node;
+
+use heads::{Head, Heads};
+use node::{Leaf, MOST_SKIP, Node, Parts, Rest, code, walk};
 
 const LEN: usize = size_of::<u32>();
-
-/// Rows whose prefixes have one length.
-#[derive(Clone, Debug)]
-struct Level {
-    bits: u32,
-    table: Arc<PolicyHash>,
-}
+/// Bytes of a key that choose a trie.
+const HEAD: usize = 4;
+/// Most bytes behind them.
+const REST: usize = 16;
 
 /// A longest-prefix table that shares what is equal with its clones.
 #[derive(Clone, Debug)]
@@ -27,23 +36,42 @@ pub struct Lpm {
     /// Bytes of a key after the length.
     data: usize,
     value: usize,
-    entries: usize,
-    /// Longest first; none is empty.
-    levels: Vec<Level>,
+    heads: Heads,
+    /// Prefixes of less than [`HEAD`] bytes.
+    short: Head,
     len: usize,
+    /// Rows written lately, so that routes with equal rows share one.
+    recent: Arc<Mutex<Recent>>,
+    popcnt: bool,
+}
+
+/// A prefix or an address, cut in two.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    bits: u32,
+    head: u32,
+    rest: u128,
 }
 
 impl Lpm {
-    /// An empty table. `def.key_size` is 5 to [`MAX_KEY`].
+    /// An empty table.
+    ///
+    /// # Panics
+    /// When keys have not 1 to 20 bytes after the length.
     pub fn new(def: &MapDef) -> Self {
         let key = def.key_size as usize;
-        assert!(key > LEN && key <= MAX_KEY, "keys of {key} bytes");
+        assert!(key > LEN && key <= LEN + HEAD + REST, "keys of {key} bytes");
         Self {
             data: key - LEN,
             value: def.value_size as usize,
-            entries: def.max_entries as usize,
-            levels: Vec::new(),
+            heads: Heads::default(),
+            short: Head::default(),
             len: 0,
+            recent: Arc::default(),
+            #[cfg(target_arch = "x86_64")]
+            popcnt: std::arch::is_x86_feature_detected!("popcnt"),
+            #[cfg(not(target_arch = "x86_64"))]
+            popcnt: false,
         }
     }
 
@@ -57,95 +85,292 @@ impl Lpm {
         self.len == 0
     }
 
-    /// Length and bits of a key, `None` when the length is more than the bits there are.
-    fn split<'a>(&self, key: &'a [u8]) -> Option<(u32, &'a [u8])> {
+    /// `None` when the length is more than the bits there are.
+    #[inline]
+    fn path(&self, key: &[u8]) -> Option<Path> {
         let (bits, data) = key.split_first_chunk::<LEN>()?;
         let bits = u32::from_ne_bytes(*bits);
-        (bits as usize <= self.data * 8 && data.len() == self.data).then_some((bits, data))
+        if bits as usize > self.data * 8 || data.len() != self.data {
+            return None;
+        }
+        let (head, rest) = match data.split_first_chunk::<HEAD>() {
+            Some((head, rest)) => (u32::from_be_bytes(*head), rest),
+            None => (padded::<HEAD>(data).map_or(0, u32::from_be_bytes), &[][..]),
+        };
+        let rest = match rest.len() {
+            // Sizes of the tables there are, so that no bytes are copied one by one.
+            4 => u128::from(u32::from_be_bytes(rest.try_into().ok()?)) << 96,
+            16 => u128::from_be_bytes(rest.try_into().ok()?),
+            _ => u128::from_be_bytes(padded(rest)?),
+        };
+        Some(Path { bits, head, rest })
     }
 
-    fn find(&self, key: &[u8]) -> Option<*mut u8> {
-        let (most, data) = self.split(key)?;
-        let mut masked = [0; MAX_KEY];
-        let masked = &mut masked[..self.data];
-        masked.copy_from_slice(data);
-        // From longer to shorter, so the same copy is masked further and further.
-        self.levels
-            .iter()
-            .filter(|level| level.bits <= most)
-            .find_map(|level| {
-                mask(masked, level.bits);
-                level.table.find(masked)
-            })
+    #[inline]
+    fn find(&self, key: &[u8]) -> *mut u8 {
+        match self.path(key) {
+            Some(path) if path.bits as usize == self.data * 8 => self.longest(path),
+            // Nobody asks so on the packet path: every length in turn.
+            Some(path) => (0..=path.bits)
+                .rev()
+                .find_map(|bits| self.exact(Path { bits, ..path }))
+                .map_or(std::ptr::null_mut(), Leaf::addr),
+            None => std::ptr::null_mut(),
+        }
+    }
+
+    #[inline]
+    fn longest(&self, path: Path) -> *mut u8 {
+        let found = match self.heads.get(path.head) {
+            Some(head) if self.data <= HEAD + 8 => self.walk(head, (path.rest >> 64) as u64),
+            Some(head) => self.walk(head, path.rest),
+            None => std::ptr::null_mut(),
+        };
+        if found.is_null() && !self.short.is_empty() {
+            return self.walk(&self.short, u64::from(path.head) << 32);
+        }
+        found
+    }
+
+    #[inline]
+    fn walk(&self, head: &Head, rest: impl Rest) -> *mut u8 {
+        let (entry, best) = head.start();
+        #[cfg(target_arch = "x86_64")]
+        if self.popcnt {
+            // SAFETY: the processor has the instruction; the head keeps its trie.
+            return unsafe { walk_popcnt(entry, rest, best) };
+        }
+        // SAFETY: the head keeps its trie.
+        unsafe { walk(entry, rest, best) }
+    }
+
+    /// The row of exactly this prefix.
+    fn exact(&self, path: Path) -> Option<&Leaf> {
+        let (head, rest, bits) = match path.bits.checked_sub(HEAD as u32 * 8) {
+            Some(bits) => (self.heads.get(path.head)?, path.rest, bits),
+            None => (&self.short, u128::from(path.head) << 96, path.bits),
+        };
+        if bits == 0 {
+            return head.best.as_ref();
+        }
+        exact(head.root.as_ref()?, rest, bits)
     }
 
     /// Copy of the value of the longest prefix that holds `key`'s bits.
     pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let value = self.find(key)?;
-        // SAFETY: a value of `self.value` bytes inside a shard that `self` keeps; rows are written
-        // only through `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts(value, self.value) }.to_vec())
-    }
-
-    /// Where the level of a length is, or would be.
-    fn level(&self, bits: u32) -> Result<usize, usize> {
-        self.levels.binary_search_by(|level| bits.cmp(&level.bits))
+        let value = self.find(key);
+        // SAFETY: a value of `self.value` bytes in a leaf that `self` keeps; leaves are not written
+        // after they are made.
+        (!value.is_null())
+            .then(|| unsafe { std::slice::from_raw_parts(value, self.value) }.to_vec())
     }
 
     /// Inserts or replaces a prefix; false (unchanged) when its length is more than its bits.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> bool {
-        let Some((bits, data)) = self.split(key) else {
+        assert_eq!(value.len(), self.value);
+        let Some(path) = self.path(key) else {
             return false;
         };
-        let mut masked = data.to_vec();
-        mask(&mut masked, bits);
-        let at = self.level(bits).unwrap_or_else(|at| {
-            let table = Arc::new(PolicyHash::with_shape(self.data, self.value, self.entries));
-            self.levels.insert(at, Level { bits, table });
-            at
-        });
-        let new = Arc::make_mut(&mut self.levels[at].table).put(&masked, value);
+        let leaf = self
+            .recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .leaf(value);
+        let (head, rest, bits) = match path.bits.checked_sub(HEAD as u32 * 8) {
+            Some(bits) => (self.heads.get_or_add(path.head), path.rest, bits),
+            None => (&mut self.short, u128::from(path.head) << 96, path.bits),
+        };
+        let mut new = true;
+        if bits == 0 {
+            new = head.best.replace(leaf).is_none();
+        } else {
+            head.root = Some(match head.root.take() {
+                Some(node) => put(node, rest, bits, leaf, &mut new),
+                None => chain(rest, bits, leaf),
+            });
+        }
         self.len += usize::from(new);
         true
     }
 
     /// Removes exactly this prefix; false when absent.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let Some((bits, data)) = self.split(key) else {
+        let Some(path) = self.path(key) else {
             return false;
         };
-        let Ok(at) = self.level(bits) else {
-            return false;
-        };
-        let mut masked = data.to_vec();
-        mask(&mut masked, bits);
-        let table = &mut self.levels[at].table;
-        if table.find(&masked).is_none() {
+        // Looked up first: a row that is absent copies nothing.
+        if self.exact(path).is_none() {
             return false;
         }
-        Arc::make_mut(table).remove(&masked);
-        if table.is_empty() {
-            self.levels.remove(at);
+        let (head, rest, bits) = match path.bits.checked_sub(HEAD as u32 * 8) {
+            Some(bits) => (self.heads.get_or_add(path.head), path.rest, bits),
+            None => (&mut self.short, u128::from(path.head) << 96, path.bits),
+        };
+        if bits == 0 {
+            head.best = None;
+        } else {
+            head.root = head.root.take().and_then(|node| remove(node, rest, bits));
+        }
+        if head.is_empty() && path.bits >= HEAD as u32 * 8 {
+            self.heads.remove(path.head);
         }
         self.len -= 1;
         true
     }
-}
 
-/// Clears all bits from bit `bits` on.
-fn mask(data: &mut [u8], bits: u32) {
-    let (whole, part) = (bits as usize / 8, bits % 8);
-    if let Some(byte) = data.get_mut(whole) {
-        *byte &= !(0xff >> part);
-        data[whole + 1..].fill(0);
+    /// Bytes of memory held, shared ones included. Takes time in proportion to the rows.
+    pub fn memory(&self) -> usize {
+        let mut rows = HashSet::new();
+        let heads = self.heads.iter().chain([&self.short]);
+        let tries: usize = heads
+            .filter_map(|head| Some(head.root.as_ref()?.memory(&mut rows)))
+            .sum();
+        self.heads.memory() + tries
     }
 }
 
-// SAFETY: values are inside shards that the table keeps.
+/// Bytes with zeros behind them; `None` when there are more than `N`.
+fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    let mut padded = [0; N];
+    padded.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(padded)
+}
+
+/// [`walk`], counting bits by one instruction.
+///
+/// # Safety
+/// As [`walk`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "popcnt")]
+unsafe fn walk_popcnt(entry: usize, rest: impl Rest, best: *mut u8) -> *mut u8 {
+    // SAFETY: the caller's.
+    unsafe { walk(entry, rest, best) }
+}
+
+/// Where a prefix leaves what a node skips: the byte, when it does.
+fn parts_at(node: &Node, rest: u128, bits: u32) -> Option<usize> {
+    let (skip, skip_len) = node.skip();
+    let skipped = skip_len as u32 * 8;
+    let common = (rest.first() ^ skip).leading_zeros().min(skipped);
+    (common < skipped || bits <= skipped).then(|| common.min(bits - 1) as usize / 8)
+}
+
+/// The row of a prefix of 1 bit or more below a node.
+fn exact(node: &Node, rest: u128, bits: u32) -> Option<&Leaf> {
+    if parts_at(node, rest, bits).is_some() {
+        return None;
+    }
+    let skip_len = node.skip().1;
+    let (rest, bits) = (rest.after(skip_len), bits - skip_len as u32 * 8);
+    let byte = (rest >> 120) as u8;
+    if bits <= 8 {
+        return node.local(code(byte, bits));
+    }
+    exact(node.child(byte)?, rest.after(1), bits - 8)
+}
+
+/// A node for a prefix alone.
+fn chain(rest: u128, bits: u32, leaf: Leaf) -> Node {
+    // The byte in which the prefix ends.
+    let last = (bits as usize - 1) / 8;
+    let skip_len = last.min(MOST_SKIP);
+    let skip = rest.first() & !(u64::MAX >> (skip_len * 8));
+    let mut parts = Parts::new(skip, skip_len);
+    let (rest, bits) = (rest.after(skip_len), bits - skip_len as u32 * 8);
+    let byte = (rest >> 120) as u8;
+    if bits <= 8 {
+        parts.locals.push((code(byte, bits), leaf));
+    } else {
+        parts
+            .children
+            .push((byte, chain(rest.after(1), bits - 8, leaf)));
+    }
+    parts.build()
+}
+
+/// Adds a prefix below a node; tells whether it is new.
+fn put(node: Node, rest: u128, bits: u32, leaf: Leaf, new: &mut bool) -> Node {
+    if let Some(at) = parts_at(&node, rest, bits) {
+        return put(part(node, at), rest, bits, leaf, new);
+    }
+    let skip_len = node.skip().1;
+    let (rest, bits) = (rest.after(skip_len), bits - skip_len as u32 * 8);
+    let byte = (rest >> 120) as u8;
+    if bits <= 8 {
+        let code = code(byte, bits);
+        let mut parts = node.take();
+        match parts.locals.binary_search_by_key(&code, |(code, _)| *code) {
+            Ok(at) => {
+                parts.locals[at].1 = leaf;
+                *new = false;
+            }
+            Err(at) => parts.locals.insert(at, (code, leaf)),
+        }
+        return parts.build();
+    }
+    if node.child(byte).is_none() {
+        return node.add_child(byte, chain(rest.after(1), bits - 8, leaf));
+    }
+    let changed = node.change_child(byte, |child| {
+        Some(put(child, rest.after(1), bits - 8, leaf, new))
+    });
+    changed.expect("a node with a child is something")
+}
+
+/// A node that stands at byte `at` of what `node` skips, above it.
+fn part(node: Node, at: usize) -> Node {
+    let best = node.best();
+    let mut below = node.take();
+    let skip = below.skip;
+    let mut above = Parts::new(skip & !(u64::MAX >> (at * 8)), at).best(best);
+    let byte = (skip << (at * 8) >> 56) as u8;
+    below.skip_len -= at + 1;
+    // `at` is below 7, so the shift is below 64.
+    below.skip = skip << ((at + 1) * 8);
+    above.children.push((byte, below.build()));
+    above.build()
+}
+
+/// Removes a prefix that is there; `None` when nothing is left.
+fn remove(node: Node, rest: u128, bits: u32) -> Option<Node> {
+    let skip_len = node.skip().1;
+    let (rest, bits) = (rest.after(skip_len), bits - skip_len as u32 * 8);
+    let byte = (rest >> 120) as u8;
+    if bits > 8 {
+        return node.change_child(byte, |child| remove(child, rest.after(1), bits - 8));
+    }
+    let code = code(byte, bits);
+    let mut parts = node.take();
+    parts.locals.retain(|(c, _)| *c != code);
+    let something = !parts.locals.is_empty() || !parts.children.is_empty();
+    something.then(|| parts.build_merged())
+}
+
+/// A small cache of rows by their contents. Route tables have many routes with one row.
+#[derive(Debug)]
+struct Recent([Option<Leaf>; 256]);
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self([const { None }; 256])
+    }
+}
+
+impl Recent {
+    fn leaf(&mut self, value: &[u8]) -> Leaf {
+        let slot = &mut self.0[(HashKey::process().hash(value) >> 56) as usize];
+        match slot {
+            Some(leaf) if leaf.value() == value => leaf.clone(),
+            _ => slot.insert(Leaf::new(value)).clone(),
+        }
+    }
+}
+
+// SAFETY: values are in leaves that the table keeps.
 unsafe impl MapOps for Lpm {
     unsafe fn lookup(&self, key: *const u8) -> *mut u8 {
         // SAFETY: `key_size` readable bytes by contract; nothing is written in this call.
         let key = unsafe { std::slice::from_raw_parts(key, LEN + self.data) };
-        self.find(key).unwrap_or(std::ptr::null_mut())
+        self.find(key)
     }
 }

@@ -52,10 +52,6 @@ impl Probe {
         self.len
     }
 
-    pub(super) fn capacity(&self) -> usize {
-        self.tags.len()
-    }
-
     /// Memory of the slots, for who must know which addresses values have.
     pub(super) fn memory(&self) -> std::ops::Range<usize> {
         let start = self.slots.at(0).addr();
@@ -149,20 +145,6 @@ impl Probe {
         }
         self.tags[hole] = 0;
         self.len -= 1;
-    }
-
-    /// The same entries in a block of another capacity.
-    pub(super) fn resized(&self, capacity: usize, hasher: &HashKey) -> Self {
-        let mut new = Self::new(self.shape, capacity);
-        for slot in self.entries() {
-            let key = self.key(slot);
-            let to = new.insert(hasher.hash(key), key);
-            // SAFETY: values of the same size in two blocks.
-            unsafe {
-                std::ptr::copy_nonoverlapping(self.value(slot), new.value(to), self.shape.value)
-            };
-        }
-        new
     }
 
     /// Slots in use.

@@ -4,6 +4,7 @@
 
 mod ager;
 mod engines;
+mod lookup;
 mod support;
 mod tables;
 mod worker;

@@ -1,6 +1,7 @@
 //! Every table against a dumb twin.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use dash_bpf::{MapDef, MapKind};
 use dash_runtime::tables::acl::classifier::Classifier;
@@ -11,7 +12,7 @@ use dash_runtime::tables::policy_hash::PolicyHash;
 use dash_runtime::tables::ring::Ring;
 use dash_runtime::tables::{MapOps, errno};
 use dash_wire::tables::AclKey;
-use nic_target::{AclPrefix, AclRuleRow};
+use nic_target::{AclPrefix, AclPrefixes, AclRuleRow};
 use proptest::prelude::*;
 
 fn def(kind: MapKind, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
@@ -268,6 +269,12 @@ fn list<T: std::fmt::Debug + Clone>(
     prop_oneof![1 => Just(None), 2 => some]
 }
 
+fn acl_prefixes() -> impl Strategy<Value = Option<AclPrefixes>> {
+    let lists = prop::collection::vec(prop::collection::vec(acl_prefix(), 0..4), 0..3);
+    let some = lists.prop_map(|lists| Some(lists.into_iter().map(Arc::from).collect()));
+    prop_oneof![1 => Just(None), 2 => some]
+}
+
 fn port_range() -> impl Strategy<Value = (u16, u16)> {
     let ends = prop_oneof![0u16..12, 65_530u16..=65_535];
     (ends, 0u16..4).prop_map(|(low, more)| (low, low.saturating_add(more)))
@@ -284,8 +291,8 @@ fn rule() -> impl Strategy<Value = AclRuleRow> {
     (
         any::<u32>(),
         protocols,
-        list(acl_prefix()),
-        list(acl_prefix()),
+        acl_prefixes(),
+        acl_prefixes(),
         list(port_range()),
         list(port_range()),
     )
@@ -304,8 +311,8 @@ fn rule() -> impl Strategy<Value = AclRuleRow> {
 /// A key inside the rule, or beside one of its borders: `nudge` picks the field that is moved by
 /// one past what the rule accepts.
 fn near(rule: &AclRuleRow, nudge: usize, pick: usize) -> AclKey {
-    let addr = |list: &Option<Box<[AclPrefix]>>, nudged: bool| -> [u8; 16] {
-        let Some(p) = list.as_ref().and_then(|l| l.get(pick % l.len().max(1))) else {
+    let addr = |list: &Option<AclPrefixes>, nudged: bool| -> [u8; 16] {
+        let Some(p) = list.as_ref().and_then(|l| l.iter().cycle().nth(pick)) else {
             return v4([10, 0, 1, 1]);
         };
         let host = u128::MAX.checked_shr(u32::from(p.len)).unwrap_or(0);

@@ -9,7 +9,7 @@ use dash_wire::tables::{
     UnderlayKey,
 };
 use nic_target::tables::Discipline;
-use nic_target::{AclPrefix, AclRuleRow, Capacity, Table, TableDelta, TableOp, TargetError};
+use nic_target::{AclPrefixes, AclRuleRow, Capacity, Table, TableDelta, TableOp, TargetError};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::ENGINE;
@@ -315,7 +315,7 @@ fn rule_matches(rule: &AclRuleRow, key: &AclKey) -> bool {
         .protocols
         .as_ref()
         .is_none_or(|list| list.contains(&key.proto));
-    let prefix = |list: &Option<Box<[AclPrefix]>>, ip: &[u8; 16]| {
+    let prefix = |list: &Option<AclPrefixes>, ip: &[u8; 16]| {
         list.as_ref().is_none_or(|list| {
             list.iter()
                 .any(|p| same_bits(&p.addr, ip, u32::from(p.len)))
@@ -425,6 +425,7 @@ fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use dash_wire::tables::RouteRow;
+    use nic_target::AclPrefix;
 
     fn route(group: u32, dst: [u8; 4], len: u32, action: u8) -> TableOp {
         TableOp::Put {
@@ -602,7 +603,7 @@ mod tests {
         let rules = [
             AclRuleRow {
                 action: 9,
-                dst: Some(Box::default()),
+                dst: Some(AclPrefixes::default()),
                 ..any.clone()
             },
             AclRuleRow {

@@ -1,6 +1,6 @@
-//! ACL groups as a classifier takes them: rules in order, tags expanded (A21, A22).
+//! ACL groups as a classifier takes them: rules in order, with the lists of their tags (A21, A22).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use dash_model::key::{AclGroupId, ObjectKey, TagName};
 use dash_model::net::{IpPrefix, PortRange};
 use dash_model::objects::{AclAction, AclRule, Family};
 use dash_wire::tables::acl_action;
-use nic_target::{AclPrefix, AclRuleRow};
+use nic_target::{AclPrefix, AclPrefixes, AclRuleRow};
 
 use super::Edit;
 use super::rows::ip16;
@@ -32,21 +32,28 @@ pub(super) fn touched<'a>(store: &'a Store, edits: &[Edit<'a>]) -> BTreeSet<&'a 
 
 /// The rules of a group by priority, then by number text; `None` for a group without rules, which
 /// has no row.
-pub(super) fn rules(store: &Store, group: &AclGroupId) -> Option<Arc<[AclRuleRow]>> {
+pub(super) fn rules(
+    store: &Store,
+    group: &AclGroupId,
+    lists: &mut Lists,
+) -> Option<Arc<[AclRuleRow]>> {
     let family = store.acl_group(group)?.family;
     let mut rules: Vec<&AclRule> = store.acl_rules(group).map(|(_, rule)| &**rule).collect();
     // They come by number text, and the sort is stable.
     rules.sort_by_key(|rule| rule.priority);
-    let rows: Arc<[AclRuleRow]> = rules.iter().map(|rule| row(store, family, rule)).collect();
+    let rows: Arc<[AclRuleRow]> = rules
+        .iter()
+        .map(|rule| row(store, family, rule, lists))
+        .collect();
     (!rows.is_empty()).then_some(rows)
 }
 
-fn row(store: &Store, family: Family, rule: &AclRule) -> AclRuleRow {
+fn row(store: &Store, family: Family, rule: &AclRule, lists: &mut Lists) -> AclRuleRow {
     AclRuleRow {
         action: action(rule),
         protocols: any_or(&rule.protocols, |protocol| *protocol),
-        src: prefixes(store, family, &rule.src_prefixes, &rule.src_tags),
-        dst: prefixes(store, family, &rule.dst_prefixes, &rule.dst_tags),
+        src: lists.of(store, family, &rule.src_prefixes, &rule.src_tags),
+        dst: lists.of(store, family, &rule.dst_prefixes, &rule.dst_tags),
         src_ports: any_or(&rule.src_ports, ports),
         dst_ports: any_or(&rule.dst_ports, ports),
     }
@@ -75,28 +82,53 @@ fn ports(range: &PortRange) -> (u16, u16) {
     (range.min, range.max)
 }
 
-/// Prefixes and the contents of tags together. A rule that names tags is never "any": with tags
-/// that are empty or do not exist the list is empty and matches nothing.
-fn prefixes(
-    store: &Store,
-    family: Family,
-    own: &[IpPrefix],
-    tags: &[TagName],
-) -> Option<Box<[AclPrefix]>> {
-    if own.is_empty() && tags.is_empty() {
-        return None;
+/// Lists of prefixes as rows have them. A list that equals one of another rule need not be the same
+/// one; a list of a tag is, in all groups that name it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lists {
+    tags: BTreeMap<TagName, Arc<[AclPrefix]>>,
+}
+
+impl Lists {
+    /// Forgets the tags that the edits change.
+    pub(super) fn forget(&mut self, edits: &[Edit<'_>]) {
+        for edit in edits {
+            if let ObjectKey::PrefixTag(tag) = edit.key {
+                self.tags.remove(tag);
+            }
+        }
     }
-    let tags = tags
-        .iter()
-        .filter_map(|tag| store.tag(tag))
-        .filter(|tag| tag.family == family);
-    let mut all: Vec<&IpPrefix> = own
-        .iter()
-        .chain(tags.flat_map(|tag| &tag.prefixes))
-        .collect();
+
+    /// A rule's own prefixes and the lists of its tags. A rule that names tags is never "any": with
+    /// tags that are empty or do not exist it has no lists and matches nothing.
+    fn of(
+        &mut self,
+        store: &Store,
+        family: Family,
+        own: &[IpPrefix],
+        tags: &[TagName],
+    ) -> Option<AclPrefixes> {
+        if own.is_empty() && tags.is_empty() {
+            return None;
+        }
+        let tags = tags.iter().filter_map(|name| {
+            let tag = store.tag(name).filter(|tag| tag.family == family)?;
+            let known = self.tags.get(name).cloned();
+            Some(known.unwrap_or_else(|| {
+                let list = list(&tag.prefixes);
+                self.tags.insert(name.clone(), Arc::clone(&list));
+                list
+            }))
+        });
+        Some([list(own)].into_iter().chain(tags).collect())
+    }
+}
+
+fn list(prefixes: &[IpPrefix]) -> Arc<[AclPrefix]> {
+    let mut all: Vec<&IpPrefix> = prefixes.iter().collect();
     all.sort_unstable();
     all.dedup();
-    Some(all.into_iter().map(prefix).collect())
+    all.into_iter().map(prefix).collect()
 }
 
 fn prefix(prefix: &IpPrefix) -> AclPrefix {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dash_model::key::ObjectKey;
 use dash_model::objects::{AclAction, AclRule, Family};
 use dash_wire::tables::acl_action;
-use nic_target::{AclPrefix, AclRuleRow, TableOp};
+use nic_target::{AclPrefix, AclPrefixes, AclRuleRow, TableOp};
 
 use crate::support::{Bench, acl_group, acl_rule, any, gone, net, ports, tag};
 
@@ -107,8 +107,8 @@ fn empty_lists_are_any_and_the_others_are_as_listed() {
     assert_eq!(only(&bench, "g"), row);
     let mut addr = [0; 16];
     addr[0] = 0xfd;
-    let src: Option<Box<[AclPrefix]>> = Some([AclPrefix { addr, len: 8 }].into());
-    assert_eq!(only(&bench, "six").src, src);
+    let src = [AclPrefix { addr, len: 8 }];
+    assert_eq!(only(&bench, "six").src, Some(src.into()));
 
     let rule = AclRule {
         src_ports: vec![ports(0, 1023), ports(8080, 8080)],
@@ -117,8 +117,8 @@ fn empty_lists_are_any_and_the_others_are_as_listed() {
     };
     bench.commit(&[acl_rule("g", "1", rule)]);
     let row = only(&bench, "g");
-    assert_eq!(row.src.as_deref(), Some(&[four(0, 0, 0, 0, 0)][..]));
-    assert_eq!(row.dst.as_deref(), Some(&[four(10, 1, 0, 0, 16)][..]));
+    assert_eq!(row.src, Some([four(0, 0, 0, 0, 0)].into()));
+    assert_eq!(row.dst, Some([four(10, 1, 0, 0, 16)].into()));
     assert_eq!(
         row.src_ports.as_deref(),
         Some(&[(0, 1023), (8080, 8080)][..])
@@ -133,10 +133,14 @@ fn a_tag_is_expanded_and_its_changes_follow() {
         acl_rule("g", "1", permit(&["10.9.0.0/16"], &["t"])),
         tag("t", Family::V4, &["10.1.0.0/16", "10.9.0.0/16"]),
     ]);
-    let src = |bench: &Bench| only(bench, "g").src.expect("not any").to_vec();
-    assert_eq!(src(&bench), [four(10, 1, 0, 0, 16), four(10, 9, 0, 0, 16)]);
+    let src = |bench: &Bench| -> Vec<AclPrefix> {
+        let src = only(bench, "g").src.expect("not any");
+        src.iter().copied().collect()
+    };
+    let (own, one) = (four(10, 9, 0, 0, 16), four(10, 1, 0, 0, 16));
+    assert_eq!(src(&bench), [own, one, own], "the rule's, then the tag's");
     bench.commit(&[tag("t", Family::V4, &["10.2.0.0/16"])]);
-    assert_eq!(src(&bench), [four(10, 2, 0, 0, 16), four(10, 9, 0, 0, 16)]);
+    assert_eq!(src(&bench), [own, four(10, 2, 0, 0, 16)]);
     bench.commit(&[tag("t", Family::V4, &[])]);
     assert_eq!(src(&bench), [four(10, 9, 0, 0, 16)]);
 }
@@ -149,14 +153,41 @@ fn a_rule_whose_tags_are_empty_or_unknown_matches_nothing() {
         acl_group("g", Family::V4),
         acl_rule("g", "1", permit(&[], &["empty", "unknown"])),
     ]);
-    assert_eq!(only(&bench, "g").src.as_deref(), Some(&[][..]));
+    assert_eq!(only(&bench, "g").src, Some(AclPrefixes::default()));
     assert_eq!(only(&bench, "g").dst, None);
     // The tag comes after the rule.
     bench.commit(&[tag("unknown", Family::V4, &["10.1.2.3/32"])]);
-    assert_eq!(
-        only(&bench, "g").src.as_deref(),
-        Some(&[four(10, 1, 2, 3, 32)][..])
-    );
+    assert_eq!(only(&bench, "g").src, Some([four(10, 1, 2, 3, 32)].into()));
+}
+
+#[test]
+fn rules_that_name_a_tag_share_its_list_in_every_group() {
+    let mut bench = Bench::new();
+    let mut edits = vec![tag("t", Family::V4, &["10.1.0.0/16", "10.9.0.0/16"])];
+    for group in ["a", "b"] {
+        edits.push(acl_group(group, Family::V4));
+        for rule in ["1", "2"] {
+            edits.push(acl_rule(group, rule, permit(&[], &["t"])));
+        }
+    }
+    bench.commit(&edits);
+    let lists = |bench: &Bench| {
+        let rules = ["a", "b"].map(|group| rules(bench, group));
+        let lists: Vec<_> = rules
+            .iter()
+            .flat_map(|rules| rules.iter())
+            .map(|rule| rule.src.as_ref().expect("not any").lists()[0].clone())
+            .collect();
+        assert!(lists.iter().all(|list| Arc::ptr_eq(list, &lists[0])));
+        lists
+    };
+    let before = lists(&bench);
+    // A group planned later, and one planned again, get the same list still.
+    bench.commit(&[acl_rule("b", "2", any(7, AclAction::Deny))]);
+    bench.commit(&[acl_rule("b", "2", permit(&[], &["t"]))]);
+    assert!(Arc::ptr_eq(&lists(&bench)[3], &before[0]));
+    bench.commit(&[tag("t", Family::V4, &["10.2.0.0/16"])]);
+    assert_eq!(*lists(&bench)[0], [four(10, 2, 0, 0, 16)]);
 }
 
 #[test]

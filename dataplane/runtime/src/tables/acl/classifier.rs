@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use dash_wire::tables::AclKey;
-use nic_target::{AclPrefix, AclRuleRow};
+use nic_target::{AclPrefix, AclPrefixes, AclRuleRow};
 
 /// A group, ready to answer.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Classifier {
     /// Compiles the rules, given in the order of evaluation.
     pub fn new(rules: &[AclRuleRow]) -> Self {
         let words = rules.len().div_ceil(64);
-        let prefixes = |list: &Option<Box<[AclPrefix]>>| {
+        let prefixes = |list: &Option<AclPrefixes>| {
             list.as_ref()
                 .map(|list| list.iter().map(range).collect::<Vec<_>>())
         };
