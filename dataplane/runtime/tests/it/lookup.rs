@@ -162,7 +162,7 @@ fn check<const N: usize>(
         }
     }
     // Taken out one by one, nothing is left and the clones still are what they were.
-    for (&prefix, _) in &rows {
+    for &prefix in rows.keys() {
         prop_assert!(lpm.remove(&key(prefix)));
         prop_assert_eq!(lpm.get(&key(prefix)), {
             let left: BTreeMap<_, _> = rows
