@@ -62,13 +62,13 @@ fn sorted_flows(engine: &mut Engine<dyn PacketEngine>) -> Vec<FlowEntry> {
     let mut flows = engine.target_mut().flows().unwrap();
     flows.sort_by_key(|f| {
         (
-            f.key[0].eni,
-            f.key[0].sip,
-            f.key[0].dip,
-            f.key[0].sport,
-            f.key[0].dport,
-            f.key[0].proto,
-            f.key[0].flags,
+            f.sides[0].key.eni,
+            f.sides[0].key.sip,
+            f.sides[0].key.dip,
+            f.sides[0].key.sport,
+            f.sides[0].key.dport,
+            f.sides[0].key.proto,
+            f.sides[0].key.flags,
         )
     });
     flows

@@ -15,7 +15,7 @@ use dash_model::net::Mac;
 use dash_model::objects::Object;
 use dash_wire::stats::{EniStat, PortStat};
 use dash_wire::tables::{
-    Direction, FlowActions, FlowEntry, FlowKey, flow_action, flow_flags, flow_state,
+    Direction, FlowActions, FlowEntry, FlowHalf, FlowKey, flow_action, flow_flags, flow_state,
 };
 use serde_json::{Map, Value, json};
 
@@ -59,7 +59,7 @@ pub(crate) fn flows_jsonl<'a>(
         .collect();
     rows.sort_by(|(a, x), (b, y)| {
         let name = |owner: &Option<FlowOwner<'a>>| owner.as_ref().map(|o| o.key);
-        (name(a), order(&x.key[0])).cmp(&(name(b), order(&y.key[0])))
+        (name(a), order(&x.sides[0].key)).cmp(&(name(b), order(&y.sides[0].key)))
     });
     let mut out = String::new();
     for (owner, flow) in rows {
@@ -79,8 +79,8 @@ fn order(key: &FlowKey) -> impl Ord + use<> {
 }
 
 fn line(owner: Option<&FlowOwner<'_>>, flow: &FlowEntry, side: usize) -> Value {
-    let (key, reverse) = (&flow.key[side], &flow.key[1 - side]);
-    let actions = &flow.actions[side];
+    let FlowHalf { key, actions } = &flow.sides[side];
+    let reverse = &flow.sides[1 - side].key;
     let first = flow.direction == Direction::Outbound as u8;
     let outbound = if side == 0 { first } else { !first };
     let eni_mac = owner.map(|o| o.mac.to_string());
@@ -98,7 +98,7 @@ fn line(owner: Option<&FlowOwner<'_>>, flow: &FlowEntry, side: usize) -> Value {
         "state": state(flow.state),
         "version": 0,
         "dash_flow_action": action_names(actions),
-        "meter_class": actions.meter_class,
+        "meter_class": flow.meter_class,
         "is_unidirectional_flow": false,
         "reverse_flow_eni_mac": eni_mac,
         "reverse_flow_vnet_id": vnet_id,

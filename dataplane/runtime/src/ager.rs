@@ -169,7 +169,7 @@ fn expire(tables: &mut CoreTables, slot: u32, flow: FlowEntry) {
 
 /// Takes a flow out of the index and gives its slot back.
 fn release(tables: &mut CoreTables, slot: u32, mut flow: FlowEntry) {
-    for key in &flow.key {
+    for key in flow.sides.iter().map(|side| &side.key) {
         // A key may have been taken over by another flow since.
         if tables
             .flow_index

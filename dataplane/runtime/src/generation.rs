@@ -286,6 +286,7 @@ fn current<'g>(shared: &'g Shared, guard: &'g Guard) -> &'g Generation {
 mod tests {
     use super::{Generation, Publisher};
     use crate::exec::Engine;
+    use dash_wire::tables::FlowEntry;
     use nic_target::{Capacity, Table, TableDelta, TableOp, Update};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -438,7 +439,11 @@ mod tests {
             }
         ));
         assert!(matches!(
-            refused(bad(Table::FlowSlab, &0u32.to_ne_bytes(), &[0; 208])),
+            refused(bad(
+                Table::FlowSlab,
+                &0u32.to_ne_bytes(),
+                &[0; size_of::<FlowEntry>()]
+            )),
             TargetError::NotPolicy {
                 table: Table::FlowSlab
             }

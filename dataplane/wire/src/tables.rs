@@ -97,9 +97,9 @@ pub mod flow_flags {
 /// Bits of [`FlowActions::actions`], as `sai_dash_flow_action_t`.
 pub mod flow_action {
     /// Encapsulate with underlay 0.
-    pub const ENCAP_U0: u32 = 0x1;
+    pub const ENCAP_U0: u16 = 0x1;
     /// Write the inner destination MAC.
-    pub const SET_DMAC: u32 = 0x8;
+    pub const SET_DMAC: u16 = 0x8;
 }
 
 /// Values of [`FlowEntry::state`].
@@ -342,9 +342,13 @@ layout! {
     }
 
     /// A decision, frozen: all that `apply` needs.
-    FlowActions[32] {
+    FlowActions[24] {
         /// [`flow_action`].
-        actions: u32,
+        actions: u16,
+        /// `sai_dash_encapsulation_t` of underlay 0.
+        u0_encap: u8,
+        /// Zero.
+        pad: u8,
         /// Underlay 0 source.
         u0_sip: [u8; 4],
         /// Underlay 0 destination.
@@ -355,20 +359,22 @@ layout! {
         dmac: [u8; 6],
         /// Outer UDP source port, network order.
         sport: [u8; 2],
-        /// Metering class, 0 for none.
-        meter_class: u32,
-        /// `sai_dash_encapsulation_t` of underlay 0.
-        u0_encap: u8,
-        /// Zero.
-        pad: [u8; 3],
     }
 
-    /// Row of `flow_slab`: a connection, both directions. Side 0 is the first packet's.
-    FlowEntry[208] {
-        /// Keys of both sides.
-        key: [FlowKey; 2],
-        /// Actions of both sides.
-        actions: [FlowActions; 2],
+    /// One direction of a connection: a cache line, all that a packet of it is compared with and
+    /// changed by.
+    FlowHalf[64] {
+        /// What packets are found by.
+        key: FlowKey,
+        /// What is done to them.
+        actions: FlowActions,
+    }
+
+    /// Row of `flow_slab`: a connection, both directions. Three cache lines, of which a packet
+    /// needs two: its side's, and the last, which counts for both.
+    FlowEntry[192] {
+        /// Keys and actions. Side 0 is the first packet's.
+        sides: [FlowHalf; 2],
         /// Clock at creation, ns.
         created_ns: u64,
         /// Clock at the last packet of either side, ns.
@@ -388,18 +394,20 @@ layout! {
         /// [`Direction`] of side 0.
         direction: u8,
         /// Zero.
-        pad: [u8; 7],
+        pad: [u8; 3],
+        /// Metering class, 0 for none.
+        meter_class: u32,
     }
 
     /// The only row of `meta`, per worker: what one stage tells the next about the packet. Fields that
     /// lie side by side in a packet do so here, in the same order, so that one access moves them.
-    Meta[216] {
+    Meta[200] {
         /// Key of the inner packet.
         key: FlowKey,
-        /// Key of the other direction, translated as the decision translates the packet.
-        rkey: FlowKey,
         /// The decision so far.
         actions: FlowActions,
+        /// Key of the other direction, translated as the decision translates the packet.
+        rkey: FlowKey,
         /// The decision for the other direction.
         ractions: FlowActions,
         /// Destination MAC of the received frame.
@@ -440,8 +448,8 @@ layout! {
         acl_sport: [u8; 2],
         /// See `acl_sport`.
         acl_dport: [u8; 2],
-        /// Zero.
-        pad2: [u8; 4],
+        /// Metering class of the connection, 0 for none.
+        meter_class: u32,
     }
 }
 

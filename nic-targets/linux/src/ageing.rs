@@ -78,7 +78,7 @@ impl FlowMaps {
 
     fn expire(&self, slot: u32, mut flow: FlowEntry) -> io::Result<()> {
         let mut value = Vec::new();
-        for key in &flow.key {
+        for key in flow.sides.iter().map(|side| &side.key) {
             // Another flow may have taken the key over.
             if self.index.lookup(key.as_bytes(), &mut value)? && slot_of(&value) == Some(slot) {
                 self.index.delete(key.as_bytes())?;

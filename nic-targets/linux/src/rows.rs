@@ -152,6 +152,8 @@ fn canonical(table: Table, def: &MapDef, key: &[u8]) -> Result<Key, TargetError>
 
 #[cfg(test)]
 mod tests {
+    use dash_wire::tables::FlowEntry;
+
     use super::*;
 
     fn small() -> Capacity {
@@ -254,8 +256,12 @@ mod tests {
         );
         assert!(stage(delete(Table::EniMac, &[0; 7])).contains("key of 7 bytes, not 8"));
         assert!(
-            stage(put(Table::FlowSlab, &0u32.to_ne_bytes(), &[0; 208]))
-                .contains("FlowSlab cannot be written")
+            stage(put(
+                Table::FlowSlab,
+                &0u32.to_ne_bytes(),
+                &[0; size_of::<FlowEntry>()]
+            ))
+            .contains("FlowSlab cannot be written")
         );
         assert!(
             stage(put(Table::Route4, &route(65, [0; 4]), &[0; 24])).contains("a prefix of 65 bits")

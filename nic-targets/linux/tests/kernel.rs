@@ -15,7 +15,7 @@ use dash_bpf::op::{AluOp, AtomicOp, Cond, Reg, Size};
 use dash_bpf::program::TailCalls;
 use dash_bpf::{Object, Program, ProgramKind};
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{FlowEntry, FlowKey, flow_state};
+use dash_wire::tables::{FlowEntry, FlowHalf, flow_state};
 use nic_linux::KernelEngine;
 use nic_linux::loader::{LoadError, Loaded};
 use nic_linux::sys::bpf::possible_cpus;
@@ -693,7 +693,7 @@ const ENI: i32 = 1;
 fn tracker() -> Program {
     use std::mem::offset_of;
     let field = |offset: usize| offset as i16;
-    let key_len = size_of::<FlowKey>() as i32;
+    let side_len = size_of::<FlowHalf>() as i32;
     program("tracker", |b| {
         let (fail, not_create, report, done) = (b.label(), b.label(), b.label(), b.label());
         packet(b, 14);
@@ -730,8 +730,8 @@ fn tracker() -> Program {
         b.store(Size::H, R7, field(offset_of!(FlowEntry, eni)), ENI);
         // Keys are zero but for one byte each: the flow's, and the side.
         b.store(Size::B, R7, 0, R6);
-        b.store(Size::B, R7, key_len as i16, R6);
-        b.store(Size::B, R7, key_len as i16 + 1, 1);
+        b.store(Size::B, R7, side_len as i16, R6);
+        b.store(Size::B, R7, side_len as i16 + 1, 1);
         for side in 0..2 {
             b.load(Size::W, R1, R10, -4);
             b.alu(AluOp::Lsh, R1, 1);
@@ -739,7 +739,7 @@ fn tracker() -> Program {
             b.store(Size::W, R10, -12, R1);
             b.load_map(R1, Table::FlowIndex.index());
             b.mov(R2, R7);
-            b.alu(AluOp::Add, R2, side * key_len);
+            b.alu(AluOp::Add, R2, side * side_len);
             b.mov(R3, R10);
             b.alu(AluOp::Add, R3, -12);
             b.mov(Reg::R4, 0);
@@ -797,7 +797,7 @@ fn flows_expire_exactly_at_their_deadline_and_give_their_slot_back() {
             .flows()
             .unwrap()
             .iter()
-            .map(|f| f.key[0].sip[0])
+            .map(|f| f.sides[0].key.sip[0])
             .collect::<Vec<_>>();
         keys.sort_unstable();
         keys

@@ -93,14 +93,13 @@ const KEY: [FieldDef; 7] = [
     num("flags", 1, offset_of!(t::FlowKey, flags)),
 ];
 
-const ACTIONS: [FieldDef; 8] = [
-    num("actions", 4, offset_of!(t::FlowActions, actions)),
+const ACTIONS: [FieldDef; 7] = [
+    num("actions", 2, offset_of!(t::FlowActions, actions)),
     bytes("u0_sip", 4, offset_of!(t::FlowActions, u0_sip)),
     bytes("u0_dip", 4, offset_of!(t::FlowActions, u0_dip)),
     num("u0_vni", 4, offset_of!(t::FlowActions, u0_vni)),
     bytes("dmac", 6, offset_of!(t::FlowActions, dmac)),
     bytes("sport", 2, offset_of!(t::FlowActions, sport)),
-    num("meter_class", 4, offset_of!(t::FlowActions, meter_class)),
     num("u0_encap", 1, offset_of!(t::FlowActions, u0_encap)),
 ];
 
@@ -131,16 +130,15 @@ pub const META: &[FieldDef] = &{
         within(A, ACTIONS[3], "actions.u0_vni"),
         within(A, ACTIONS[4], "actions.dmac"),
         within(A, ACTIONS[5], "actions.sport"),
-        within(A, ACTIONS[6], "actions.meter_class"),
-        within(A, ACTIONS[7], "actions.u0_encap"),
+        within(A, ACTIONS[6], "actions.u0_encap"),
         within(B, ACTIONS[0], "ractions.actions"),
         within(B, ACTIONS[1], "ractions.u0_sip"),
         within(B, ACTIONS[2], "ractions.u0_dip"),
         within(B, ACTIONS[3], "ractions.u0_vni"),
         within(B, ACTIONS[4], "ractions.dmac"),
         within(B, ACTIONS[5], "ractions.sport"),
-        within(B, ACTIONS[6], "ractions.meter_class"),
-        within(B, ACTIONS[7], "ractions.u0_encap"),
+        within(B, ACTIONS[6], "ractions.u0_encap"),
+        num("meter_class", 4, offset_of!(t::Meta, meter_class)),
         bytes("outer_smac", 6, offset_of!(t::Meta, outer_smac)),
         bytes("outer_dmac", 6, offset_of!(t::Meta, outer_dmac)),
         bytes("outer_sip", 4, offset_of!(t::Meta, outer_sip)),

@@ -280,7 +280,7 @@ const ROUTE_BODY: &str = "\
         actions.u0_vni = 0;
         actions.dmac = zero6;
         actions.sport = zero2;
-        actions.meter_class = 0;
+        meter_class = 0;
         actions.u0_encap = 0;
         # Replies go to the VM's host.
         ractions.actions = 1;
@@ -363,7 +363,7 @@ const DELIVER_BODY: &str = "\
         actions.u0_dip = e.vm_underlay_dip;
         actions.u0_vni = e.vm_vni;
         actions.dmac = zero6;
-        actions.meter_class = 0;
+        meter_class = 0;
     } else {
         drop eni-down;
     }
@@ -387,7 +387,6 @@ stage create {
     rkey.dport = key.sport;
     rkey.eni = key.eni;
     rkey.proto = key.proto;
-    ractions.meter_class = actions.meter_class;
     ractions.u0_encap = 1;
     match globals[0] as g {
         ractions.u0_sip = g.vip;

@@ -1,7 +1,7 @@
 use dash_model::objects::Object;
 use dash_model::{ObjectKey, Op, Txn};
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{FlowActions, FlowEntry, FlowKey, flow_action, flow_state};
+use dash_wire::tables::{FlowActions, FlowEntry, FlowHalf, FlowKey, flow_action, flow_state};
 use serde_json::Value;
 
 use crate::fake::{BASE, engine, txn};
@@ -189,9 +189,12 @@ fn flow(src: u8) -> FlowEntry {
         u0_vni: 4321,
         ..out
     };
+    let side = |key, actions| FlowHalf { key, actions };
     FlowEntry {
-        key: [key(src, 1, 1000, 80, 1), key(1, src, 80, 1000, 2)],
-        actions: [out, back],
+        sides: [
+            side(key(src, 1, 1000, 80, 1), out),
+            side(key(1, src, 80, 1000, 2), back),
+        ],
         packets: [3, 2],
         bytes: [162, 108],
         state: flow_state::ESTABLISHED,

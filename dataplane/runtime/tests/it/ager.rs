@@ -6,7 +6,7 @@ use dash_runtime::ager::Ager;
 use dash_runtime::tables::MapOps;
 use dash_runtime::tables::core_set::CoreTables;
 use dash_wire::stats::EniStat;
-use dash_wire::tables::{FlowEntry, FlowKey, flow_state};
+use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, flow_state};
 use nic_target::{Capacity, Table};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
@@ -35,7 +35,10 @@ fn key(id: u16, side: u8) -> FlowKey {
 fn create(tables: &mut CoreTables, id: u16, now: u64, timeout_ms: u32) -> Option<u32> {
     let slot = tables.flow_free.pop_u32()?;
     let entry = FlowEntry {
-        key: [key(id, 0), key(id, 1)],
+        sides: [0, 1].map(|side| FlowHalf {
+            key: key(id, side),
+            ..FlowHalf::default()
+        }),
         created_ns: now,
         last_seen_ns: now,
         timeout_ms,
@@ -61,7 +64,7 @@ fn create(tables: &mut CoreTables, id: u16, now: u64, timeout_ms: u32) -> Option
 /// What a program does on RST.
 fn reset(tables: &mut CoreTables, slot: u32) {
     let mut flow = tables.flow(slot).unwrap();
-    for key in &flow.key {
+    for key in flow.sides.iter().map(|side| &side.key) {
         assert!(tables.flow_index.remove(key.as_bytes()));
     }
     flow.state = flow_state::FREE;
@@ -146,7 +149,7 @@ proptest! {
 
             let mut flows = Vec::new();
             tables.flows(0, FLOWS, &mut flows);
-            let mut live: Vec<u16> = flows.iter().map(|f| u16::from_be_bytes(f.key[0].sport)).collect();
+            let mut live: Vec<u16> = flows.iter().map(|f| u16::from_be_bytes(f.sides[0].key.sport)).collect();
             live.sort_unstable();
             prop_assert_eq!(live, twin.keys().copied().collect::<Vec<_>>());
             prop_assert_eq!(tables.flow_index.len(), twin.len() * 2);

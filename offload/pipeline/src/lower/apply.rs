@@ -56,15 +56,15 @@ impl StageLower<'_> {
         self.need(R2, i32::from(ETH) + 20, internal);
         self.ecn();
         let no_dmac = self.b.label();
-        self.b.load(Size::W, R1, META, action!(actions));
-        self.b.alu(AluOp::And, R1, flow_action::SET_DMAC as i32);
+        self.b.load(Size::H, R1, META, action!(actions));
+        self.b.alu(AluOp::And, R1, i32::from(flow_action::SET_DMAC));
         self.b.jump_if(C::Eq, R1, 0, no_dmac);
         self.copy(R2, 0, META, action!(dmac), 6);
         self.b.bind(no_dmac);
 
         let (bare, done) = (self.b.label(), self.b.label());
-        self.b.load(Size::W, R1, META, action!(actions));
-        self.b.alu(AluOp::And, R1, flow_action::ENCAP_U0 as i32);
+        self.b.load(Size::H, R1, META, action!(actions));
+        self.b.alu(AluOp::And, R1, i32::from(flow_action::ENCAP_U0));
         self.b.jump_if(C::Eq, R1, 0, bare);
         self.encap();
         self.b.load(Size::H, KEEP, META, meta!(inner_len));
@@ -234,8 +234,8 @@ impl StageLower<'_> {
         self.b.load(Size::W, R1, base, flags.off);
         self.b.alu(AluOp::And, R1, underlay_flags::RESOLVED as i32);
         self.b.jump_if(C::Eq, R1, 0, unresolved);
-        self.b.load(Size::W, R1, META, action!(actions));
-        self.b.alu(AluOp::And, R1, flow_action::ENCAP_U0 as i32);
+        self.b.load(Size::H, R1, META, action!(actions));
+        self.b.alu(AluOp::And, R1, i32::from(flow_action::ENCAP_U0));
         self.b.jump_if(C::Eq, R1, 0, bare);
         self.load_packet();
         self.need(R2, i32::from(ETH), internal);

@@ -7,7 +7,7 @@ use dash_bpf::op::{AluOp, Cond as C};
 use dash_bpf::{Reg, Size};
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
-use dash_wire::tables::{FlowActions, FlowEntry, FlowKey, Globals, Meta, flow_state};
+use dash_wire::tables::{FlowActions, FlowEntry, FlowHalf, FlowKey, Globals, Meta, flow_state};
 use nic_target::Table;
 use std::mem::{offset_of, size_of};
 
@@ -44,6 +44,11 @@ macro_rules! entry {
     ($field:ident) => {
         offset_of!(FlowEntry, $field) as i16
     };
+}
+
+/// Offset of a side in an entry.
+fn side_at(side: u8) -> i16 {
+    (offset_of!(FlowEntry, sides) + usize::from(side) * size_of::<FlowHalf>()) as i16
 }
 
 impl StageLower<'_> {
@@ -156,26 +161,25 @@ impl StageLower<'_> {
 
     /// Takes the decision of one side and refreshes the entry.
     ///
-    /// The slot may become another connection's at any time. Its owner writes the keys first and then
-    /// the decisions, so a decision that was read before the key still held is that key's. (This
+    /// The slot may become another connection's at any time. Its owner writes each key before its
+    /// decision, so a decision that was read before the key still held is that key's. (This
     /// counts on stores and loads that stay in order, as on x86-64.)
     fn touch_side(&mut self, side: u8, miss: Label) {
-        let side = i16::from(side);
-        let (key, actions) = (size_of::<FlowKey>() as i16, size_of::<FlowActions>());
-        self.copy(
-            META,
-            meta!(actions),
-            ENTRY,
-            entry!(actions) + side * actions as i16,
-            actions,
-        );
-        for word in (0..key).step_by(8) {
+        self.take_actions(side);
+        let key = side_at(side) + offset_of!(FlowHalf, key) as i16;
+        for word in (0..size_of::<FlowKey>() as i16).step_by(8) {
             self.b.load(Size::Dw, R1, META, meta!(key) + word);
-            self.b
-                .load(Size::Dw, R2, ENTRY, entry!(key) + side * key + word);
+            self.b.load(Size::Dw, R2, ENTRY, key + word);
             self.b.jump_if(C::Ne, R1, R2, miss);
         }
-        self.refresh(side);
+        self.refresh(side.into());
+    }
+
+    /// The decision of one side becomes the packet's.
+    fn take_actions(&mut self, side: u8) {
+        let from = side_at(side) + offset_of!(FlowHalf, actions) as i16;
+        let len = size_of::<FlowActions>();
+        self.copy(META, meta!(actions), ENTRY, from, len);
     }
 
     /// Counts a packet of one side.
@@ -239,21 +243,14 @@ impl StageLower<'_> {
         self.b.store(Size::B, ENTRY, entry!(fin), R1);
         self.b.bind(not_tcp);
         self.b.bind(counted);
-        let actions = size_of::<FlowActions>();
-        self.copy(
-            META,
-            meta!(actions),
-            ENTRY,
-            entry!(actions) + half * actions as i16,
-            actions,
-        );
+        self.take_actions(side);
         self.refresh(half);
     }
 
     /// Takes both keys of ENTRY out of the index and frees SLOT.
     fn delete_pair(&mut self) {
-        for side in 0..2i16 {
-            let key = entry!(key) + side * size_of::<FlowKey>() as i16;
+        for side in 0..2 {
+            let key = side_at(side) + offset_of!(FlowHalf, key) as i16;
             self.call_with_key(Table::FlowIndex, (ENTRY, key), helper::MAP_DELETE_ELEM);
         }
         self.free_slot();
@@ -287,16 +284,18 @@ impl StageLower<'_> {
         self.b.jump_if(C::Eq, R0, 0, internal);
         self.b.mov(ENTRY, R0);
 
-        // Keys and actions lie in the same order in both, so one copy moves them all.
-        const { assert!(offset_of!(Meta, key) == 0 && offset_of!(FlowEntry, key) == 0) };
-        const { assert!(offset_of!(Meta, actions) == offset_of!(FlowEntry, actions)) };
-        self.copy(
-            ENTRY,
-            0,
-            META,
-            0,
-            2 * size_of::<FlowKey>() + 2 * size_of::<FlowActions>(),
-        );
+        // The sides lie in the metadata as in the entry, so one copy moves them. It comes before the
+        // keys go into the index, which may read them here instead of keeping them.
+        const { assert!(offset_of!(Meta, key) == 0 && offset_of!(FlowEntry, sides) == 0) };
+        const { assert!(offset_of!(Meta, actions) == offset_of!(FlowHalf, actions)) };
+        const { assert!(offset_of!(Meta, rkey) == size_of::<FlowHalf>()) };
+        const {
+            let back = offset_of!(Meta, ractions) - offset_of!(Meta, rkey);
+            assert!(back == offset_of!(FlowHalf, actions));
+        };
+        self.copy(ENTRY, 0, META, 0, 2 * size_of::<FlowHalf>());
+        self.b.load(Size::W, R1, META, meta!(meter_class));
+        self.b.store(Size::W, ENTRY, entry!(meter_class), R1);
         self.b.load(Size::Dw, R1, META, meta!(now_ns));
         self.b.store(Size::Dw, ENTRY, entry!(created_ns), R1);
         self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{
-    Direction, FlowActions, Meta, UnderlayRow, flow_action, flow_flags, underlay_flags,
+    Direction, FlowActions, FlowHalf, Meta, UnderlayRow, flow_action, flow_flags, underlay_flags,
 };
 use nic_target::{Table, Verdict};
 
@@ -427,7 +427,7 @@ impl<'p> Run<'_, 'p> {
     fn flow_lookup(&mut self, hit: &'p [Stmt], miss: &'p [Stmt]) -> Step<'p> {
         match self.flows.lookup(&self.packet.meta.key, self.seen()) {
             Lookup::Hit { side, entry, ended } => {
-                self.packet.meta.actions = entry.actions[side];
+                self.packet.meta.actions = entry.sides[side].actions;
                 if ended {
                     self.count(EniStat::FlowDeleted, 1)?;
                 }
@@ -459,15 +459,15 @@ impl<'p> Run<'_, 'p> {
     fn flow_create(&mut self) -> Step<'p> {
         let seen = self.seen();
         let m = &self.packet.meta;
-        let created =
-            self.flows
-                .create([m.key, m.rkey], [m.actions, m.ractions], m.direction, seen);
+        let side = |key, actions| FlowHalf { key, actions };
+        let sides = [side(m.key, m.actions), side(m.rkey, m.ractions)];
+        let created = self.flows.create(sides, m.direction, m.meter_class, seen);
         let Some(entry) = created else {
             return self.drop_for(DropReason::FlowTableFull, Verdict::Drop);
         };
         self.count(EniStat::FlowCreated, 1)?;
         self.note(|_| {
-            let [_, back] = entry.key;
+            let back = entry.sides[1].key;
             format!(
                 "flow created: {}, {} s; replies {} port {} -> {} port {}",
                 state_name(entry.state),

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dash_wire::stats::EniStat;
-use dash_wire::tables::{FlowActions, FlowEntry, FlowKey, flow_state};
+use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, flow_state};
 use zerocopy::IntoBytes;
 
 use super::packet::TCP;
@@ -164,34 +164,35 @@ impl Flows {
     /// the keys is taken.
     pub(super) fn create(
         &mut self,
-        key: [FlowKey; 2],
-        actions: [FlowActions; 2],
+        sides: [FlowHalf; 2],
         direction: u8,
+        meter_class: u32,
         seen: Seen,
     ) -> Option<FlowEntry> {
+        let [there, back] = sides.map(|side| side.key);
         let taken = |k: &FlowKey| self.index.contains_key(&key_bytes(k));
-        if self.entries.len() >= self.most || taken(&key[0]) || taken(&key[1]) || key[0] == key[1] {
+        if self.entries.len() >= self.most || taken(&there) || taken(&back) || there == back {
             return None;
         }
-        let tcp = key[0].proto == TCP;
+        let tcp = there.proto == TCP;
         let (state, timeout_ms) = if tcp {
             (flow_state::HALF_OPEN, HALF_OPEN_MS)
         } else {
             (flow_state::ESTABLISHED, ESTABLISHED_MS)
         };
         let entry = FlowEntry {
-            key,
-            actions,
+            sides,
             created_ns: seen.now_ns,
             last_seen_ns: seen.now_ns,
             packets: [1, 0],
             bytes: [u64::from(seen.inner_len), 0],
             timeout_ms,
-            eni: key[0].eni,
+            eni: there.eni,
             state,
             fin: u8::from(tcp && seen.tcp_flags & FIN != 0),
             direction,
-            pad: [0; 7],
+            pad: [0; 3],
+            meter_class,
         };
         let id = self.next_id;
         self.next_id += 1;
@@ -200,8 +201,8 @@ impl Flows {
     }
 
     fn insert(&mut self, id: Id, entry: FlowEntry) {
-        for (side, key) in entry.key.iter().enumerate() {
-            self.index.insert(key_bytes(key), (id, side));
+        for (nth, side) in entry.sides.iter().enumerate() {
+            self.index.insert(key_bytes(&side.key), (id, nth));
         }
         self.due.insert((deadline(&entry), id));
         self.entries.insert(id, entry);
@@ -222,8 +223,8 @@ impl Flows {
 
     fn remove(&mut self, id: Id) -> Option<FlowEntry> {
         let entry = self.entries.remove(&id)?;
-        for key in &entry.key {
-            self.index.remove(&key_bytes(key));
+        for side in &entry.sides {
+            self.index.remove(&key_bytes(&side.key));
         }
         self.due.remove(&(deadline(&entry), id));
         Some(entry)

@@ -574,7 +574,7 @@ fn another_protocol_passes_when_a_permit_rule_names_it() {
         run(&mut model, &ospf.bytes(), 0).0,
         Verdict::Send(OUT_PORT as u16)
     );
-    assert_eq!(flows(&mut model)[0].key[0].sport, [0, 0]);
+    assert_eq!(flows(&mut model)[0].sides[0].key.sport, [0, 0]);
 }
 
 #[test]

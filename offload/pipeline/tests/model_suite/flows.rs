@@ -180,14 +180,14 @@ fn the_clock_never_goes_back() {
 fn an_icmp_echo_reply_hits_the_request_s_flow_by_its_identifier() {
     let mut model = appliance();
     run(&mut model, &Pkt::outbound().icmp(8, 7).bytes(), 0);
-    assert_eq!(flows(&mut model)[0].key[0].sport, [0, 7]);
+    assert_eq!(flows(&mut model)[0].sides[0].key.sport, [0, 7]);
     run(&mut model, &Pkt::inbound().icmp(0, 7).bytes(), 1);
     assert_eq!(flows(&mut model)[0].packets, [1, 1]);
     run(&mut model, &Pkt::inbound().icmp(0, 8).bytes(), 2);
     assert_eq!((flows(&mut model).len(), life(&mut model)[0]), (2, 2));
     // Errors have no identifier.
     run(&mut model, &Pkt::outbound().icmp(3, 7).bytes(), 3);
-    assert_eq!(flows(&mut model).last().unwrap().key[0].sport, [0, 0]);
+    assert_eq!(flows(&mut model).last().unwrap().sides[0].key.sport, [0, 0]);
 }
 
 #[test]

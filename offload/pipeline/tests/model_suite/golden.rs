@@ -99,9 +99,8 @@ fn v1_leaves_a_flow_pair_with_the_decisions_of_both_directions() {
         u0_vni: VNET_VNI,
         dmac: PEER_MAC,
         sport: port(&key(true)),
-        meter_class: 0,
         u0_encap: 1,
-        pad: [0; 3],
+        pad: 0,
     };
     let back = FlowActions {
         actions: 0x1,
@@ -111,8 +110,8 @@ fn v1_leaves_a_flow_pair_with_the_decisions_of_both_directions() {
         sport: port(&key(false)),
         ..there
     };
-    assert_eq!(flow.key, [key(true), key(false)]);
-    assert_eq!(flow.actions, [there, back]);
+    assert_eq!(flow.sides.map(|side| side.key), [key(true), key(false)]);
+    assert_eq!(flow.sides.map(|side| side.actions), [there, back]);
     assert_eq!(
         (flow.created_ns, flow.last_seen_ns),
         (250_000_000, 250_000_000)
@@ -123,6 +122,7 @@ fn v1_leaves_a_flow_pair_with_the_decisions_of_both_directions() {
         (flow_state::ESTABLISHED, 30_000, 0)
     );
     assert_eq!((u32::from(flow.eni), flow.direction), (ENI, 1));
+    assert_eq!(flow.meter_class, 0);
 }
 
 #[test]
@@ -316,7 +316,11 @@ fn ipv6_inside_is_routed_mapped_and_encapsulated() {
     assert_eq!(out[50..], frame(0x2b), "without SET_DMAC the MACs stay");
     let flow = flows(&mut model)[0];
     assert_eq!(
-        (flow.key[0].sip, flow.key[0].flags, flow.key[1].flags),
+        (
+            flow.sides[0].key.sip,
+            flow.sides[0].key.flags,
+            flow.sides[1].key.flags
+        ),
         (vm, 1 | 1 << 1, 1 | 2 << 1)
     );
 }

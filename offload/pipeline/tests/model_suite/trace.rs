@@ -21,8 +21,8 @@ fn a_trace_of_v1_tells_each_look_up_and_what_leaves() {
     let mut model = appliance();
     let (verdict, lines) = traced(&mut model, &v1_in());
     assert_eq!(verdict, Verdict::Send(OUT_PORT as u16));
-    let port = u16::from_be_bytes(flows(&mut model)[0].actions[0].sport);
-    let back = u16::from_be_bytes(flows(&mut model)[0].actions[1].sport);
+    let port = u16::from_be_bytes(flows(&mut model)[0].sides[0].actions.sport);
+    let back = u16::from_be_bytes(flows(&mut model)[0].sides[1].actions.sport);
     assert_ne!(port, back);
     let wanted = [
         "rx: parse underlay: 02:00:00:00:00:02 -> 02:00:00:00:00:01, 25.1.1.1 -> 10.0.0.1, TOS 0x00, 100 bytes",
