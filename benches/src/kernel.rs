@@ -26,7 +26,7 @@ use dash_bpf::{Insn, MapDef, MapKind, Object, Op, decode};
 use dash_wire::abi::MapHandle;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
 use nic_linux::loader::{create_map, maps_of};
-use nic_linux::rewrite;
+use nic_linux::rewrite::{self, World};
 use nic_linux::sys::bpf::Map;
 
 /// A table of ours in the place of a kernel map.
@@ -393,6 +393,9 @@ impl KernelCode {
     pub fn new(object: &Object, table: impl Fn(u32) -> Option<TableAddress>) -> Result<Self> {
         nic_linux::sys::raise_memlock();
         let executor_map = create_map(&rewrite::executor_map())?;
+        let world = World::TestRun {
+            executor: executor_map.fd(),
+        };
         let mut maps: HashMap<u32, Map> = HashMap::new();
         for index in maps_of(object)? {
             maps.insert(index, create_map(&object.maps[index as usize])?);
@@ -400,7 +403,7 @@ impl KernelCode {
         let (mut loaded, mut sources) = (Vec::new(), Vec::new());
         for program in &object.programs {
             let fd = |index: u32| maps.get(&index).map(Map::fd);
-            let insns = rewrite::rewrite(&program.insns, fd, executor_map.fd())?;
+            let insns = rewrite::rewrite(&program.insns, fd, world)?;
             let fd = load(&insns)
                 .with_context(|| format!("the kernel's verdict on program {}", program.name))?;
             sources.push(decode(&insns)?);

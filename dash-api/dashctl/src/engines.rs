@@ -21,7 +21,7 @@ pub enum EngineName {
     Model,
     /// The interpreter of the crate rbpf.
     Rbpf,
-    /// The Linux kernel, by BPF_PROG_TEST_RUN; needs root.
+    /// The Linux kernel, by BPF_PROG_TEST_RUN, with machine code behind it; needs root.
     Kernel,
 }
 
@@ -86,7 +86,7 @@ pub fn open_engine(name: EngineName, capacity: &Capacity) -> Result<Box<dyn Pack
                 if let Some(why) = KernelEngine::unavailable() {
                     bail!(why);
                 }
-                Box::new(KernelEngine::new(capacity.clone()))
+                Box::new(KernelEngine::new(capacity, dash_runtime::Engine::Native)?)
             }
         })
     };
@@ -100,7 +100,8 @@ pub fn open_engine(name: EngineName, capacity: &Capacity) -> Result<Box<dyn Pack
 pub fn start(name: EngineName, options: Options) -> Result<Engine<dyn PacketEngine>> {
     let target = open_engine(name, &options.capacity)?;
     let options = Options {
-        native: name == EngineName::Native,
+        // Behind the kernel runs native code.
+        native: matches!(name, EngineName::Native | EngineName::Kernel),
         ..options
     };
     Engine::new(options, target)

@@ -37,8 +37,15 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn engines() -> Vec<EngineName> {
-    let names =
-        std::env::var("DASHWIRE_ENGINES").unwrap_or_else(|_| "model,native,interp,rbpf".into());
+    let names = std::env::var("DASHWIRE_ENGINES").unwrap_or_else(|_| {
+        match nic_linux::KernelEngine::unavailable() {
+            None => "model,native,interp,rbpf,kernel".into(),
+            Some(why) => {
+                eprintln!("SKIP: the kernel as one of the engines: {why}");
+                "model,native,interp,rbpf".into()
+            }
+        }
+    });
     names
         .split(',')
         .map(|n| {

@@ -13,7 +13,7 @@ use dash_bpf::{Builder, Object, ProgramKind, Size};
 use nic_target::frame::MAX_FRAME;
 use thiserror::Error;
 
-use crate::rewrite::{self, RewriteError};
+use crate::rewrite::{self, RewriteError, World};
 use crate::sys::bpf::{self, Map, TestRun};
 
 /// Why an object was not loaded. Nothing of it stays.
@@ -55,6 +55,33 @@ pub enum LoadError {
     Program(#[from] bpf::LoadError),
 }
 
+impl LoadError {
+    /// The message without its cause, where that is an error of the system's.
+    pub(crate) fn what(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::Map { source, .. } | Self::Fill { source, .. } => text
+                .strip_suffix(&format!(": {source}"))
+                .unwrap_or(&text)
+                .to_owned(),
+            _ => text,
+        }
+    }
+}
+
+/// What an object is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be [run](Loaded::run).
+    TestRun,
+    /// To be attached, or entered through a program array.
+    Live {
+        /// Program array (its index in the object) and slot that get what programs leave to control;
+        /// their context is in r6 then.
+        pass: Option<(u32, u32)>,
+    },
+}
+
 /// Creates a map, with an error that names it and its size.
 pub fn create_map(def: &MapDef) -> Result<Map, LoadError> {
     if def.kind == MapKind::Acl {
@@ -73,13 +100,19 @@ pub fn create_map(def: &MapDef) -> Result<Map, LoadError> {
     })
 }
 
-/// An object in the kernel, ready to be test-run.
+/// An object in the kernel.
 #[derive(Debug)]
 pub struct Loaded {
     /// Kept open: closing a program array empties it.
     maps: Vec<Option<Arc<Map>>>,
     programs: Vec<bpf::Program>,
-    executor: Arc<Map>,
+    /// What only test runs need.
+    test: Option<TestRuns>,
+}
+
+#[derive(Debug)]
+struct TestRuns {
+    executor: Map,
     visible: usize,
 }
 
@@ -89,8 +122,8 @@ impl Loaded {
     pub fn load(
         object: &Object,
         given: impl Fn(u32) -> Option<Arc<Map>>,
+        purpose: Purpose,
     ) -> Result<Self, LoadError> {
-        let executor = Arc::new(create_map(&rewrite::executor_map())?);
         let mut maps = vec![None; object.maps.len()];
         for index in maps_of(object)? {
             let map = match given(index) {
@@ -100,11 +133,27 @@ impl Loaded {
             maps[index as usize] = Some(map);
         }
         let fd_of = |index: u32| maps.get(index as usize)?.as_ref().map(|map| map.fd());
+        let test = match purpose {
+            Purpose::TestRun => Some(TestRuns {
+                executor: create_map(&rewrite::executor_map())?,
+                visible: visible_bytes()?,
+            }),
+            Purpose::Live { .. } => None,
+        };
+        let world = match (&test, purpose) {
+            (Some(test), _) => World::TestRun {
+                executor: test.executor.fd(),
+            },
+            (None, Purpose::Live { pass: Some(at) }) => World::Live {
+                pass: fd_of(at.0).map(|array| (array, at.1)),
+            },
+            (None, _) => World::Live { pass: None },
+        };
         let programs = object
             .programs
             .iter()
             .map(|p| {
-                let code = rewrite::rewrite(&p.insns, fd_of, executor.fd()).map_err(|error| {
+                let code = rewrite::rewrite(&p.insns, fd_of, world).map_err(|error| {
                     LoadError::Rewrite {
                         program: p.name.clone(),
                         error,
@@ -124,8 +173,7 @@ impl Loaded {
         Ok(Self {
             maps,
             programs,
-            executor,
-            visible: visible_bytes()?,
+            test,
         })
     }
 
@@ -134,9 +182,14 @@ impl Loaded {
         self.maps.get(index as usize)?.as_ref()
     }
 
-    /// Longest packet to run ([`visible_bytes`]).
+    /// Program 0.
+    pub fn entry(&self) -> Option<&bpf::Program> {
+        self.programs.first()
+    }
+
+    /// Longest packet to run ([`visible_bytes`]); 0 when it was not loaded for test runs.
     pub fn longest(&self) -> usize {
-        self.visible
+        self.test.as_ref().map_or(0, |test| test.visible)
     }
 
     /// Runs program 0 on a packet at `now_ns`. Gives the outcome, and the interface of a redirect.
@@ -144,14 +197,13 @@ impl Loaded {
         let key = 0u32.to_ne_bytes();
         let mut value = [0; rewrite::EXECUTOR_VALUE];
         value[..8].copy_from_slice(&now_ns.to_ne_bytes());
-        self.executor.update(&key, &value)?;
-        let entry = self
-            .programs
-            .first()
-            .ok_or_else(|| io::Error::other("no program"))?;
+        let (Some(TestRuns { executor, .. }), Some(entry)) = (&self.test, self.entry()) else {
+            return Err(io::Error::other("not loaded for test runs"));
+        };
+        executor.update(&key, &value)?;
         let run = entry.test_run(packet, out)?;
         let mut after = Vec::with_capacity(rewrite::EXECUTOR_VALUE);
-        self.executor.lookup(&key, &mut after)?;
+        executor.lookup(&key, &mut after)?;
         let port = after
             .get(rewrite::REDIRECTED_TO as usize..)
             .and_then(|b| b.first_chunk());

@@ -1,20 +1,21 @@
-//! Fits a program to the test executor of the kernel.
+//! Fits a program to the place where the kernel runs it.
 //!
-//! Three things of a program's world are not the kernel's in a test run. Map references become file
-//! descriptors. `bpf_ktime_get_ns` becomes a load from the `executor` map, because time is the
-//! packets' and not the machine's. `bpf_redirect` becomes a store to it, because a test run tells that
-//! a packet was redirected, not where to. A program that serves a live interface needs only the
-//! first.
+//! Everywhere, map references become file descriptors. In a test run ([`World::TestRun`]) two more
+//! things are not the kernel's: `bpf_ktime_get_ns` becomes a load from the `executor` map, because
+//! time is the packets' and not the machine's, and `bpf_redirect` becomes a store to it, because a
+//! test run tells that a packet was redirected, not where to. On an interface ([`World::Live`])
+//! what a program leaves to control (`XDP_PASS`) goes to another program, as the kernel's own stack
+//! is not the control plane.
 
 use std::os::fd::RawFd;
 
-use dash_bpf::builder::{R0, R1, R2, R3};
+use dash_bpf::builder::{R0, R1, R2, R3, R6};
 use dash_bpf::decode::{DecodeError, decode};
 use dash_bpf::encode::{EncodeError, encode};
 use dash_bpf::helper::{self, XdpAction};
 use dash_bpf::map::{MapDef, MapKind};
 use dash_bpf::op::{AluOp, Cond, Imm64, Op, Size, Width};
-use dash_bpf::{Insn, Operand};
+use dash_bpf::{Insn, Operand, Reg};
 use thiserror::Error;
 
 /// Offset of the clock in the value of the [`executor_map`], a `u64`, ns.
@@ -71,8 +72,70 @@ pub fn maps_of(insns: &[Insn]) -> Result<Vec<u32>, DecodeError> {
     Ok(maps)
 }
 
-/// What stands for `op`, first slot at `at`. Registers r1 to r5 are free: a call forgets them.
-fn replacement(op: Op, at: usize, executor: RawFd) -> Option<Vec<Op>> {
+/// Where a program is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// In test runs.
+    TestRun {
+        /// The [`executor_map`].
+        executor: RawFd,
+    },
+    /// On an interface.
+    Live {
+        /// Where a packet goes that a program leaves to control: a program array and a slot. The
+        /// context must be in r6 then.
+        pass: Option<(RawFd, u32)>,
+    },
+}
+
+fn set(dst: Reg, src: Operand) -> Op {
+    Op::Alu {
+        width: Width::W64,
+        op: AluOp::Mov,
+        dst,
+        src,
+    }
+}
+
+/// What stands for `op`, first slot at `at`.
+fn replacement(op: Op, at: usize, world: World) -> Option<Vec<Op>> {
+    match world {
+        World::TestRun { executor } => in_test_run(op, at, executor),
+        World::Live { pass } => on_interface(op, at, pass?),
+    }
+}
+
+/// At an exit every register but r0 is free.
+fn on_interface(op: Op, at: usize, (array, slot): (RawFd, u32)) -> Option<Vec<Op>> {
+    if op != Op::Exit {
+        return None;
+    }
+    Some(vec![
+        Op::JumpIf {
+            width: Width::W64,
+            cond: Cond::Ne,
+            dst: R0,
+            src: Operand::Imm(XdpAction::Pass as i32),
+            target: at + 7,
+        },
+        set(R1, Operand::Reg(R6)),
+        Op::LoadImm64 {
+            dst: R2,
+            imm: Imm64::Map(array as u32),
+        },
+        Op::LoadImm64Hi,
+        set(R3, Operand::Imm(slot as i32)),
+        Op::Call {
+            helper: helper::TAIL_CALL,
+        },
+        // Reached only when the slot is empty.
+        set(R0, Operand::Imm(XdpAction::Pass as i32)),
+        Op::Exit,
+    ])
+}
+
+/// Registers r1 to r5 are free: a call forgets them.
+fn in_test_run(op: Op, at: usize, executor: RawFd) -> Option<Vec<Op>> {
     let value = |dst, offset| Op::LoadImm64 {
         dst,
         imm: Imm64::MapValue {
@@ -80,12 +143,7 @@ fn replacement(op: Op, at: usize, executor: RawFd) -> Option<Vec<Op>> {
             offset,
         },
     };
-    let mov = |src: XdpAction| Op::Alu {
-        width: Width::W64,
-        op: AluOp::Mov,
-        dst: R0,
-        src: Operand::Imm(src as i32),
-    };
+    let mov = |src: XdpAction| set(R0, Operand::Imm(src as i32));
     match op {
         Op::Call {
             helper: helper::KTIME_GET_NS,
@@ -131,7 +189,7 @@ fn replacement(op: Op, at: usize, executor: RawFd) -> Option<Vec<Op>> {
 pub fn rewrite(
     insns: &[Insn],
     fd_of: impl Fn(u32) -> Option<RawFd>,
-    executor: RawFd,
+    world: World,
 ) -> Result<Vec<Insn>, RewriteError> {
     let ops = decode(insns)?;
     // Where each old slot begins now; one more for the end.
@@ -139,7 +197,7 @@ pub fn rewrite(
     let mut at = 0;
     for op in &ops {
         starts.push(at);
-        at += replacement(*op, at, executor).map_or(1, |ops| ops.len());
+        at += replacement(*op, at, world).map_or(1, |ops| ops.len());
     }
     starts.push(at);
 
@@ -159,7 +217,9 @@ pub fn rewrite(
         let op = match op {
             Op::Call {
                 helper: helper @ helper::REDIRECT_MAP,
-            } => return Err(RewriteError::RedirectMap { pc, helper }),
+            } if matches!(world, World::TestRun { .. }) => {
+                return Err(RewriteError::RedirectMap { pc, helper });
+            }
             Op::Jump { target } => Op::Jump {
                 target: moved(target)?,
             },
@@ -199,7 +259,7 @@ pub fn rewrite(
             other => other,
         };
         let start = code.len();
-        for op in replacement(op, start, executor).unwrap_or_else(|| vec![op]) {
+        for op in replacement(op, start, world).unwrap_or_else(|| vec![op]) {
             if op != Op::LoadImm64Hi {
                 let encoded =
                     encode(&op, code.len()).map_err(|error| RewriteError::Encode { pc, error })?;
@@ -216,6 +276,8 @@ mod tests {
     use dash_bpf::builder::{R6, R7};
 
     use super::*;
+
+    const RUN: World = World::TestRun { executor: 9 };
 
     #[test]
     fn jumps_still_lead_where_they_led_when_code_grows_between() {
@@ -234,7 +296,7 @@ mod tests {
         b.mov(R2, 0);
         b.call(helper::REDIRECT);
         b.exit();
-        let code = rewrite(&b.finish().unwrap(), |map| (map == 0).then_some(40), 9).unwrap();
+        let code = rewrite(&b.finish().unwrap(), |map| (map == 0).then_some(40), RUN).unwrap();
         let ops = decode(&code).unwrap();
         let top_op = Op::LoadImm64 {
             dst: R1,
@@ -280,7 +342,7 @@ mod tests {
         let insns = b.finish().unwrap();
         assert_eq!(maps_of(&insns), Ok(vec![7]));
         assert_eq!(
-            rewrite(&insns, |_| None, 9),
+            rewrite(&insns, |_| None, RUN),
             Err(RewriteError::NoMap { pc: 1, map: 7 })
         );
     }
@@ -290,10 +352,35 @@ mod tests {
         let mut b = Builder::new();
         b.call(helper::REDIRECT_MAP);
         b.exit();
-        let refused = rewrite(&b.finish().unwrap(), |_| None, 9);
+        let refused = rewrite(&b.finish().unwrap(), |_| None, RUN);
         assert_eq!(
             refused,
             Err(RewriteError::RedirectMap { pc: 0, helper: 51 })
         );
+    }
+    #[test]
+    fn on_an_interface_only_what_is_passed_changes_its_way() {
+        let mut b = Builder::new();
+        b.mov(R6, R1);
+        b.call(helper::KTIME_GET_NS);
+        b.mov(R0, XdpAction::Pass as i32);
+        b.exit();
+        let insns = b.finish().unwrap();
+        let plain = rewrite(&insns, |_| None, World::Live { pass: None }).unwrap();
+        assert_eq!(plain, insns);
+        let pass = Some((5, 15));
+        let ops = decode(&rewrite(&insns, |_| None, World::Live { pass }).unwrap()).unwrap();
+        let array = Op::LoadImm64 {
+            dst: R2,
+            imm: Imm64::Map(5),
+        };
+        let slot = set(R3, Operand::Imm(15));
+        assert!(ops.contains(&array) && ops.contains(&slot), "{ops:?}");
+        let exits = ops.iter().filter_map(|op| match op {
+            Op::JumpIf { target, .. } => Some(ops[*target]),
+            _ => None,
+        });
+        assert_eq!(exits.collect::<Vec<_>>(), [Op::Exit]);
+        assert_eq!(ops.last(), Some(&Op::Exit));
     }
 }

@@ -1,8 +1,5 @@
-//! Rows of the policy tables as control wrote them.
-//!
-//! The kernel's maps hold only the tables that the installed programs name. The rows of all tables
-//! are kept here, so that a later image finds those of a table it is the first to name, and so that a
-//! change that fails half-way can be taken back.
+//! Rows of the tables that the kernel's stages read, as control wrote them: so that a change that
+//! fails half-way can be taken back.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +7,8 @@ use dash_bpf::map::{MapDef, MapKind};
 use nic_target::tables::Discipline;
 use nic_target::{Capacity, Table, TableDelta, TableOp, TargetError};
 
-use crate::kernel::ENGINE;
+use crate::ENGINE;
+use crate::front::POLICY;
 
 type Key = Box<[u8]>;
 type Value = Box<[u8]>;
@@ -33,8 +31,7 @@ impl Rows {
         }
     }
 
-    /// Checks a delta whole, changing nothing. ACL groups are left out: no image that looks in
-    /// them is ever installed.
+    /// Checks what of a delta is the kernel's, changing nothing. The rest is user space's to check.
     pub(crate) fn stage(&self, delta: &TableDelta) -> Result<Staged, TargetError> {
         let mut staged = Staged::new();
         for op in &delta.ops {
@@ -46,6 +43,9 @@ impl Rows {
             let def = table.def(&self.capacity);
             if table.discipline() != Discipline::Policy || def.kind == MapKind::Acl {
                 return Err(TargetError::NotPolicy { table });
+            }
+            if !POLICY.contains(&table) {
+                continue;
             }
             let size = |part, got, want: u32| match got == want as usize {
                 true => Ok(()),
@@ -104,15 +104,6 @@ impl Rows {
 
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Option<&[u8]> {
         self.tables.get(&table)?.get(key).map(|v| &**v)
-    }
-
-    /// Rows of a table, in no order.
-    pub(crate) fn of(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.tables
-            .get(&table)
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (&**k, &**v))
     }
 
     fn len(&self, table: Table) -> usize {
@@ -181,8 +172,8 @@ mod tests {
         }
     }
 
-    fn route(len: u32, dst: [u8; 4]) -> Vec<u8> {
-        [len.to_ne_bytes(), 7u32.to_ne_bytes(), dst].concat()
+    fn underlay(len: u32, dst: [u8; 4]) -> Vec<u8> {
+        [len.to_ne_bytes(), [0; 4], dst, [0; 4], [0; 4], [0; 4]].concat()
     }
 
     #[test]
@@ -224,18 +215,18 @@ mod tests {
     fn a_prefix_is_one_row_whatever_its_host_bits() {
         let mut rows = Rows::new(small());
         let ops = vec![put(
-            Table::Route4,
-            &route(32 + 12, [10, 0xff, 1, 1]),
+            Table::Underlay,
+            &underlay(32 + 12, [10, 0xff, 1, 1]),
             &[1; 24],
         )];
         rows.commit(rows.stage(&TableDelta { ops }).unwrap());
         assert_eq!(
-            rows.get(Table::Route4, &route(44, [10, 0xf0, 0, 0])),
+            rows.get(Table::Underlay, &underlay(44, [10, 0xf0, 0, 0])),
             Some(&[1; 24][..])
         );
-        let ops = vec![delete(Table::Route4, &route(44, [10, 0xf1, 2, 3]))];
+        let ops = vec![delete(Table::Underlay, &underlay(44, [10, 0xf1, 2, 3]))];
         rows.commit(rows.stage(&TableDelta { ops }).unwrap());
-        assert_eq!(rows.of(Table::Route4).count(), 0);
+        assert_eq!(rows.len(Table::Underlay), 0);
     }
 
     #[test]
@@ -264,7 +255,8 @@ mod tests {
             .contains("FlowSlab cannot be written")
         );
         assert!(
-            stage(put(Table::Route4, &route(65, [0; 4]), &[0; 24])).contains("a prefix of 65 bits")
+            stage(put(Table::Underlay, &underlay(161, [0; 4]), &[0; 24]))
+                .contains("a prefix of 161 bits")
         );
     }
 }

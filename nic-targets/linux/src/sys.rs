@@ -1,6 +1,6 @@
 //! System calls behind safe types: network devices ([`netdev`], [`rtnl`], [`ethtool`]), raw packet sockets
-//! ([`packet`]), AF_XDP sockets ([`xsk`]) and their memory ([`umem`]), and eBPF maps, programs and links
-//! ([`bpf`]).
+//! ([`packet`]), AF_XDP sockets ([`xsk`]) and their memory ([`umem`]), eBPF maps, programs and links
+//! ([`bpf`]), and arrays as memory ([`mapped`]).
 
 #![expect(
     unsafe_code,
@@ -9,6 +9,7 @@
 
 pub mod bpf;
 pub mod ethtool;
+pub mod mapped;
 pub mod netdev;
 pub mod packet;
 pub mod rtnl;

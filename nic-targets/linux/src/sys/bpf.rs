@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use dash_bpf::map::{F_NO_PREALLOC, MapDef, MapKind};
@@ -186,6 +186,12 @@ pub struct Map {
     value_len: usize,
 }
 
+impl AsRawFd for Map {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
 impl Map {
     /// Creates a map. Hash maps are not preallocated, so that their capacity costs memory only as
     /// it is used; kinds the kernel does not have give `Unsupported`.
@@ -236,6 +242,11 @@ impl Map {
     /// For instructions that name it, while it lives.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// Puts a socket into a slot of a map of AF_XDP sockets.
+    pub fn set_socket(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.update(&slot.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes())
     }
 
     /// Bytes of an element: for per-CPU maps, of every possible CPU's value, each a multiple of 8.
@@ -366,6 +377,12 @@ pub struct TestRun {
     pub retval: u32,
     /// Bytes of the packet afterwards.
     pub len: usize,
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Program {

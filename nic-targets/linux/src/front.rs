@@ -1,0 +1,585 @@
+//! The kernel in front of user space: packets of known flows are done in XDP programs, and user space,
+//! which has the whole pipeline, gets the others.
+//!
+//! ```text
+//!           kernel                                      user space
+//!  packet -> rx -> inner -> flow --hit--> apply -> out
+//!                            | miss                      ^ out
+//!                            '--> upcall --------------> rx -> inner -> flow -> policy -> create -> apply
+//!                 flow_slab  <==== one memory ====>  flow_slab      |
+//!                 flow_index <------- FlowMirror -------------------'
+//! ```
+//!
+//! - **Who owns flows.** User space makes, changes and ends them; the kernel only refreshes them (time,
+//!   packets, bytes). TCP segments with SYN, FIN or RST therefore go up, and so does the first segment
+//!   of the other side of a half-open connection.
+//! - **Entries are shared memory**, written by plain aligned stores. Two processors that refresh an
+//!   entry at once may lose one of two packets from its counts; the time is that of one of them, so
+//!   deadlines hold. A packet that is refreshing while its entry is given to another connection leaves
+//!   its counts there; it never takes that connection's decision (`dash_pipeline::lower::lower_hits`).
+//! - **Order.** Packets of a new flow go up until its keys are in the kernel's index, and reach user
+//!   space in order; the first of them makes the flow and the others hit it there. A packet that
+//!   arrives right after the keys are in may pass those still on their way, as with every software
+//!   switch that has a fast path in the kernel.
+//! - **Counters.** The stages before the look-up count in the kernel and count again when user space
+//!   runs them for a packet that came up; what they count is taken from the kernel alone. All else
+//!   is counted where it happens.
+//! - **Updates.** Rows are in the kernel first, then other code, then user space. A packet during an
+//!   update meets each kernel row before or after it, and user space's generation before or after it;
+//!   the decision of a flow is always of one generation. Kernel code changes whole: a program array
+//!   for each image, entered through one slot. Flows of a deleted ENI are gone from the kernel's index
+//!   when the update returns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dash_bpf::map::{F_MMAPABLE, MapDef, MapKind};
+use dash_bpf::{Insn, Object, Program, ProgramKind};
+use dash_pipeline::lower::{Hits, lower_hits};
+use dash_pipeline::text;
+use dash_runtime::tables::mirror::{FlowMirror, SharedFlows};
+use dash_wire::stats::{EniStat, PortStat};
+use dash_wire::tables::{FlowEntry, UnderlayRow};
+use nic_target::{Capacity, CounterSnapshot, Image, Table, Target, TargetError, Update};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::ENGINE;
+use crate::loader::{self, LoadError, Loaded, Purpose};
+use crate::rows::{Rows, Staged};
+use crate::sys;
+use crate::sys::bpf::Map;
+use crate::sys::mapped::Mapped;
+use crate::upcall::{self, Way};
+
+/// Tables the kernel's stages name, but for the stages' own.
+const TABLES: [Table; 9] = [
+    Table::Globals,
+    Table::EniMac,
+    Table::Eni,
+    Table::Underlay,
+    Table::FlowIndex,
+    Table::FlowSlab,
+    Table::EniStats,
+    Table::PortStats,
+    Table::Meta,
+];
+
+/// Those of them that control writes.
+pub(crate) const POLICY: [Table; 4] = [Table::Globals, Table::EniMac, Table::Eni, Table::Underlay];
+
+/// Slot of the program for packets to control; stages are before it.
+const PUNT_SLOT: usize = 15;
+
+fn unsupported(reason: impl ToString) -> TargetError {
+    TargetError::Unsupported {
+        engine: ENGINE,
+        reason: reason.to_string(),
+    }
+}
+
+pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> TargetError {
+    let what = what.into();
+    |source| TargetError::Os { what, source }
+}
+
+fn refused(error: LoadError) -> TargetError {
+    let what = error.what();
+    match error {
+        LoadError::Map { source, .. } | LoadError::Fill { source, .. } => {
+            TargetError::Os { what, source }
+        }
+        other => unsupported(other),
+    }
+}
+
+/// What makes it serve interfaces.
+#[derive(Debug)]
+struct Live {
+    /// Interface index by port.
+    interfaces: Vec<u32>,
+    /// AF_XDP sockets by port.
+    sockets: Arc<Map>,
+    /// Slot 0: the first stage of the installed code.
+    first: Arc<Map>,
+    /// The program that is attached to interfaces.
+    port: Loaded,
+}
+
+/// Code in the kernel.
+#[derive(Debug)]
+struct Installed {
+    loaded: Loaded,
+    /// ENI counters that user space moves again.
+    counted: Vec<EniStat>,
+}
+
+/// An update that can be made.
+struct Prepared {
+    installed: Option<Installed>,
+    staged: Staged,
+}
+
+/// The kernel's part: maps, rows and programs.
+#[derive(Debug)]
+pub struct Front {
+    capacity: Capacity,
+    rows: Rows,
+    /// By [`Table::index`].
+    maps: Vec<Option<Arc<Map>>>,
+    slab: Arc<Mapped>,
+    live: Option<Live>,
+    installed: Option<Installed>,
+    /// Code before the last: a packet may still be in it when other code is installed.
+    retired: Option<Installed>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Front {
+    /// For test runs.
+    ///
+    /// # Errors
+    /// The kernel refuses a map.
+    pub fn test_run(capacity: &Capacity) -> Result<Self, TargetError> {
+        sys::raise_memlock();
+        let mut maps = vec![None; Table::ALL.len()];
+        for table in TABLES {
+            let mut def = table.def(capacity);
+            if table == Table::FlowSlab {
+                def.flags |= F_MMAPABLE;
+            }
+            let map = loader::create_map(&def).map_err(refused)?;
+            maps[table.index() as usize] = Some(Arc::new(map));
+        }
+        let slab = maps[Table::FlowSlab.index() as usize].clone();
+        let slab = slab.ok_or_else(|| unsupported("no flow slab"))?;
+        let slab = Mapped::new(slab).map_err(os("mapping map flow_slab"))?;
+        Ok(Self {
+            capacity: capacity.clone(),
+            rows: Rows::new(capacity.clone()),
+            maps,
+            slab: Arc::new(slab),
+            live: None,
+            installed: None,
+            retired: None,
+            refused: Arc::default(),
+        })
+    }
+
+    /// For interfaces: port `n` of the rows is the interface of index `interfaces[n]`.
+    ///
+    /// # Errors
+    /// The kernel refuses a map or a program.
+    pub fn live(capacity: &Capacity, interfaces: Vec<u32>) -> Result<Self, TargetError> {
+        let mut front = Self::test_run(capacity)?;
+        let array = |name: &str, kind, entries| MapDef {
+            name: name.to_owned(),
+            kind,
+            key_size: 4,
+            value_size: 4,
+            max_entries: entries,
+            flags: 0,
+        };
+        let sockets = array("sockets", MapKind::XskMap, interfaces.len().max(1) as u32);
+        let sockets = Arc::new(loader::create_map(&sockets).map_err(refused)?);
+        let first_def = array("first", MapKind::ProgArray, 1);
+        let first = Arc::new(loader::create_map(&first_def).map_err(refused)?);
+        let object = Object {
+            maps: vec![Table::PortStats.def(capacity), first_def],
+            programs: vec![program("dashwire", upcall::port(0, 1))?],
+            tail_calls: Vec::new(),
+        };
+        let stats = front.map(Table::PortStats).cloned();
+        let given = |index| match index {
+            0 => stats.clone(),
+            _ => Some(Arc::clone(&first)),
+        };
+        let port = Loaded::load(&object, given, Purpose::Live { pass: None }).map_err(refused)?;
+        front.live = Some(Live {
+            interfaces,
+            sockets,
+            first,
+            port,
+        });
+        Ok(front)
+    }
+
+    /// What the flow table of the user-space core is made of.
+    pub fn flows(&self) -> SharedFlows {
+        SharedFlows {
+            slab: Arc::clone(&self.slab) as _,
+            mirror: Box::new(KernelIndex {
+                index: self.map(Table::FlowIndex).cloned(),
+                refused: Arc::clone(&self.refused),
+            }),
+        }
+    }
+
+    /// Flows that the kernel's index had no room for: their packets all go up.
+    pub fn refused_flows(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// AF_XDP sockets by port, for whoever opens them; `None` in test runs.
+    pub fn sockets(&self) -> Option<&Arc<Map>> {
+        self.live.as_ref().map(|live| &live.sockets)
+    }
+
+    /// The program to attach to interfaces; `None` in test runs.
+    pub fn port_program(&self) -> Option<&sys::bpf::Program> {
+        self.live.as_ref()?.port.entry()
+    }
+
+    /// The installed code.
+    pub(crate) fn loaded(&self) -> Option<&Loaded> {
+        self.installed.as_ref().map(|installed| &installed.loaded)
+    }
+
+    fn map(&self, table: Table) -> Option<&Arc<Map>> {
+        self.maps.get(table.index() as usize)?.as_ref()
+    }
+
+    /// Checks an update and loads its code; nothing is visible yet.
+    fn prepare(&self, update: &Update) -> Result<Prepared, TargetError> {
+        let mut staged = self.rows.stage(&update.delta)?;
+        if let (Some(live), Some(rows)) = (&self.live, staged.get_mut(&Table::Underlay)) {
+            for value in rows.values_mut().flatten() {
+                translate(value, &live.interfaces)?;
+            }
+        }
+        let installed = match &update.image {
+            Some(image) => Some(self.load(image)?),
+            None if self.installed.is_none() => return Err(TargetError::NoImage),
+            None => None,
+        };
+        Ok(Prepared { installed, staged })
+    }
+
+    fn load(&self, image: &Image) -> Result<Installed, TargetError> {
+        let pipeline = text::parse(&image.ir).map_err(unsupported)?;
+        let Hits {
+            mut object,
+            counted,
+        } = lower_hits(&pipeline, &self.capacity).map_err(unsupported)?;
+        let sockets = object.maps.len() as u32;
+        let way = match &self.live {
+            None => Way::TestRun,
+            Some(live) => Way::Sockets {
+                interfaces: &live.interfaces,
+                map: sockets,
+            },
+        };
+        let programs = &mut object.programs;
+        let up = programs.len() as u32;
+        programs.push(program("upcall", upcall::upcall(way))?);
+        let [stages] = object.tail_calls.as_mut_slice() else {
+            return Err(unsupported("its stages are not in one program array"));
+        };
+        for slot in &mut stages.programs {
+            slot.get_or_insert(up);
+        }
+        let mut purpose = Purpose::TestRun;
+        if let Some(live) = &self.live {
+            if stages.programs.len() > PUNT_SLOT {
+                let n = stages.programs.len();
+                return Err(unsupported(format!(
+                    "{n} stages; there is room for {PUNT_SLOT}"
+                )));
+            }
+            stages.programs.resize(PUNT_SLOT, None);
+            stages.programs.push(Some(programs.len() as u32));
+            purpose = Purpose::Live {
+                pass: Some((stages.map, PUNT_SLOT as u32)),
+            };
+            programs.push(program("punt", upcall::punt(way))?);
+            object.maps.push(live.sockets.def().clone());
+        }
+        let given = |index: u32| match &self.live {
+            Some(live) if index == sockets => Some(Arc::clone(&live.sockets)),
+            _ => self.maps.get(index as usize)?.clone(),
+        };
+        let loaded = Loaded::load(&object, given, purpose).map_err(refused)?;
+        Ok(Installed { loaded, counted })
+    }
+
+    /// Makes an update visible. After an error all is as before.
+    fn install(&mut self, mut prepared: Prepared) -> Result<Undo, TargetError> {
+        self.write(&prepared.staged)?;
+        if let Some(installed) = prepared.installed.take() {
+            if let Err(error) = self.enter(&installed) {
+                self.restore(&prepared.staged);
+                return Err(error);
+            }
+            // The code before the one that goes now has no packet any more.
+            self.retired = None;
+            let before = self.installed.replace(installed);
+            return Ok(Undo {
+                staged: prepared.staged,
+                code: Some(before),
+            });
+        }
+        Ok(Undo {
+            staged: prepared.staged,
+            code: None,
+        })
+    }
+
+    /// New packets begin in this code.
+    fn enter(&self, installed: &Installed) -> Result<(), TargetError> {
+        match (&self.live, installed.loaded.entry()) {
+            (Some(live), Some(first)) => live
+                .first
+                .set_program(0, first)
+                .map_err(os("filling map first")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps what was installed.
+    fn keep(&mut self, undo: Undo) {
+        self.rows.commit(undo.staged);
+        if let Some(before) = undo.code {
+            self.retired = before;
+        }
+    }
+
+    /// Takes back what was installed.
+    fn take_back(&mut self, undo: Undo) {
+        if let Some(before) = undo.code {
+            if let Some(before) = &before {
+                // It was there a moment ago; there is a worse error to report.
+                let _ = self.enter(before);
+            }
+            self.retired = std::mem::replace(&mut self.installed, before);
+        }
+        self.restore(&undo.staged);
+    }
+
+    /// Writes checked rows; after an error all rows are as before.
+    fn write(&self, staged: &Staged) -> Result<(), TargetError> {
+        // Removals first: a full map has room for what replaces them.
+        for removals in [true, false] {
+            for (&table, changes) in staged {
+                let Some(map) = self.map(table) else { continue };
+                let now = changes
+                    .iter()
+                    .filter(|(_, value)| value.is_none() == removals);
+                for (key, value) in now {
+                    if let Err(source) = put(map, key, value.as_deref()) {
+                        self.restore(staged);
+                        let entries = map.def().max_entries;
+                        let name = table.name();
+                        let what = format!("writing a row of table {name} ({entries} entries)");
+                        return Err(TargetError::Os { what, source });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows as they were before a change.
+    fn restore(&self, staged: &Staged) {
+        for removals in [true, false] {
+            for (&table, changes) in staged {
+                let Some(map) = self.map(table) else { continue };
+                for key in changes.keys() {
+                    let was = self.rows.get(table, key);
+                    if was.is_none() == removals {
+                        // They were there a moment ago; there is a worse error to report.
+                        let _ = put(map, key, was);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counters of both processors.
+    fn counters(&self, mut user: CounterSnapshot) -> Result<CounterSnapshot, TargetError> {
+        let counted = match &self.installed {
+            Some(installed) => installed.counted.as_slice(),
+            None => &[],
+        };
+        for block in user.eni.values_mut() {
+            for stat in counted {
+                block[*stat as usize] = 0;
+            }
+        }
+        let mut value = Vec::new();
+        let mut sent = [0u64; 2];
+        if let Some(map) = self.map(Table::EniStats) {
+            for eni in 0..self.capacity.enis {
+                map.lookup(&eni.to_ne_bytes(), &mut value)
+                    .map_err(os("reading map eni_stats"))?;
+                let sums = sum_cpus(&value, EniStat::COUNT);
+                let of = |stat: EniStat| sums[stat as usize];
+                // In the kernel's stages this reason is an unresolved next hop, and that packet was
+                // counted as sent before. (Its bytes stay with those sent.)
+                sent[0] += of(EniStat::TxPackets) - of(EniStat::ForwardingDropPackets);
+                sent[1] += of(EniStat::TxBytes);
+                add(&mut user.eni, eni, &sums);
+            }
+        }
+        user.eni
+            .retain(|_, block| block.iter().any(|number| *number != 0));
+        if let Some(map) = self.map(Table::PortStats) {
+            map.lookup(&0u32.to_ne_bytes(), &mut value)
+                .map_err(os("reading map port_stats"))?;
+            if self.live.is_some() {
+                // What came up came in once, and the kernel counted it.
+                user.port[PortStat::IfInOctets as usize] = 0;
+                user.port[PortStat::IfInUcastPkts as usize] = 0;
+                user.port[PortStat::IfOutUcastPkts as usize] += sent[0];
+                user.port[PortStat::IfOutOctets as usize] += sent[1];
+            }
+            let sums = sum_cpus(&value, PortStat::COUNT);
+            for (port, number) in user.port.iter_mut().zip(sums) {
+                *port += number;
+            }
+        }
+        Ok(user)
+    }
+}
+
+/// What an installed update replaced.
+struct Undo {
+    staged: Staged,
+    /// The code before, when there is other code; `None` in it: none.
+    code: Option<Option<Installed>>,
+}
+
+fn program(
+    name: &str,
+    insns: Result<Vec<Insn>, dash_bpf::builder::BuildError>,
+) -> Result<Program, TargetError> {
+    Ok(Program {
+        name: name.to_owned(),
+        kind: ProgramKind::Xdp,
+        insns: insns.map_err(unsupported)?,
+    })
+}
+
+/// Writes the interface index of its port into an underlay row.
+fn translate(row: &mut Box<[u8]>, interfaces: &[u32]) -> Result<(), TargetError> {
+    let mut value = UnderlayRow::read_from_bytes(row).map_err(|e| unsupported(e.to_string()))?;
+    let interface = interfaces.get(value.port as usize).ok_or_else(|| {
+        let (port, ports) = (value.port, interfaces.len());
+        unsupported(format!(
+            "an underlay row names port {port}, and there are {ports}"
+        ))
+    })?;
+    value.port = *interface;
+    *row = value.as_bytes().into();
+    Ok(())
+}
+
+/// Writes or removes a row; array rows are zeroed.
+fn put(map: &Map, key: &[u8], value: Option<&[u8]>) -> std::io::Result<()> {
+    match value {
+        Some(value) => map.update(key, value),
+        None if map.def().kind == MapKind::Array => map.update(key, &vec![0; map.value_len()]),
+        None => map.delete(key).map(drop),
+    }
+}
+
+/// Adds a block to an ENI's.
+fn add(blocks: &mut BTreeMap<u32, Vec<u64>>, eni: u32, sums: &[u64]) {
+    let block = blocks.entry(eni).or_insert_with(|| vec![0; EniStat::COUNT]);
+    for (number, more) in block.iter_mut().zip(sums) {
+        *number += more;
+    }
+}
+
+/// Sums a counter block of `count` numbers over the CPUs that `value` has it for.
+fn sum_cpus(value: &[u8], count: usize) -> Vec<u64> {
+    let mut sums = vec![0u64; count];
+    for cpu in value.chunks_exact((count * 8).max(8)) {
+        for (sum, number) in sums.iter_mut().zip(cpu.chunks_exact(8)) {
+            let number = number.first_chunk().map_or(0, |b| u64::from_ne_bytes(*b));
+            *sum = sum.wrapping_add(number);
+        }
+    }
+    sums
+}
+
+/// The kernel's flow index, kept like user space's.
+#[derive(Debug)]
+struct KernelIndex {
+    index: Option<Arc<Map>>,
+    refused: Arc<AtomicU64>,
+}
+
+impl FlowMirror for KernelIndex {
+    fn added(&mut self, slot: u32, flow: &FlowEntry) {
+        let Some(index) = &self.index else { return };
+        for (side, key) in (0u32..).zip(flow.sides.iter().map(|side| &side.key)) {
+            let row = (slot << 1 | side).to_ne_bytes();
+            if index.update(key.as_bytes(), &row).is_err() {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn removed(&mut self, _slot: u32, flow: &FlowEntry) {
+        let Some(index) = &self.index else { return };
+        for key in flow.sides.iter().map(|side| &side.key) {
+            // The map knows its own key size, so the only error is that it is absent.
+            let _ = index.delete(key.as_bytes());
+        }
+    }
+}
+
+/// The kernel and the user-space target behind it, as one target.
+#[derive(Debug)]
+pub struct Fronted<T> {
+    front: Front,
+    user: T,
+}
+
+impl<T> Fronted<T> {
+    /// `user` has the flow table of [`Front::flows`].
+    pub fn new(front: Front, user: T) -> Self {
+        Self { front, user }
+    }
+
+    /// The kernel's part.
+    pub fn front(&self) -> &Front {
+        &self.front
+    }
+
+    /// The target behind.
+    pub fn user(&self) -> &T {
+        &self.user
+    }
+
+    /// The target behind; its tables are written through `self`.
+    pub fn user_mut(&mut self) -> &mut T {
+        &mut self.user
+    }
+}
+
+impl<T: Target> Target for Fronted<T> {
+    fn apply(&mut self, update: &Update) -> Result<(), TargetError> {
+        let prepared = self.front.prepare(update)?;
+        let undo = self.front.install(prepared)?;
+        match self.user.apply(update) {
+            Ok(()) => {
+                self.front.keep(undo);
+                Ok(())
+            }
+            Err(error) => {
+                self.front.take_back(undo);
+                Err(error)
+            }
+        }
+    }
+
+    fn counters(&mut self) -> Result<CounterSnapshot, TargetError> {
+        let user = self.user.counters()?;
+        self.front.counters(user)
+    }
+
+    fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
+        self.user.flows()
+    }
+}
