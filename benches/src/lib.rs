@@ -2,6 +2,7 @@
 //!
 //! * [`world`]: the demo configuration on any engine, and packets for it.
 //! * [`established`]: the workload whose instructions are counted.
+//! * [`live`]: established flows through a live worker.
 //! * [`step`]: counts the instructions of a call, one trap each.
 //! * [`kernel`]: code of the Linux kernel's JIT, copied here and run over our tables.
 //! * [`compare`]: the same packets through our machine code and the kernel's.
@@ -11,5 +12,6 @@
 pub mod compare;
 pub mod established;
 pub mod kernel;
+pub mod live;
 pub mod step;
 pub mod world;

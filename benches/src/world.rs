@@ -198,6 +198,20 @@ pub fn inbound(n: u32, payload: usize) -> Vec<u8> {
         .build()
 }
 
+/// The answer to [`outbound`]: the other direction of the `n`th flow.
+pub fn reply(n: u32, payload: usize) -> Vec<u8> {
+    let (vm, port) = flow(n);
+    Packet::eth(DPU, NEIGHBOR)
+        .ipv4([101, 1, 2, 3], VIP)
+        .udp(5200, 4789)
+        .vxlan(45654)
+        .eth(ENI, PEER)
+        .ipv4([10, 1, 1, 1], vm)
+        .udp(2000, port)
+        .payload(vec![0xa5; payload])
+        .build()
+}
+
 /// An outbound packet to another VIP: dropped by the first stage.
 pub fn vip_miss() -> Vec<u8> {
     from_vm([9, 9, 9, 9], ENI)

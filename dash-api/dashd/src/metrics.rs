@@ -121,6 +121,11 @@ fn text(plane: &mut Plane) -> Result<String, EngineError> {
             "Failed receives and sends.",
             events.port_errors,
         ),
+        (
+            "dashwire_not_run_total",
+            "Packets dropped because no code was installed.",
+            events.not_run,
+        ),
     ] {
         family(&mut out, name, "counter", help, [("", value)]);
     }
@@ -144,11 +149,26 @@ fn by_worker(out: &mut String, workers: &[WorkerStats], stuck: &[usize]) {
         samples,
     );
     type Number = fn(&WorkerStats) -> u64;
-    let counters: [(&str, &str, Number); 3] = [
+    let counters: [(&str, &str, Number); 6] = [
         (
             "dashwire_worker_packets_total",
             "Packets the worker received.",
             |worker| worker.packets,
+        ),
+        (
+            "dashwire_worker_handed_total",
+            "Packets the worker gave to the worker that has their flow.",
+            |worker| worker.handed,
+        ),
+        (
+            "dashwire_worker_taken_total",
+            "Packets the worker ran for others.",
+            |worker| worker.taken,
+        ),
+        (
+            "dashwire_worker_handoff_drops_total",
+            "Packets dropped because the worker that has their flow had no room.",
+            |worker| worker.handoff_drops,
         ),
         (
             "dashwire_worker_busy_rounds_total",

@@ -15,6 +15,12 @@ use crate::helpers::{HELPERS, HelperState};
 use crate::tables::core_set::CoreTables;
 use crate::tables::mirror::SharedFlows;
 use crate::tables::{Handled, MapOps};
+pub use burst::{BURST, Fate};
+use burst::{Places, bounds, set};
+pub use owner::{Owners, Secret};
+
+mod burst;
+mod owner;
 
 /// State of the executor between runs.
 #[derive(Debug)]
@@ -50,11 +56,16 @@ pub struct Datapath {
     /// Arrays as ranges, for executors that check.
     regions: Vec<Region>,
     bound: u64,
+    places: Places,
+    /// `None` when this core has all flows.
+    owners: Option<Owners>,
 }
 
 // SAFETY: the raw pointers are to memory of boxes this value owns, which moves with it, or to
 // tables of a generation, used only through `Bound`, which keeps that generation borrowed; neither
-// is tied to a thread. `MapHandle` functions of the core's tables run only through `&mut self`.
+// is tied to a thread. Contexts and rows of `places` are boxes of this value too, and what contexts
+// point to is set anew before they are used. `MapHandle` functions of the core's tables run only
+// through `&mut self`.
 unsafe impl Send for Datapath {}
 
 impl Datapath {
@@ -107,6 +118,8 @@ impl Datapath {
             cpu,
             now_ns: 0,
             bound: 0,
+            places: Places::new(),
+            owners: None,
         };
         new.link(None);
         Ok(new)
@@ -144,12 +157,18 @@ impl Datapath {
     pub fn bind<'a>(&'a mut self, generation: &'a Generation) -> Bound<'a> {
         if self.bound != generation.serial() {
             self.link(Some(generation));
+            self.renew_places();
             self.bound = generation.serial();
         }
         Bound {
             core: self,
             generation,
         }
+    }
+
+    /// Leaves flows that are another worker's to that worker, in bursts of native code.
+    pub fn share(&mut self, owners: Owners) {
+        self.owners = Some(owners);
     }
 
     /// Who executes.
@@ -217,23 +236,19 @@ impl Bound<'_> {
         let code = &**self.generation.code().ok_or(TargetError::NoImage)?;
         let core = &mut *self.core;
         let port = frame.port;
-        let (buf, start, end) = frame.parts_mut();
-        let len = buf.len();
-        let base = buf.as_mut_ptr();
-        base.expose_provenance();
+        // A burst points this at its places.
+        core.arrays[Table::Meta.index() as usize] = core.tables.meta.base();
         let mut ctx = RunCtx {
-            // `Frame` keeps `start <= end <= len`, so these are inside the buffer.
-            data: base.wrapping_add(start),
-            data_end: base.wrapping_add(end),
-            data_meta: base.wrapping_add(start),
-            ingress_ifindex: u32::from(port),
+            data: std::ptr::null_mut(),
+            data_end: std::ptr::null_mut(),
+            data_meta: std::ptr::null_mut(),
+            ingress_ifindex: 0,
             rx_queue_index: 0,
             egress_ifindex: 0,
-            // No port: what a program means that says REDIRECT without having called the helper.
-            redirect_ifindex: u32::MAX,
-            frame_start: base,
-            frame_end: base.wrapping_add(len),
-            now_ns: core.now_ns,
+            redirect_ifindex: 0,
+            frame_start: std::ptr::null_mut(),
+            frame_end: std::ptr::null_mut(),
+            now_ns: 0,
             arrays: core.arrays.as_ptr(),
             maps: core.maps.as_ptr(),
             helpers: HELPERS.as_ptr(),
@@ -241,6 +256,7 @@ impl Bound<'_> {
             cpu: core.cpu,
             reserved: 0,
         };
+        set(&mut ctx, frame, core.now_ns);
         let (defs, regions) = (&core.defs, &core.regions);
         let r0 = match (code, &mut core.exec) {
             // SAFETY: the code was verified with these maps (`NativeImage::new`, `check_maps`); the
@@ -276,21 +292,24 @@ impl Bound<'_> {
         if core.tables.flow_events.len() * 2 >= core.events_capacity {
             core.ager.take_events(&core.tables);
         }
-        let (start, end) = (
-            ctx.data.addr().wrapping_sub(base.addr()),
-            ctx.data_end.addr().wrapping_sub(base.addr()),
-        );
-        if !frame.set_bounds(start, end) {
-            return Ok(Verdict::Aborted);
+        Ok(verdict(&ctx, frame, port, r0))
+    }
+}
+
+/// What a program said of a packet that came in by `port`; the frame takes its new bounds.
+#[inline(always)]
+fn verdict(ctx: &RunCtx, frame: &mut Frame, port: u16, r0: u32) -> Verdict {
+    let (start, end) = bounds(ctx);
+    if !frame.set_bounds(start, end) {
+        return Verdict::Aborted;
+    }
+    match XdpAction::from_r0(r0) {
+        XdpAction::Drop => Verdict::Drop,
+        XdpAction::Pass => Verdict::Pass,
+        XdpAction::Tx => Verdict::Send(port),
+        XdpAction::Redirect => {
+            u16::try_from(ctx.redirect_ifindex).map_or(Verdict::Aborted, Verdict::Send)
         }
-        Ok(match XdpAction::from_r0(r0) {
-            XdpAction::Drop => Verdict::Drop,
-            XdpAction::Pass => Verdict::Pass,
-            XdpAction::Tx => Verdict::Send(port),
-            XdpAction::Redirect => {
-                u16::try_from(ctx.redirect_ifindex).map_or(Verdict::Aborted, Verdict::Send)
-            }
-            XdpAction::Aborted => Verdict::Aborted,
-        })
+        XdpAction::Aborted => Verdict::Aborted,
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  Update --Builder--> Generation { code, policy tables } --Publisher--> crossbeam_epoch::Atomic
-//!                                                                             | pin, once a burst
-//!  Port --rx--> Worker --bind--> Datapath { core tables, ager, executor } --run--> Verdict
-//!  Port <--tx--'   |--> punt ring (ARP, unresolved)   <-- inject ring, commands -- RuntimeHandle
+//!                                                                             | pin, once a round
+//!  Port --rx--> Worker --bind--> Datapath { core tables, ager, executor } --run_burst--> Fate
+//!  Port <--tx--'   |  '--parsed packets of others' flows--> rings --> the worker that has the flow
+//!                  |--> punt ring (ARP, unresolved)   <-- inject ring, questions -- RuntimeHandle
 //! ```
 //!
 //! - [`core`]: one core run by its caller, packet by packet: replay, scenarios, tests.
 //! - [`runtime`]: threads that poll ports, and the handle control keeps ([`worker`] is their loop).
+//! - [`datapath`]: what one core owns; runs packets whole, or in bursts of two phases.
 //! - [`tables`]: the maps programs see. Policy tables are immutable and belong to a generation;
 //!   core tables belong to one core and only its thread touches them.
 //! - [`generation`]: code and policy tables that become visible together.
@@ -27,6 +29,7 @@ pub mod datapath;
 mod exec;
 pub mod generation;
 mod helpers;
+mod prefetch;
 pub mod runtime;
 pub mod tables;
 pub mod worker;

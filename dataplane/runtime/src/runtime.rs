@@ -18,11 +18,12 @@ pub use affinity::{Cores, CoresError};
 pub use handle::RuntimeHandle;
 pub use watchdog::Change;
 
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, Owners, Secret};
 use crate::exec::Engine;
 use crate::generation::{Generation, Publisher, Subscription};
 use crate::tables::mirror::SharedFlows;
 use crate::worker::Worker;
+use crate::worker::handoff::Crossing;
 use crate::worker::lanes::pool_size;
 use crate::worker::rings::{RING, Rings};
 use handle::Hand;
@@ -164,18 +165,23 @@ impl<P: Port + 'static> Runtime<P> {
         let publisher = Publisher::new(Generation::empty(&capacity));
         let macs = first.iter().map(Port::mac).collect();
         // Every frame may be on its way to who needs one.
-        let frames = workers * (pool_size(first.len()) + RING);
+        let frames = workers * (pool_size(first.len(), workers) + RING);
         let spare = Arc::new(ArrayQueue::new(frames));
         let started = options.zero.unwrap_or_else(Instant::now);
         let (ready, readies) = channel();
+        let secret = Secret::random();
+        let crossings = Crossing::between(workers);
         let mut hands = Vec::with_capacity(workers);
-        for (worker, ports) in ports.into_iter().enumerate() {
+        for (worker, (ports, crossing)) in ports.into_iter().zip(crossings).enumerate() {
             let rings = Arc::new(Rings::new(Arc::clone(&spare)));
             let birth = Birth {
                 worker,
                 core: options.cores.as_ref().map(|cores| cores.as_slice()[worker]),
                 engine: options.engine,
                 capacity: capacity.clone(),
+                // A thread each: there are fewer than `u32` counts.
+                owners: (workers > 1).then(|| Owners::new(workers as u32, worker as u32, secret)),
+                crossing,
                 rings: Arc::clone(&rings),
                 flows: flows.take(),
                 subscription: publisher.subscribe(),
@@ -248,6 +254,8 @@ struct Birth {
     core: Option<usize>,
     engine: Engine,
     capacity: Capacity,
+    owners: Option<Owners>,
+    crossing: Crossing,
     rings: Arc<Rings>,
     flows: Option<SharedFlows>,
     subscription: Subscription,
@@ -262,6 +270,7 @@ impl Birth {
         let Self {
             worker,
             capacity,
+            crossing,
             rings,
             subscription,
             started,
@@ -281,7 +290,7 @@ impl Birth {
         // All senders must be gone before it goes on.
         drop(ready);
         let reader = subscription.reader();
-        Some(Worker::new(ports, core, capacity.flows, rings, started).run(&reader))
+        Some(Worker::new(ports, core, capacity.flows, rings, crossing, started).run(&reader))
     }
 
     fn make<P: Port>(&mut self, ports: &mut [P]) -> Result<Datapath, SpawnError> {
@@ -298,7 +307,10 @@ impl Birth {
             Some(flows) => Datapath::shared(self.engine, &self.capacity, worker as u32, flows),
             None => Datapath::new(self.engine, &self.capacity, worker as u32),
         };
-        let datapath = datapath.map_err(|source| SpawnError::Target { worker, source })?;
+        let mut datapath = datapath.map_err(|source| SpawnError::Target { worker, source })?;
+        if let Some(owners) = self.owners {
+            datapath.share(owners);
+        }
         for port in ports {
             port.start().map_err(|source| SpawnError::Os {
                 worker,
@@ -330,6 +342,11 @@ pub struct RuntimeEvents {
     pub aborted: u64,
     /// Failed receives and sends.
     pub port_errors: u64,
+    /// Packets dropped because no code was installed (`IF_IN_DISCARDS`).
+    pub not_run: u64,
+    /// Packets dropped because the worker that has their flow had no room for them
+    /// (`IF_IN_DISCARDS`).
+    pub handoff_drops: u64,
 }
 
 /// What one worker did since it was started.
@@ -337,6 +354,12 @@ pub struct RuntimeEvents {
 pub struct WorkerStats {
     /// Packets received.
     pub packets: u64,
+    /// Of these, handed to the workers that have their flows.
+    pub handed: u64,
+    /// Of these, dropped because such a worker had no room.
+    pub handoff_drops: u64,
+    /// Packets run for other workers.
+    pub taken: u64,
     /// Rounds that received or sent something.
     pub busy_rounds: u64,
     /// Rounds that found nothing to do.

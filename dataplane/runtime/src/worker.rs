@@ -1,37 +1,41 @@
 //! The worker loop: the only one, whatever the ports are.
 //!
-//! Once round the loop: answer a question of control's, pin the current generation, receive a burst
-//! from each port, run every frame, send what goes out of each port, do a budget of ageing. Per
-//! packet it takes no lock and allocates nothing: frames circulate between the pool, the ports and
-//! the rings.
+//! Once round the loop: answer a question of control's, pin the current generation, run what other
+//! workers handed over, receive a burst from each port, run it, send what goes out of each port, do
+//! a budget of ageing. Per packet it takes no lock, allocates nothing and writes nothing that others
+//! read: frames circulate between the pool, the ports and the rings.
 //!
 //! Time. On ports with a clock of their own (captures, simulation) the frames' timestamps are the
 //! time: frames of all ports are merged by timestamp, and before each frame all flows that are due
-//! by then expire. Otherwise a monotonic clock is read once a round, and ageing looks at a bounded
-//! number of flows a round.
+//! by then expire. Otherwise a monotonic clock is read once a round, packets run in bursts
+//! ([`run_burst`](crate::datapath::Bound::run_burst)), and ageing looks at a bounded number of flows
+//! a round.
+//!
+//! Flows belong to workers ([`Owners`](crate::datapath::Owners)): a packet of another's is parsed
+//! here and goes on there ([`handoff`]).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dash_wire::stats::PortStat;
-use nic_target::{Frame, Port, TargetError, Verdict};
+use nic_target::{Frame, Port, Verdict};
 
-use crate::datapath::Datapath;
+pub use crate::datapath::BURST;
+use crate::datapath::{Bound, Datapath, Fate};
 use crate::generation::{Pin, Reader};
-use crate::tables::core_set::CoreTables;
+use handoff::{Crossing, Handed};
 use idle::{Idle, Rest};
 use lanes::{Lanes, Received};
 use requests::Job;
 use rings::Rings;
 
+pub(crate) mod handoff;
 mod idle;
 pub(crate) mod lanes;
 mod requests;
 pub(crate) mod rings;
 
-/// Most frames of a receive.
-pub const BURST: usize = 32;
 /// Scheduled flows looked at a round, in live mode.
 const AGE_BUDGET: usize = 256;
 
@@ -43,6 +47,7 @@ pub struct Worker<P: Port> {
     core: Datapath,
     flow_slots: u32,
     rings: Arc<Rings>,
+    crossing: Crossing,
     virtual_time: bool,
     /// The clock's zero, the same for all workers.
     started: Instant,
@@ -56,15 +61,17 @@ impl<P: Port> Worker<P> {
         core: Datapath,
         flow_slots: u32,
         rings: Arc<Rings>,
+        crossing: Crossing,
         started: Instant,
     ) -> Self {
         Self {
             virtual_time: ports.iter().any(Port::virtual_time),
-            lanes: Lanes::new(ports),
+            lanes: Lanes::new(ports, crossing.rings() + 1),
             burst: Vec::with_capacity(2 * BURST),
             core,
             flow_slots,
             rings,
+            crossing,
             started,
             idle: Idle::default(),
             job: None,
@@ -96,18 +103,67 @@ impl<P: Port> Worker<P> {
         // Half a millennium of nanoseconds fits.
         let now = self.started.elapsed().as_nanos() as u64;
         self.core.advance(now, AGE_BUDGET);
-        let mut received = 0;
+        let mut work = self.take_over(pin);
         for at in 0..self.lanes.len() {
-            received += self.receive(at);
+            let received = self.receive(at);
+            if received == 0 {
+                continue;
+            }
+            work += received;
             let mut bound = self.core.bind(pin.generation());
-            for mut frame in self.burst.drain(..) {
-                let verdict = bound.run(&mut frame);
-                let tables = bound.core().tables_mut();
-                deal(&mut self.lanes, tables, &self.rings, frame, verdict);
+            while !self.burst.is_empty() {
+                let n = bound.run_burst(&mut self.burst);
+                for (place, frame) in self.burst.drain(..n).enumerate() {
+                    match bound.fate(place) {
+                        Fate::Foreign(owner) => {
+                            let meta = bound.parsed(place);
+                            let packet = Handed { frame, meta };
+                            match self.crossing.hand(owner, packet) {
+                                Ok(()) => self.rings.tally.handed.add(1),
+                                Err(frame) => {
+                                    self.rings.tally.handoff_drops.add(1);
+                                    discard(&mut self.lanes, &mut bound, frame);
+                                }
+                            }
+                        }
+                        fate => deal(&mut self.lanes, &mut bound, &self.rings, frame, fate),
+                    }
+                }
             }
             self.lanes.send(self.core.tables_mut(), &self.rings.tally);
         }
-        received
+        work
+    }
+
+    /// Runs what other workers handed over; gives how many packets.
+    fn take_over(&mut self, pin: &Pin<'_>) -> usize {
+        let all = self.job.as_ref().is_some_and(Job::begins_purge);
+        let mut taken = 0;
+        for ring in 0..self.crossing.rings() {
+            let mut due = self.crossing.due(ring, all);
+            while due > 0 {
+                let mut bound = self.core.bind(pin.generation());
+                for place in 0..due.min(BURST) {
+                    let Some(Handed { frame, meta }) = self.crossing.take(ring) else {
+                        break;
+                    };
+                    bound.put_parsed(place, &meta);
+                    self.burst.push(frame);
+                }
+                let n = bound.resume_burst(&mut self.burst);
+                for (place, frame) in self.burst.drain(..n).enumerate() {
+                    let fate = bound.fate(place);
+                    deal(&mut self.lanes, &mut bound, &self.rings, frame, fate);
+                }
+                due -= n.max(1).min(due);
+                taken += n;
+                self.lanes.send(self.core.tables_mut(), &self.rings.tally);
+            }
+        }
+        if taken > 0 {
+            self.rings.tally.taken.add(taken as u64);
+        }
+        taken
     }
 
     /// The next frames of all ports by their timestamps.
@@ -125,9 +181,8 @@ impl<P: Port> Worker<P> {
                 break;
             };
             bound.core().advance(frame.timestamp_ns, usize::MAX);
-            let verdict = bound.run(&mut frame);
-            let tables = bound.core().tables_mut();
-            deal(&mut self.lanes, tables, &self.rings, frame, verdict);
+            let fate = bound.run(&mut frame).map_or(Fate::NotRun, Fate::Done);
+            deal(&mut self.lanes, &mut bound, &self.rings, frame, fate);
             if last {
                 break;
             }
@@ -194,33 +249,41 @@ impl<P: Port> Worker<P> {
 }
 
 /// Does with a frame what its verdict says.
+#[inline]
 fn deal<P: Port>(
     lanes: &mut Lanes<P>,
-    tables: &mut CoreTables,
+    bound: &mut Bound<'_>,
     rings: &Rings,
     mut frame: Frame,
-    verdict: Result<Verdict, TargetError>,
+    fate: Fate,
 ) {
-    match verdict {
-        Ok(Verdict::Send(port)) => {
+    match fate {
+        Fate::Done(Verdict::Send(port)) => {
             frame.port = port;
-            lanes.put_out(tables, frame);
+            lanes.put_out(bound.core().tables_mut(), frame);
         }
-        Ok(Verdict::Pass) => {
+        Fate::Done(Verdict::Drop) => lanes.give(frame),
+        Fate::Done(Verdict::Pass) => {
             if let Err(frame) = rings.punts.push(frame) {
                 rings.tally.punts_dropped.add(1);
                 lanes.give(frame);
             }
         }
-        Ok(Verdict::Drop) => lanes.give(frame),
-        Ok(Verdict::Aborted) => {
+        Fate::Done(Verdict::Aborted) => {
             rings.tally.aborted.add(1);
             lanes.give(frame);
         }
-        // No code is installed yet.
-        Err(_) => {
-            tables.count_port(PortStat::IfInDiscards, 1);
-            lanes.give(frame);
+        // What was handed over is not handed on, so `Foreign` does not come here.
+        Fate::NotRun | Fate::Foreign(_) => {
+            rings.tally.not_run.add(1);
+            discard(lanes, bound, frame);
         }
     }
+}
+
+/// Drops a frame that the card could not take on.
+fn discard<P: Port>(lanes: &mut Lanes<P>, bound: &mut Bound<'_>, frame: Frame) {
+    let tables = bound.core().tables_mut();
+    tables.count_port(PortStat::IfInDiscards, 1);
+    lanes.give(frame);
 }

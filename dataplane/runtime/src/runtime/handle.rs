@@ -12,7 +12,7 @@ use super::watchdog::{Change, Watchdog};
 use super::{Punt, RuntimeEvents, WorkerStats};
 use crate::exec::Engine;
 use crate::generation::Publisher;
-use crate::worker::rings::{Answer, Command, Request, Rings};
+use crate::worker::rings::{Answer, Command, Count, Request, Rings, Tally};
 
 /// How often a wait for a worker looks whether it still lives.
 const LOOK: Duration = Duration::from_millis(20);
@@ -132,9 +132,17 @@ impl<P> RuntimeHandle<P> {
 
     /// True when every port has ended and everything it brought was run and sent.
     pub fn finished(&self) -> bool {
-        let flags = self.hands.iter().map(|hand| &hand.rings.finished);
+        let mut flags = self.hands.iter().map(|hand| &hand.rings.finished);
         // Acquire: pairs with the Release of the worker.
-        flags.into_iter().all(|flag| flag.load(Ordering::Acquire))
+        if !flags.all(|flag| flag.load(Ordering::Acquire)) {
+            return false;
+        }
+        // No worker hands anything over any more; is anything on its way?
+        let sum = |count: fn(&Tally) -> &Count| {
+            let counts = self.hands.iter().map(|hand| count(&hand.rings.tally).get());
+            counts.sum::<u64>()
+        };
+        sum(|tally| &tally.taken) == sum(|tally| &tally.handed)
     }
 
     /// The next packet for control, if one waits.
@@ -181,6 +189,8 @@ impl<P> RuntimeHandle<P> {
             events.punts_dropped += tally.punts_dropped.get();
             events.aborted += tally.aborted.get();
             events.port_errors += tally.port_errors.get();
+            events.not_run += tally.not_run.get();
+            events.handoff_drops += tally.handoff_drops.get();
         }
         events
     }
@@ -192,6 +202,9 @@ impl<P> RuntimeHandle<P> {
             let (rounds, busy) = (tally.rounds.get(), tally.busy.get());
             WorkerStats {
                 packets: tally.packets.get(),
+                handed: tally.handed.get(),
+                handoff_drops: tally.handoff_drops.get(),
+                taken: tally.taken.get(),
                 busy_rounds: busy,
                 // The two were read one after the other.
                 idle_rounds: rounds.saturating_sub(busy),
@@ -298,6 +311,10 @@ impl<P> RuntimeHandle<P> {
     fn purge(&mut self) -> Result<(), TargetError> {
         if self.gone.is_empty() {
             return Ok(());
+        }
+        if self.hands.len() > 1 {
+            // Packets parsed while the ENIs were there are on rings after this.
+            self.ask(|| Command::Barrier)?;
         }
         let enis = self.gone.clone();
         for answer in self.ask(|| Command::Purge(enis.clone()))? {

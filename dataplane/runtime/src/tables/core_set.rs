@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use dash_wire::abi::MapHandle;
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{FlowEntry, flow_state};
+use dash_wire::tables::{FlowEntry, FlowKey, flow_state};
 use nic_target::tables::Discipline;
 use nic_target::{Capacity, CounterSnapshot, Table, TargetError};
 use zerocopy::{FromBytes, IntoBytes};
@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::Handled;
 use super::array::Array;
 use super::core_hash::CoreHash;
+use super::hash::HashKey;
 use super::mirror::SharedFlows;
 use super::ring::Ring;
 
@@ -110,6 +111,24 @@ impl CoreTables {
         };
         debug_assert_eq!(table.discipline(), Discipline::Core);
         Some(CoreMap { handle, array })
+    }
+
+    /// Hash of a flow key in the index.
+    #[inline]
+    pub fn flow_hash(&self, key: &FlowKey) -> u64 {
+        HashKey::process().hash(key.as_bytes())
+    }
+
+    /// Asks for what a look-up of this hash reads first.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        let _ = hash;
+    }
+
+    /// Asks for the connection that a look-up of this hash leads to.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        let _ = hash;
     }
 
     /// A connection, whatever its state.

@@ -7,8 +7,8 @@ use crossbeam_queue::ArrayQueue;
 use dash_wire::stats::PortStat;
 use nic_target::{Frame, FramePool, Port, Rx, Tx};
 
-use super::BURST;
 use super::rings::Tally;
+use super::{BURST, handoff};
 use crate::tables::core_set::CoreTables;
 
 /// A worker's queue of a port and what waits on it.
@@ -39,14 +39,15 @@ pub(super) enum Received {
     Failed,
 }
 
-/// Frames of our own that a worker with so many ports starts with.
-pub(crate) fn pool_size(ports: usize) -> usize {
-    512 + 2 * BURST * ports
+/// Frames of our own that each of so many workers with so many ports starts with: a worker that
+/// stands still does not starve the others of frames.
+pub(crate) fn pool_size(ports: usize, workers: usize) -> usize {
+    512 + 2 * BURST * ports + handoff::under_way(workers)
 }
 
 impl<P: Port> Lanes<P> {
-    pub(super) fn new(ports: Vec<P>) -> Self {
-        let pool_size = pool_size(ports.len());
+    pub(super) fn new(ports: Vec<P>, workers: usize) -> Self {
+        let pool_size = pool_size(ports.len(), workers);
         let lane = |port| Lane {
             port,
             ended: false,

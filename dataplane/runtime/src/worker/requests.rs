@@ -22,6 +22,13 @@ pub(super) struct Job {
     what: What,
 }
 
+impl Job {
+    /// A purge that has not begun: before it does, all that waits on rings is run.
+    pub(super) fn begins_purge(&self) -> bool {
+        self.next == 0 && matches!(self.what, What::Purge(_))
+    }
+}
+
 #[derive(Debug)]
 enum What {
     Flows(Vec<FlowEntry>),
@@ -46,6 +53,7 @@ impl<P: Port> Worker<P> {
             what,
         };
         match request.command {
+            Command::Barrier => self.rings.answer(number, &asker, Answer::Done),
             Command::Counters => {
                 let counters = self.core.tables().counters();
                 self.rings

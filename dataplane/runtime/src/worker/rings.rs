@@ -16,11 +16,15 @@ const QUESTIONS: usize = 4;
 /// What control asks of a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// An answer between two rounds: whatever was received under an older generation was run, or is
+    /// on a ring to the worker that has its flow.
+    Barrier,
     /// Counters now.
     Counters,
     /// Live connections, appended to memory that control brings; copied a budget a round.
     Flows(Vec<FlowEntry>),
-    /// End the flows of ENIs that the generation just published no longer has.
+    /// End the flows of ENIs that the generation just published no longer has, after running all
+    /// that is on rings from other workers.
     Purge(Vec<u32>),
 }
 
@@ -42,6 +46,7 @@ pub(crate) struct Reply {
 /// What is answered.
 #[derive(Debug)]
 pub(crate) enum Answer {
+    Done,
     Counters(CounterSnapshot),
     Flows(Vec<FlowEntry>),
     /// The list goes back: memory of control is freed by control.
@@ -113,6 +118,14 @@ pub(crate) struct Tally {
     /// Rounds that found something to do.
     pub(crate) busy: Count,
     pub(crate) packets: Count,
+    /// Packets given to the workers that have their flows.
+    pub(crate) handed: Count,
+    /// Packets run for other workers; never ahead of what became of them.
+    pub(crate) taken: Count,
+    /// Packets another worker had no room for.
+    pub(crate) handoff_drops: Count,
+    /// Packets that no code was installed for.
+    pub(crate) not_run: Count,
     pub(crate) punts_dropped: Count,
     pub(crate) aborted: Count,
     pub(crate) port_errors: Count,

@@ -1,0 +1,289 @@
+//! Bursts in two phases, so that memory is on its way before it is needed.
+//!
+//! ```text
+//!  each packet:  parse (`entry`) --CONTINUE--> hash of its flow key, ask for the index bucket
+//!  each of them: ask for the slab entry the bucket leads to
+//!  each of them: look-up, policy, rewrite (`rest`)
+//! ```
+//!
+//! Each packet has a *place*: its own context, so that `rest` sees what `entry` did, and its own
+//! `meta` row. Programs find that row as element 0 of the array `meta`, whose address in
+//! `RunCtx::arrays` is changed from place to place.
+//!
+//! What programs write before the look-up are counters, which are sums, and `meta`; so the outcome
+//! is that of running packets whole, one after the other ([`Bound::run`], the twin that
+//! benches/tests compare this with).
+
+use std::cell::UnsafeCell;
+
+use dash_wire::abi::{CONTINUE, EntryFn, RunCtx};
+use dash_wire::tables::Meta;
+use nic_target::{Frame, Table, Verdict};
+
+use super::{Bound, Datapath, verdict};
+use crate::exec::{Code, Engine};
+use crate::helpers::HELPERS;
+use crate::prefetch::prefetch;
+
+/// Most packets of a burst.
+pub const BURST: usize = 32;
+/// Packets whose headers are asked for ahead of the one that is parsed.
+const AHEAD: usize = 4;
+/// Bytes of a cache line, of the processors we know.
+const LINE: usize = 64;
+
+/// What became of a packet of a burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was run.
+    Done(Verdict),
+    /// It was parsed, and its flow is this worker's: the frame goes there, with
+    /// [`parsed`](Bound::parsed).
+    Foreign(u32),
+    /// No code is installed, or none that can do this.
+    NotRun,
+}
+
+/// A `meta` row in lines of its own.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+struct Row(UnsafeCell<Meta>);
+
+/// What the packets of a burst need.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Fields that no packet changes are set by `renew`.
+    contexts: Box<[RunCtx]>,
+    rows: Box<[Row]>,
+    hashes: Box<[u64; BURST]>,
+    /// Places whose second part is to run.
+    open: Box<[u8; BURST]>,
+    fates: Box<[Fate; BURST]>,
+}
+
+impl Places {
+    /// Contexts are not usable before they were renewed.
+    pub(super) fn new() -> Self {
+        let context = || RunCtx {
+            data: std::ptr::null_mut(),
+            data_end: std::ptr::null_mut(),
+            data_meta: std::ptr::null_mut(),
+            ingress_ifindex: 0,
+            rx_queue_index: 0,
+            egress_ifindex: 0,
+            redirect_ifindex: u32::MAX,
+            frame_start: std::ptr::null_mut(),
+            frame_end: std::ptr::null_mut(),
+            now_ns: 0,
+            arrays: std::ptr::null(),
+            maps: std::ptr::null(),
+            helpers: HELPERS.as_ptr(),
+            worker: std::ptr::null_mut(),
+            cpu: 0,
+            reserved: 0,
+        };
+        Self {
+            contexts: std::iter::repeat_with(context).take(BURST).collect(),
+            rows: std::iter::repeat_with(Row::default).take(BURST).collect(),
+            hashes: Box::new([0; BURST]),
+            open: Box::new([0; BURST]),
+            fates: Box::new([Fate::NotRun; BURST]),
+        }
+    }
+}
+
+impl Datapath {
+    /// Sets what all packets have in common until the next generation.
+    pub(super) fn renew_places(&mut self) {
+        let (maps, worker) = (self.maps.as_ptr(), self.helpers.address());
+        for ctx in &mut self.places.contexts {
+            (ctx.maps, ctx.worker, ctx.cpu) = (maps, worker, self.cpu);
+        }
+    }
+}
+
+impl Bound<'_> {
+    /// Runs the first packets of a burst, [`BURST`] at most, at the core's clock; gives how many.
+    /// What became of them is [`fate`](Self::fate), and frames hold the result.
+    pub fn run_burst(&mut self, frames: &mut [Frame]) -> usize {
+        let n = frames.len().min(BURST);
+        let frames = &mut frames[..n];
+        let native = match self.generation.code().map(|code| &**code) {
+            Some(Code::Native(pages)) if self.core.engine == Engine::Native => pages,
+            _ => {
+                for (place, frame) in frames.iter_mut().enumerate() {
+                    let fate = self.run(frame).map_or(Fate::NotRun, Fate::Done);
+                    self.core.places.fates[place] = fate;
+                }
+                return n;
+            }
+        };
+        let open = self.parse(native.entry(), native.rest().is_some(), frames);
+        if let Some(rest) = native.rest() {
+            self.finish(rest, frames, open);
+        }
+        n
+    }
+
+    /// Runs the second part of packets that other workers parsed: what they left is
+    /// [put](Self::put_parsed) in the places of `frames`. Else as [`run_burst`](Self::run_burst).
+    pub fn resume_burst(&mut self, frames: &mut [Frame]) -> usize {
+        let n = frames.len().min(BURST);
+        let rest = match self.generation.code().map(|code| &**code) {
+            Some(Code::Native(pages)) if self.core.engine == Engine::Native => pages.rest(),
+            _ => None,
+        };
+        let Some(rest) = rest else {
+            self.core.places.fates[..n].fill(Fate::NotRun);
+            return n;
+        };
+        for (place, frame) in frames[..n].iter_mut().enumerate() {
+            let core = &mut *self.core;
+            set(&mut core.places.contexts[place], frame, core.now_ns);
+            // SAFETY: no program runs, and only this thread knows the row.
+            let key = unsafe { &(*core.places.rows[place].0.get()).key };
+            let hash = core.tables.flow_hash(key);
+            core.tables.prefetch_bucket(hash);
+            core.places.hashes[place] = hash;
+            core.places.open[place] = place as u8;
+        }
+        self.finish(rest, &mut frames[..n], n);
+        n
+    }
+
+    /// What became of a packet of the last burst.
+    #[inline]
+    pub fn fate(&self, place: usize) -> Fate {
+        self.core.places.fates[place]
+    }
+
+    /// What parsing left of a packet of the last burst.
+    pub fn parsed(&self, place: usize) -> Meta {
+        // SAFETY: no program runs, and only this thread knows the row.
+        unsafe { *self.core.places.rows[place].0.get() }
+    }
+
+    /// What another worker's parsing left of the packet in this place.
+    pub fn put_parsed(&mut self, place: usize, meta: &Meta) {
+        // SAFETY: as in `parsed`.
+        unsafe { *self.core.places.rows[place].0.get() = *meta };
+    }
+
+    /// Parses; gives how many places wait for their second part.
+    fn parse(&mut self, entry: EntryFn, in_two: bool, frames: &mut [Frame]) -> usize {
+        let core = &mut *self.core;
+        let arrays = core.arrays.as_mut_ptr();
+        let places = &mut core.places;
+        frames.iter().take(AHEAD).for_each(fetch_headers);
+        let mut open = 0;
+        for place in 0..frames.len() {
+            if let Some(ahead) = frames.get(place + AHEAD) {
+                fetch_headers(ahead);
+            }
+            let (frame, ctx) = (&mut frames[place], &mut places.contexts[place]);
+            let port = frame.port;
+            set(ctx, frame, core.now_ns);
+            ctx.arrays = arrays;
+            let row = places.rows[place].0.get();
+            // SAFETY: `arrays` has an entry for every table.
+            unsafe { *arrays.add(Table::Meta.index() as usize) = row.cast() };
+            // SAFETY: the code was verified with these maps (`NativeImage::in_two`, `check_maps`);
+            // the context points to the frame, borrowed here, to the core's tables, borrowed
+            // through `core`, and to those of the generation, borrowed by `self`; the row is as
+            // long as an element of `meta`; arrays, maps and helpers have as many entries as
+            // `dash_wire::abi` says.
+            let r0 = unsafe { entry(ctx) };
+            if r0 != CONTINUE || !in_two {
+                places.fates[place] = Fate::Done(verdict(ctx, frame, port, r0));
+                continue;
+            }
+            // SAFETY: the program has returned, and only this thread knows the row.
+            let key = unsafe { &(*row).key };
+            if let Some(owners) = &core.owners {
+                let owner = owners.of(key);
+                if owner != owners.me() {
+                    // The frame as it now is, decapsulated, is what the owner goes on with.
+                    let (start, end) = bounds(ctx);
+                    places.fates[place] = match frame.set_bounds(start, end) {
+                        true => Fate::Foreign(owner),
+                        false => Fate::Done(Verdict::Aborted),
+                    };
+                    continue;
+                }
+            }
+            let hash = core.tables.flow_hash(key);
+            core.tables.prefetch_bucket(hash);
+            places.hashes[place] = hash;
+            places.open[open] = place as u8;
+            open += 1;
+        }
+        open
+    }
+
+    /// Runs the second part of the first `open` places that wait for it.
+    fn finish(&mut self, rest: EntryFn, frames: &mut [Frame], open: usize) {
+        let core = &mut *self.core;
+        let arrays = core.arrays.as_mut_ptr();
+        let places = &mut core.places;
+        let open = &places.open[..open];
+        for &place in open {
+            core.tables
+                .prefetch_entry(places.hashes[usize::from(place)]);
+        }
+        for &place in open {
+            let place = usize::from(place);
+            let (frame, ctx) = (&mut frames[place], &mut places.contexts[place]);
+            let port = frame.port;
+            ctx.arrays = arrays;
+            // SAFETY: as in `parse`.
+            unsafe {
+                *arrays.add(Table::Meta.index() as usize) = places.rows[place].0.get().cast()
+            };
+            // SAFETY: as in `parse`; the row and the frame are as `entry` left them, here or, in
+            // copy, on another core, which is what `rest` needs (`NativeImage::in_two`).
+            let r0 = unsafe { rest(ctx) };
+            places.fates[place] = Fate::Done(verdict(ctx, frame, port, r0));
+            // One lost is a flow that never ages.
+            if core.tables.flow_events.len() * 2 >= core.events_capacity {
+                core.ager.take_events(&core.tables);
+            }
+        }
+    }
+}
+
+/// Asks for what parsing reads: outer and inner headers.
+#[inline(always)]
+fn fetch_headers(frame: &Frame) {
+    let start = frame.data().as_ptr();
+    prefetch(start);
+    prefetch(start.wrapping_add(LINE));
+}
+
+/// Points a context at a packet.
+#[inline(always)]
+pub(super) fn set(ctx: &mut RunCtx, frame: &mut Frame, now_ns: u64) {
+    ctx.ingress_ifindex = u32::from(frame.port);
+    // No port: what a program means that says REDIRECT without having called the helper.
+    ctx.redirect_ifindex = u32::MAX;
+    let (buf, start, end) = frame.parts_mut();
+    let len = buf.len();
+    let base = buf.as_mut_ptr();
+    base.expose_provenance();
+    // `Frame` keeps `start <= end <= len`, so these are inside the buffer.
+    ctx.data = base.wrapping_add(start);
+    ctx.data_end = base.wrapping_add(end);
+    ctx.data_meta = ctx.data;
+    ctx.frame_start = base;
+    ctx.frame_end = base.wrapping_add(len);
+    ctx.now_ns = now_ns;
+}
+
+/// The packet's bounds in its buffer.
+#[inline(always)]
+pub(super) fn bounds(ctx: &RunCtx) -> (usize, usize) {
+    let base = ctx.frame_start.addr();
+    (
+        ctx.data.addr().wrapping_sub(base),
+        ctx.data_end.addr().wrapping_sub(base),
+    )
+}
