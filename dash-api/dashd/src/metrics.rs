@@ -1,6 +1,7 @@
 //! Prometheus: `/metrics` in the text format 0.0.4.
 //!
-//! Counters have their SAI names in lower case; those of ENIs have the label `eni`.
+//! Counters have their SAI names in lower case; those of ENIs have the label `eni`. Counters of
+//! devices are samples of `dashwire_device_counter`, told apart by the labels `device` and `name`.
 
 use std::fmt::Write as _;
 
@@ -12,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use dash_engine::EngineError;
 use dash_runtime::runtime::WorkerStats;
+use nic_target::{Device, Link};
 use serde_json::Value;
 
 use crate::control::Control;
@@ -131,7 +133,65 @@ fn text(plane: &mut Plane) -> Result<String, EngineError> {
     }
     by_worker(&mut out, &workers, &stuck);
     sai(&mut out, &plane.engine.counters()?);
+    devices(&mut out, &mut plane.devices);
     Ok(out)
+}
+
+/// Links, and counters under the names that devices give them.
+fn devices(out: &mut String, devices: &mut [Box<dyn Device>]) {
+    if devices.is_empty() {
+        return;
+    }
+    let (mut up, mut gone, mut rates, mut counters) = (vec![], vec![], vec![], vec![]);
+    for device in devices {
+        let label = format!("device=\"{}\"", escape(device.name()));
+        let link = device.link();
+        up.push((
+            format!("{{{label}}}"),
+            u64::from(matches!(link, Link::Up(_))),
+        ));
+        gone.push((format!("{{{label}}}"), u64::from(link == Link::Gone)));
+        if let Link::Up(Some(rate)) = link {
+            rates.push((format!("{{{label}}}"), u64::from(rate)));
+        }
+        match device.xstats() {
+            Ok(all) => counters.extend(all.into_iter().map(|(name, value)| {
+                let name = escape(&name);
+                (format!("{{{label},name=\"{name}\"}}"), value)
+            })),
+            // A device that is gone has none: the others' are given all the same.
+            Err(error) => tracing::debug!(device = device.name(), %error, "no counters"),
+        }
+    }
+    for (name, kind, help, samples) in [
+        (
+            "dashwire_link_up",
+            "gauge",
+            "1 while the device's link is up.",
+            up,
+        ),
+        (
+            "dashwire_device_gone",
+            "gauge",
+            "1 once the device is not there any more.",
+            gone,
+        ),
+        (
+            "dashwire_link_mbps",
+            "gauge",
+            "Rate of a link that is up and has one, Mbit/s.",
+            rates,
+        ),
+        (
+            "dashwire_device_counter",
+            "counter",
+            "Counters of the device's own, by the names it gives them.",
+            counters,
+        ),
+    ] {
+        let samples = samples.iter().map(|(labels, n)| (labels.as_str(), *n));
+        family(out, name, kind, help, samples);
+    }
 }
 
 /// What each worker did.
@@ -240,6 +300,52 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Fake(&'static str, Link, Option<u64>);
+
+    impl Device for Fake {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn mac(&self) -> [u8; 6] {
+            [2; 6]
+        }
+        fn link(&mut self) -> Link {
+            self.1
+        }
+        fn xstats(&mut self) -> std::io::Result<Vec<(String, u64)>> {
+            let value = self.2.ok_or(std::io::ErrorKind::NotFound)?;
+            Ok(vec![("rx \"good\"".to_owned(), value)])
+        }
+    }
+
+    #[test]
+    fn devices_have_their_links_and_counters_and_one_without_does_no_harm() {
+        let mut out = String::new();
+        devices(&mut out, &mut []);
+        assert_eq!(out, "");
+        let mut all: Vec<Box<dyn Device>> = vec![
+            Box::new(Fake("a", Link::Up(Some(100)), Some(7))),
+            Box::new(Fake("b", Link::Gone, None)),
+            Box::new(Fake("c", Link::Down, Some(0))),
+        ];
+        devices(&mut out, &mut all);
+        let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "dashwire_link_up{device=\"a\"} 1",
+                "dashwire_link_up{device=\"b\"} 0",
+                "dashwire_link_up{device=\"c\"} 0",
+                "dashwire_device_gone{device=\"a\"} 0",
+                "dashwire_device_gone{device=\"b\"} 1",
+                "dashwire_device_gone{device=\"c\"} 0",
+                "dashwire_link_mbps{device=\"a\"} 100",
+                "dashwire_device_counter{device=\"a\",name=\"rx \\\"good\\\"\"} 7",
+                "dashwire_device_counter{device=\"c\",name=\"rx \\\"good\\\"\"} 0",
+            ]
+        );
+    }
 
     #[test]
     fn samples_of_one_name_stand_together_under_their_labels() {

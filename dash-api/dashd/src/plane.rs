@@ -12,7 +12,7 @@ use dash_runtime::runtime::Change;
 use dash_runtime::{Runtime, RuntimeHandle};
 use dashctl::config::commit_files;
 use nic_sim::port::SimHandle;
-use nic_target::{Capacity, Target};
+use nic_target::{Capacity, Device, Target};
 use nic_targets::AnyPort;
 
 use crate::args::Args;
@@ -31,6 +31,8 @@ pub struct Plane {
     pub engine: Engine<DataPlane>,
     /// Most ENIs.
     pub enis: u32,
+    /// Devices of the ports, for their links and counters.
+    pub devices: Vec<Box<dyn Device>>,
     neighbors: Neighbors,
     ports: usize,
 }
@@ -111,6 +113,7 @@ impl Plane {
         let plane = Self {
             engine,
             enis,
+            devices: opened.devices,
             neighbors,
             ports: ports_count,
         };

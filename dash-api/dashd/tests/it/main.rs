@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the line that fails")]
 
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod gnmi;
 mod packets;
 mod process;

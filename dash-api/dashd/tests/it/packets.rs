@@ -24,7 +24,7 @@ fn from_vm() -> Vec<u8> {
 }
 
 /// The same, of the flow with this source port.
-fn of_flow(sport: u16) -> Vec<u8> {
+pub(crate) fn of_flow(sport: u16) -> Vec<u8> {
     Packet::eth(PORT0, HOST)
         .ipv4([25, 1, 1, 1], VIP)
         .udp(5137, 4789)
