@@ -98,8 +98,8 @@ fn refused(error: LoadError) -> TargetError {
 struct Live {
     /// Interface index by port.
     interfaces: Vec<u32>,
-    /// AF_XDP sockets by port.
-    sockets: Arc<Map>,
+    /// By port: the program that gives its packets to its sockets.
+    ups: Arc<Map>,
     /// Slot 0: the first stage of the installed code.
     first: Arc<Map>,
     /// The program that is attached to interfaces.
@@ -180,8 +180,8 @@ impl Front {
             max_entries: entries,
             flags: 0,
         };
-        let sockets = array("sockets", MapKind::XskMap, interfaces.len().max(1) as u32);
-        let sockets = Arc::new(loader::create_map(&sockets).map_err(refused)?);
+        let ups = array("ups", MapKind::ProgArray, interfaces.len().max(1) as u32);
+        let ups = Arc::new(loader::create_map(&ups).map_err(refused)?);
         let first_def = array("first", MapKind::ProgArray, 1);
         let first = Arc::new(loader::create_map(&first_def).map_err(refused)?);
         let object = Object {
@@ -197,7 +197,7 @@ impl Front {
         let port = Loaded::load(&object, given, Purpose::Live { pass: None }).map_err(refused)?;
         front.live = Some(Live {
             interfaces,
-            sockets,
+            ups,
             first,
             port,
         });
@@ -220,9 +220,21 @@ impl Front {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// AF_XDP sockets by port, for whoever opens them; `None` in test runs.
-    pub fn sockets(&self) -> Option<&Arc<Map>> {
-        self.live.as_ref().map(|live| &live.sockets)
+    /// Gives what comes up on a port to the sockets of an XSKMAP, from receive queue to socket.
+    ///
+    /// # Errors
+    /// The kernel refuses the program, or there is no such port.
+    pub fn send_up(&self, port: usize, sockets: &Map) -> Result<(), TargetError> {
+        let Some(live) = &self.live else {
+            return Err(unsupported("it is for test runs"));
+        };
+        let insns = upcall::up(sockets.fd() as u32).map_err(unsupported)?;
+        // A descriptor stands where an object has the map's index.
+        let program = sys::bpf::Program::load("up", ProgramKind::Xdp, &insns)
+            .map_err(|error| refused(error.into()))?;
+        live.ups
+            .set_program(port as u32, &program)
+            .map_err(os("filling map ups"))
     }
 
     /// The program to attach to interfaces; `None` in test runs.
@@ -261,12 +273,12 @@ impl Front {
             mut object,
             counted,
         } = lower_hits(&pipeline, &self.capacity).map_err(unsupported)?;
-        let sockets = object.maps.len() as u32;
+        let ups = object.maps.len() as u32;
         let way = match &self.live {
             None => Way::TestRun,
             Some(live) => Way::Sockets {
                 interfaces: &live.interfaces,
-                map: sockets,
+                ups,
             },
         };
         let programs = &mut object.programs;
@@ -292,10 +304,10 @@ impl Front {
                 pass: Some((stages.map, PUNT_SLOT as u32)),
             };
             programs.push(program("punt", upcall::punt(way))?);
-            object.maps.push(live.sockets.def().clone());
+            object.maps.push(live.ups.def().clone());
         }
         let given = |index: u32| match &self.live {
-            Some(live) if index == sockets => Some(Arc::clone(&live.sockets)),
+            Some(live) if index == ups => Some(Arc::clone(&live.ups)),
             _ => self.maps.get(index as usize)?.clone(),
         };
         let loaded = Loaded::load(&object, given, purpose).map_err(refused)?;

@@ -3,6 +3,7 @@
 //! - `upcall` is in the slot of every stage that only user space has. It undoes `decap`, so that the
 //!   packet is as it was received (stages before wrote nothing into it), and gives it to user space.
 //! - `punt` gives user space what a stage leaves to control, as the stage left it.
+//! - `up` is each port's: both of the above end in it, and it knows the port's sockets.
 //! - `port` is attached to an interface: it counts what comes in and starts the installed stages.
 
 use std::mem::offset_of;
@@ -31,6 +32,15 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
+    /// From the bytes in front of a packet.
+    pub(crate) fn of(bytes: [u8; MARK_LEN]) -> Option<Self> {
+        match u64::from_ne_bytes(bytes) {
+            Self::MISS => Some(Self::Miss),
+            Self::PUNT => Some(Self::Punt),
+            _ => None,
+        }
+    }
+
     const MISS: u64 = 0x7373_696d_6873_6164;
     const PUNT: u64 = 0x746e_7570_6873_6164;
 
@@ -47,12 +57,12 @@ impl Mark {
 pub(crate) enum Way<'a> {
     /// The test run's executor looks for a redirect to [`USER_SPACE`].
     TestRun,
-    /// By the AF_XDP socket of the port it came in on.
+    /// By an AF_XDP socket of the port it came in on.
     Sockets {
         /// Interface index by port.
         interfaces: &'a [u32],
-        /// Index of the map of sockets, by port.
-        map: u32,
+        /// Index of the array of `up` programs, by port.
+        ups: u32,
     },
 }
 
@@ -86,6 +96,18 @@ pub(crate) fn punt(way: Way<'_>) -> Result<Vec<Insn>, BuildError> {
     send_up(&mut b, way, Mark::Punt, lost);
     b.bind(lost);
     b.mov(R0, XdpAction::Aborted as i32);
+    b.exit();
+    b.finish()
+}
+
+/// See the module. `sockets` is an XSKMAP from receive queue to socket.
+pub(crate) fn up(sockets: u32) -> Result<Vec<Insn>, BuildError> {
+    let mut b = Builder::new();
+    b.load(Size::W, R2, R1, xdp_md::RX_QUEUE_INDEX);
+    b.load_map(R1, sockets);
+    // What happens where no socket is.
+    b.mov(R3, XdpAction::Drop as i32);
+    b.call(helper::REDIRECT_MAP);
     b.exit();
     b.finish()
 }
@@ -130,9 +152,9 @@ fn lookup_0(b: &mut Builder, map: u32) {
     b.call(helper::MAP_LOOKUP_ELEM);
 }
 
-/// Ends the program with the packet on its way to user space, or at `lost`.
+/// Ends the program with the packet on its way to user space, or goes on to `lost`, which follows.
 fn send_up(b: &mut Builder, way: Way<'_>, mark: Mark, lost: Label) {
-    let (interfaces, map) = match way {
+    let (interfaces, ups) = match way {
         Way::TestRun => {
             b.load_const(R1, u64::from(USER_SPACE));
             b.mov(R2, 0);
@@ -140,7 +162,7 @@ fn send_up(b: &mut Builder, way: Way<'_>, mark: Mark, lost: Label) {
             b.exit();
             return;
         }
-        Way::Sockets { interfaces, map } => (interfaces, map),
+        Way::Sockets { interfaces, ups } => (interfaces, ups),
     };
     b.mov(R1, R6);
     b.mov(R2, -(MARK_LEN as i32));
@@ -156,15 +178,13 @@ fn send_up(b: &mut Builder, way: Way<'_>, mark: Mark, lost: Label) {
     let known = b.label();
     b.load(Size::W, R1, R6, xdp_md::INGRESS_IFINDEX);
     for (port, interface) in (0i32..).zip(interfaces) {
-        b.mov(R2, port);
-        b.load_const(R3, u64::from(*interface));
-        b.jump_if(Cond::Eq, R1, R3, known);
+        b.mov(R3, port);
+        b.load_const(R2, u64::from(*interface));
+        b.jump_if(Cond::Eq, R1, R2, known);
     }
     b.jump(lost);
     b.bind(known);
-    b.load_map(R1, map);
-    // What happens where no socket is bound.
-    b.mov(R3, XdpAction::Drop as i32);
-    b.call(helper::REDIRECT_MAP);
-    b.exit();
+    b.mov(R1, R6);
+    b.load_map(R2, ups);
+    b.call(helper::TAIL_CALL);
 }
