@@ -1,6 +1,6 @@
 //! The policy tables of one generation, and how the next one's are made from them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dash_bpf::{MapDef, MapKind};
@@ -56,6 +56,16 @@ impl PolicyMap {
         }
     }
 
+    /// Bytes of memory held, what other generations share included.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Array(map) => map.array().size(),
+            Self::Hash(map) => map.memory(),
+            Self::Lpm(map) => map.memory(),
+            Self::Acl(map) => map.memory(),
+        }
+    }
+
     /// Rows that count against the capacity; arrays have no such limit.
     fn rows(&self) -> usize {
         match self {
@@ -95,6 +105,14 @@ impl PolicyTables {
     /// A policy table.
     pub fn map(&self, table: Table) -> Option<&PolicyMap> {
         self.maps.get(table.index() as usize)?.as_deref()
+    }
+
+    /// Bytes of memory each table holds, what other generations share included. Takes time in
+    /// proportion to the routes.
+    pub fn memory(&self) -> BTreeMap<Table, usize> {
+        let maps = Table::ALL.iter().zip(&self.maps);
+        maps.filter_map(|(table, map)| Some((*table, map.as_ref()?.memory())))
+            .collect()
     }
 
     /// These tables after a delta. `self` is unchanged, and so is every row it shares, so an error

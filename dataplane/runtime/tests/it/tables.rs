@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use dash_bpf::{MapDef, MapKind};
+use dash_runtime::tables::acl::Acl;
 use dash_runtime::tables::acl::classifier::Classifier;
 use dash_runtime::tables::acl::linear;
 use dash_runtime::tables::core_hash::CoreHash;
@@ -401,4 +402,119 @@ fn an_empty_list_matches_nothing_and_none_matches_anything() {
     assert_eq!(classifier.first(&key), Some(&2));
     assert_eq!(classifier.first(&AclKey::default()), Some(&2));
     assert_eq!(Classifier::new(&[]).first(&key), None);
+}
+
+/// Rules over tags that many of them share, prefixes nested in each other and in several lists.
+fn tagged_rules(rules: u32, prefixes: u32) -> Vec<AclRuleRow> {
+    let mut state = 7u64;
+    let mut next = move || {
+        state = state
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) as u32
+    };
+    let mut list = |n: u32| -> Arc<[AclPrefix]> {
+        (0..n)
+            .map(|_| {
+                let [a, b, c, _] = next().to_be_bytes();
+                let len = [16u8, 20, 24, 24, 24, 25, 32][next() as usize % 7];
+                let mask = u32::MAX << (32 - len);
+                let address = u32::from_be_bytes([10 + a % 4, b, c, a]) & mask;
+                AclPrefix {
+                    addr: v4(address.to_be_bytes()),
+                    len: 96 + len,
+                }
+            })
+            .collect()
+    };
+    let tags: Vec<_> = (0..8).map(|_| list(prefixes * 4)).collect();
+    (0..rules)
+        .map(|n| {
+            let tag = |n: u32| Arc::clone(&tags[n as usize % tags.len()]);
+            AclRuleRow {
+                action: n,
+                protocols: (n % 3 != 0).then(|| [6, 17][..=(n % 2) as usize].into()),
+                src: Some(match n % 5 {
+                    0 => [list(prefixes), tag(n)].into_iter().collect(),
+                    1 => [tag(n), tag(n / 5)].into_iter().collect(),
+                    _ => [list(prefixes)].into_iter().collect(),
+                }),
+                dst: (n % 4 == 0).then(|| [tag(n / 4)].into_iter().collect()),
+                src_ports: None,
+                dst_ports: (n % 2 == 0).then(|| [(n as u16, n as u16 + 40)].into()),
+            }
+        })
+        .collect()
+}
+
+fn agrees(rules: &[AclRuleRow], every: usize) {
+    let mut acl = Acl::new();
+    acl.set(1, Some(rules));
+    // The same sets in another order of rules: classes are shared, answers are not.
+    let reversed: Vec<_> = rules.iter().rev().cloned().collect();
+    let alone = acl.memory();
+    acl.set(2, Some(&reversed));
+    assert!(acl.memory() < alone * 2, "{} and {alone}", acl.memory());
+    let mut matched = 0;
+    for (n, rule) in rules.iter().enumerate().step_by(every) {
+        for nudge in 0..6 {
+            let mut key = near(rule, nudge, n);
+            key.group = 1;
+            let want = linear::first(rules, &key);
+            assert_eq!(acl.get(&key).copied(), want, "{key:?}");
+            matched += usize::from(want.is_some());
+            key.group = 2;
+            assert_eq!(
+                acl.get(&key).copied(),
+                linear::first(&reversed, &key),
+                "{key:?}"
+            );
+        }
+    }
+    assert!(matched > rules.len() / every, "keys hit rules");
+}
+
+#[test]
+fn groups_with_tags_agree_with_the_linear_scan() {
+    agrees(&tagged_rules(150, 6), 3);
+}
+
+/// More rules than one vector holds.
+#[test]
+fn a_group_of_5000_rules_agrees_with_the_linear_scan() {
+    agrees(&tagged_rules(4_500, 1), 601);
+}
+
+/// Five stages' worth of rules at the scale of the largest cards.
+#[test]
+#[ignore = "full scale: half a minute without optimisation (benches/README.md)"]
+fn five_groups_of_1000_rules_with_100_prefixes_agree_with_the_linear_scan() {
+    for stage in 0..5 {
+        agrees(&tagged_rules(1_000, 100), 7 + stage);
+    }
+}
+
+#[test]
+fn groups_come_and_go_by_any_number() {
+    let rules = tagged_rules(3, 1);
+    let mut acl = Acl::new();
+    for group in [1, 70_000, 65_535] {
+        acl.set(group, Some(&rules));
+    }
+    let old = acl.clone();
+    acl.set(70_000, None);
+    acl.set(2, None);
+    acl.set(1, Some(&[]));
+    assert_eq!((acl.len(), old.len()), (2, 3));
+    let mut key = near(&rules[0], 5, 0);
+    for (group, now, before) in [
+        (1, false, true),
+        (70_000, false, true),
+        (65_535, true, true),
+        (3, false, false),
+    ] {
+        key.group = group;
+        assert_eq!(acl.get(&key).is_some(), now, "{group}");
+        assert_eq!(old.get(&key).is_some(), before, "{group}");
+    }
 }

@@ -2,197 +2,343 @@
 //!
 //! Each of the five fields of a packet falls in a class of values that the rules cannot tell apart;
 //! a class has one bit a rule that accepts it. The AND of the five vectors are the rules that match,
-//! and the lowest bit is the first of them. Values map to classes by binary search over the borders
-//! of the rules' ranges; equal vectors are stored once, so 100,000 prefixes of a hundred rules make
-//! a long border list but few vectors.
+//! and the lowest bit is the first of them. Addresses come to their classes by [`classes`], which
+//! groups with the same sets share; ports and protocols by small arrays. A field in which no rule
+//! lists anything is left out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use dash_wire::tables::AclKey;
 use nic_target::{AclPrefix, AclPrefixes, AclRuleRow};
+
+use super::classes::{Classes, SetId, Shared};
+use super::vectors::{RULES, Vector, Vectors};
 
 /// A group, ready to answer.
 #[derive(Debug)]
 pub struct Classifier {
     /// By rule; a look-up returns the address of one.
     actions: Box<[u32]>,
-    /// Words of a vector.
-    words: usize,
-    proto: Field<u8>,
-    src: Field<u128>,
-    dst: Field<u128>,
-    sport: Field<u16>,
-    dport: Field<u16>,
+    src: Option<Arc<Classes>>,
+    dst: Option<Arc<Classes>>,
+    proto: Option<Box<[u16; 256]>>,
+    sport: Option<Ports>,
+    dport: Option<Ports>,
+    /// Each [`RULES`] rules.
+    blocks: Box<[Block]>,
+}
+
+/// Vectors of each field that the group has.
+#[derive(Debug)]
+struct Block {
+    src: Option<Vectors>,
+    dst: Option<Vectors>,
+    proto: Option<Vectors>,
+    sport: Option<Vectors>,
+    dport: Option<Vectors>,
 }
 
 impl Classifier {
     /// Compiles the rules, given in the order of evaluation.
     pub fn new(rules: &[AclRuleRow]) -> Self {
-        let words = rules.len().div_ceil(64);
-        let prefixes = |list: &Option<AclPrefixes>| {
-            list.as_ref()
-                .map(|list| list.iter().map(range).collect::<Vec<_>>())
+        Self::sharing(rules, &Shared::default())
+    }
+
+    /// Compiles the rules, with the classes of groups made before where the sets are the same.
+    pub(super) fn sharing(rules: &[AclRuleRow], shared: &Shared) -> Self {
+        let src = Addresses::new(rules, |rule| rule.src.as_ref(), shared);
+        let dst = Addresses::new(rules, |rule| rule.dst.as_ref(), shared);
+        let proto = Values::new(rules, 0xff, |rule| {
+            let protocols = rule.protocols.as_ref()?.iter();
+            Some(protocols.map(|&p| (p.into(), p.into())).collect())
+        });
+        let ports = |list: &Option<Box<[(u16, u16)]>>| list.as_deref().map(<[_]>::to_vec);
+        let sport = Values::new(rules, u16::MAX, |rule| ports(&rule.src_ports));
+        let dport = Values::new(rules, u16::MAX, |rule| ports(&rule.dst_ports));
+        let block = |from: usize| Block {
+            src: src.as_ref().map(|field| field.vectors(from)),
+            dst: dst.as_ref().map(|field| field.vectors(from)),
+            proto: proto.as_ref().map(|field| field.vectors(from)),
+            sport: sport.as_ref().map(|field| field.vectors(from)),
+            dport: dport.as_ref().map(|field| field.vectors(from)),
         };
-        let ports = |list: &Option<Box<[(u16, u16)]>>| list.as_ref().map(|list| list.to_vec());
         Self {
             actions: rules.iter().map(|rule| rule.action).collect(),
-            words,
-            proto: Field::new(
-                words,
-                u8::MAX,
-                |p| p.checked_add(1),
-                rules.iter().map(|rule| {
-                    rule.protocols
-                        .as_ref()
-                        .map(|list| list.iter().map(|&p| (p, p)).collect())
-                }),
-            ),
-            src: Field::new(
-                words,
-                u128::MAX,
-                |a| a.checked_add(1),
-                rules.iter().map(|r| prefixes(&r.src)),
-            ),
-            dst: Field::new(
-                words,
-                u128::MAX,
-                |a| a.checked_add(1),
-                rules.iter().map(|r| prefixes(&r.dst)),
-            ),
-            sport: Field::new(
-                words,
-                u16::MAX,
-                |p| p.checked_add(1),
-                rules.iter().map(|r| ports(&r.src_ports)),
-            ),
-            dport: Field::new(
-                words,
-                u16::MAX,
-                |p| p.checked_add(1),
-                rules.iter().map(|r| ports(&r.dst_ports)),
-            ),
+            blocks: (0..rules.len()).step_by(RULES).map(block).collect(),
+            src: src.map(|field| field.classes),
+            dst: dst.map(|field| field.classes),
+            proto: proto.map(|field| Box::new(std::array::from_fn(|p| field.class(p as u16)))),
+            sport: sport.as_ref().map(Ports::new),
+            dport: dport.as_ref().map(Ports::new),
         }
     }
 
     /// Row of the first rule that matches.
     pub fn first(&self, key: &AclKey) -> Option<&u32> {
-        let vectors = [
-            self.proto.vector(self.words, key.proto),
-            self.src.vector(self.words, u128::from_be_bytes(key.sip)),
-            self.dst.vector(self.words, u128::from_be_bytes(key.dip)),
-            self.sport.vector(self.words, u16::from_be_bytes(key.sport)),
-            self.dport.vector(self.words, u16::from_be_bytes(key.dport)),
+        let address = |classes: &Option<Arc<Classes>>, address| {
+            let classes = classes.as_ref();
+            classes.map_or(0, |classes| classes.class(u128::from_be_bytes(address)))
+        };
+        let src = address(&self.src, key.sip);
+        let dst = address(&self.dst, key.dip);
+        let proto = self
+            .proto
+            .as_ref()
+            .map_or(0, |of| of[usize::from(key.proto)]);
+        let port = |ports: &Option<Ports>, port| {
+            let ports = ports.as_ref();
+            ports.map_or(0, |ports| ports.class(u16::from_be_bytes(port)))
+        };
+        let classes = [
+            src,
+            dst,
+            proto.into(),
+            port(&self.sport, key.sport),
+            port(&self.dport, key.dport),
         ];
-        let [a, b, c, d, e] = vectors;
-        let all = a.iter().zip(b).zip(c).zip(d).zip(e);
-        let (word, bits) = all
-            .map(|((((a, b), c), d), e)| a & b & c & d & e)
-            .enumerate()
-            .find(|&(_, bits)| bits != 0)?;
-        self.actions.get(word * 64 + bits.trailing_zeros() as usize)
+        let firsts = self.blocks.iter().zip((0..).step_by(RULES));
+        let mut found = firsts.filter_map(|(block, first)| Some(first + block.first(classes)?));
+        self.actions.get(found.next()?)
+    }
+
+    /// Bytes of memory; classes are not among them, as others may share them.
+    pub(super) fn memory(&self) -> usize {
+        let vectors = self.blocks.iter().flat_map(Block::fields).flatten();
+        let vectors: usize = vectors.map(Vectors::memory).sum();
+        let ports = [&self.sport, &self.dport].into_iter().flatten();
+        let proto = self.proto.as_ref().map_or(0, |of| size_of_val(&**of));
+        size_of::<Self>()
+            + size_of_val(&*self.actions)
+            + size_of_val(&*self.blocks)
+            + proto
+            + vectors
+            + ports.map(Ports::memory).sum::<usize>()
+    }
+
+    /// Classes of addresses it uses.
+    pub(super) fn classes(&self) -> impl Iterator<Item = &Arc<Classes>> {
+        [&self.src, &self.dst].into_iter().flatten()
     }
 }
 
-/// First and last address of a prefix.
-fn range(prefix: &AclPrefix) -> (u128, u128) {
-    let host = u128::MAX.checked_shr(u32::from(prefix.len)).unwrap_or(0);
-    let addr = u128::from_be_bytes(prefix.addr);
-    (addr & !host, addr | host)
+impl Block {
+    fn fields(&self) -> [Option<&Vectors>; 5] {
+        let Self {
+            src,
+            dst,
+            proto,
+            sport,
+            dport,
+        } = self;
+        [src, dst, proto, sport, dport].map(Option::as_ref)
+    }
+
+    /// The first rule of the block that accepts the classes.
+    #[inline]
+    fn first(&self, classes: [u32; 5]) -> Option<usize> {
+        let mut summary = u64::MAX;
+        let mut vectors = [None::<Vector<'_>>; 5];
+        let fields = self.fields().into_iter().zip(classes);
+        for ((field, class), vector) in fields.zip(&mut vectors) {
+            if let Some(field) = field {
+                let found = field.of(class);
+                summary &= found.summary;
+                *vector = Some(found);
+            }
+        }
+        while summary != 0 {
+            let at = summary.trailing_zeros();
+            let words = vectors.iter().flatten().map(|vector| vector.word(at));
+            let bits = words.fold(u64::MAX, |and, word| and & word);
+            if bits != 0 {
+                return Some(at as usize * 64 + bits.trailing_zeros() as usize);
+            }
+            summary &= summary - 1;
+        }
+        None
+    }
 }
 
-/// One field of the key: borders between classes, and the vectors of the classes.
-#[derive(Debug)]
-struct Field<T> {
-    /// First value of each interval, ascending; the first is 0.
-    starts: Box<[T]>,
-    /// Class of each interval.
-    class: Box<[u32]>,
-    /// Vectors of the classes, `words` each.
-    vectors: Box<[u64]>,
+/// A field of addresses in the making.
+struct Addresses {
+    classes: Arc<Classes>,
+    /// Rules that list nothing, and those that name each set.
+    any: Vec<usize>,
+    users: Vec<Vec<usize>>,
 }
 
-impl<T: Copy + Ord + Default> Field<T> {
-    /// From each rule's inclusive ranges; `None` accepts every value. `after` gives the next value.
+impl Addresses {
+    /// `None` when no rule lists anything.
     fn new(
-        words: usize,
-        max: T,
-        after: impl Fn(T) -> Option<T>,
-        rules: impl Iterator<Item = Option<Vec<(T, T)>>>,
-    ) -> Self {
+        rules: &[AclRuleRow],
+        field: impl Fn(&AclRuleRow) -> Option<&AclPrefixes>,
+        shared: &Shared,
+    ) -> Option<Self> {
+        let mut any = Vec::new();
+        let mut sets = BTreeMap::<SetId, (&[AclPrefix], Vec<usize>)>::new();
+        // Lists that are one need no second look at their prefixes.
+        let mut seen = HashMap::new();
+        for (rule, row) in rules.iter().enumerate() {
+            let Some(prefixes) = field(row) else {
+                any.push(rule);
+                continue;
+            };
+            for list in prefixes.lists() {
+                let id = *seen
+                    .entry(Arc::as_ptr(list))
+                    .or_insert_with(|| shared.id(list));
+                sets.entry(id)
+                    .or_insert_with(|| (list, vec![]))
+                    .1
+                    .push(rule);
+            }
+        }
+        if any.len() == rules.len() {
+            return None;
+        }
+        let ids: Vec<SetId> = sets.keys().copied().collect();
+        let (lists, users): (Vec<_>, Vec<_>) = sets.into_values().unzip();
+        Some(Self {
+            classes: shared.classes(&ids, &lists),
+            any,
+            users,
+        })
+    }
+
+    /// Vectors of the rules of a block.
+    fn vectors(&self, from: usize) -> Vectors {
+        let classes = self.classes.members().iter().map(|sets| {
+            let rules = sets.iter().flat_map(|set| &self.users[*set as usize]);
+            within(rules, from)
+        });
+        Vectors::new(within(&self.any, from), classes)
+    }
+}
+
+/// Rules of a block, by their place in it.
+fn within<'a>(
+    rules: impl IntoIterator<Item = &'a usize>,
+    from: usize,
+) -> impl Iterator<Item = usize> {
+    let inside = move |rule: &usize| Some(rule.checked_sub(from)?).filter(|at| *at < RULES);
+    rules.into_iter().filter_map(inside)
+}
+
+/// A field of small numbers in the making.
+struct Values {
+    any: Vec<usize>,
+    /// First number of each interval, ascending, with its class.
+    starts: Vec<(u16, u16)>,
+    /// Rules of each class.
+    classes: Vec<Box<[usize]>>,
+}
+
+impl Values {
+    /// From inclusive ranges; `None` when no rule lists anything.
+    fn new(
+        rules: &[AclRuleRow],
+        max: u16,
+        field: impl Fn(&AclRuleRow) -> Option<Vec<(u16, u16)>>,
+    ) -> Option<Self> {
+        let mut any = Vec::new();
         // Where a rule begins (+1) and stops (-1) to accept.
         let mut events = Vec::new();
-        for (rule, ranges) in rules.enumerate() {
-            let ranges = ranges.unwrap_or_else(|| vec![(T::default(), max)]);
+        for (rule, row) in rules.iter().enumerate() {
+            let Some(ranges) = field(row) else {
+                any.push(rule);
+                continue;
+            };
             for (low, high) in ranges.into_iter().filter(|(low, high)| low <= high) {
                 events.push((low, rule, 1i32));
-                events.extend(after(high).map(|stop| (stop, rule, -1)));
+                if high < max {
+                    events.push((high + 1, rule, -1));
+                }
             }
+        }
+        if any.len() == rules.len() {
+            return None;
         }
         events.sort_unstable();
-
-        let mut field = Builder {
-            words,
-            classes: HashMap::new(),
-            starts: vec![],
-            class: vec![],
-            vectors: vec![],
-        };
-        let mut now = vec![0u64; words];
+        let mut known = HashMap::<Box<[usize]>, u16>::new();
+        let (mut starts, mut classes) = (Vec::new(), Vec::new());
         // Ranges of one rule may overlap: it accepts while any of them is open.
-        let mut open = vec![0i32; words * 64];
-        let mut at = T::default();
+        let mut open = BTreeMap::<usize, i32>::new();
+        let mut interval = |start: u16, open: &BTreeMap<usize, i32>| {
+            let rules: Box<[usize]> = open.keys().copied().collect();
+            // At most one class for each of 65,536 numbers.
+            let new = known.len() as u16;
+            let class = *known.entry(rules).or_insert_with_key(|rules| {
+                classes.push(rules.clone());
+                new
+            });
+            starts.push((start, class));
+        };
+        let mut at = 0;
         for (value, rule, step) in events {
             if value != at {
-                field.interval(at, &now);
+                interval(at, &open);
                 at = value;
             }
-            open[rule] += step;
-            let (word, bit) = (rule / 64, 1 << (rule % 64));
-            if open[rule] > 0 {
-                now[word] |= bit;
-            } else {
-                now[word] &= !bit;
+            let count = open.entry(rule).or_insert(0);
+            *count += step;
+            if *count == 0 {
+                open.remove(&rule);
             }
         }
-        field.interval(at, &now);
+        interval(at, &open);
+        Some(Self {
+            any,
+            starts,
+            classes,
+        })
+    }
+
+    fn class(&self, value: u16) -> u16 {
+        // The first interval starts at 0.
+        let at = self.starts.partition_point(|(start, _)| *start <= value) - 1;
+        self.starts[at].1
+    }
+
+    fn vectors(&self, from: usize) -> Vectors {
+        let classes = self.classes.iter().map(|rules| within(rules, from));
+        Vectors::new(within(&self.any, from), classes)
+    }
+}
+
+/// Classes of ports: an array of pages of 256, pages that are equal stored once.
+#[derive(Debug)]
+struct Ports {
+    pages: [u8; 256],
+    classes: Box<[[u16; 256]]>,
+}
+
+impl Ports {
+    fn new(values: &Values) -> Self {
+        let mut known = HashMap::<[u16; 256], u8>::new();
+        let mut classes = Vec::new();
+        let pages = std::array::from_fn(|high| {
+            let page = std::array::from_fn(|low| values.class((high << 8 | low) as u16));
+            // At most 256 pages: 0 to 255.
+            *known.entry(page).or_insert_with(|| {
+                classes.push(page);
+                (classes.len() - 1) as u8
+            })
+        });
         Self {
-            starts: field.starts.into_boxed_slice(),
-            class: field.class.into_boxed_slice(),
-            vectors: field.vectors.into_boxed_slice(),
+            pages,
+            classes: classes.into(),
         }
     }
 
-    fn vector(&self, words: usize, value: T) -> &[u64] {
-        // The first interval starts at the least value, so one is always at or before `value`.
-        let interval = self.starts.partition_point(|start| *start <= value) - 1;
-        let class = self.class[interval] as usize;
-        &self.vectors[class * words..(class + 1) * words]
+    #[inline]
+    fn class(&self, port: u16) -> u32 {
+        let [high, low] = port.to_be_bytes();
+        let page = self.pages[usize::from(high)];
+        self.classes[usize::from(page)][usize::from(low)].into()
     }
-}
 
-struct Builder<T> {
-    words: usize,
-    classes: HashMap<Box<[u64]>, u32>,
-    starts: Vec<T>,
-    class: Vec<u32>,
-    vectors: Vec<u64>,
-}
-
-impl<T> Builder<T> {
-    fn interval(&mut self, start: T, vector: &[u64]) {
-        debug_assert_eq!(vector.len(), self.words);
-        let class = match self.classes.get(vector) {
-            Some(&class) => class,
-            None => {
-                let class = self.classes.len() as u32;
-                self.classes.insert(vector.into(), class);
-                self.vectors.extend_from_slice(vector);
-                class
-            }
-        };
-        if self.class.last() != Some(&class) {
-            self.starts.push(start);
-            self.class.push(class);
-        }
+    fn memory(&self) -> usize {
+        size_of_val(&*self.classes)
     }
 }
