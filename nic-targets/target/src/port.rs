@@ -41,6 +41,8 @@ pub trait Port: Send {
         max: usize,
     ) -> io::Result<Rx>;
     /// Sends all of `frames` in order and gives back every buffer that is not its own to `pool`.
+    /// Lent frames may come from another queue or port of the same lender: a worker also sends what
+    /// others received.
     fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx>;
     /// Called once on the worker's thread, before the first burst. Default: nothing.
     fn start(&mut self) -> io::Result<()> {

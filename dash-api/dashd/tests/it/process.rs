@@ -105,3 +105,30 @@ fn a_route_to_a_port_that_is_not_there_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn workers_that_cannot_be_are_refused_before_the_target_opens() {
+    let refused = |args: &[&str], why: &str| {
+        let (code, error) = fails(&[&["--no-tls", "--listen", "127.0.0.1:0"], args].concat());
+        assert_eq!(code, Some(1));
+        assert!(error.contains(why), "{error}");
+    };
+    refused(
+        &["--workers", "2"],
+        "interp runs on one worker only, not on 2",
+    );
+    refused(
+        &["--workers", "1", "--cores", "0-1"],
+        "2 core(s) are named for 1 worker(s)",
+    );
+    refused(
+        &["--cores", "1023"],
+        "core 1023 is not this process's to run on; its cores are ",
+    );
+    let (code, error) = fails(&["--no-tls", "--listen", "127.0.0.1:0", "--cores", "3-1"]);
+    assert_eq!(code, Some(2), "usage");
+    assert!(
+        error.contains("3-1: a range starts with its lowest core"),
+        "{error}"
+    );
+}
