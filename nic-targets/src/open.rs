@@ -2,8 +2,8 @@
 
 use std::io;
 
-use nic_linux::AfPacketPort;
 use nic_linux::sys::netdev;
+use nic_linux::{AfPacketPort, LinuxDevice, XdpError, XdpPort, xsk};
 use nic_sim::port::{SimConfig, SimHandle, SimPort, build};
 use nic_sim::{CaptureError, PcapPort};
 use nic_target::{Device, Frame, FramePool, Port, Rx, Tx};
@@ -20,6 +20,7 @@ pub enum AnyPort {
     AfPacket(AfPacketPort),
     #[cfg(feature = "dpdk")]
     Dpdk(Box<nic_dpdk::DpdkPort>),
+    Xdp(XdpPort),
 }
 
 macro_rules! each {
@@ -30,6 +31,7 @@ macro_rules! each {
             AnyPort::AfPacket($port) => $call,
             #[cfg(feature = "dpdk")]
             AnyPort::Dpdk($port) => $call,
+            AnyPort::Xdp($port) => $call,
         }
     };
 }
@@ -69,7 +71,7 @@ impl AnyPort {
     pub fn finish(&mut self) -> Result<(), CaptureError> {
         match self {
             Self::Pcap(port) => port.finish(),
-            Self::Sim(_) | Self::AfPacket(_) => Ok(()),
+            Self::Sim(_) | Self::AfPacket(_) | Self::Xdp(_) => Ok(()),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(_) => Ok(()),
         }
@@ -107,6 +109,8 @@ pub enum OpenError {
         interface: String,
         source: io::Error,
     },
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
     #[cfg(feature = "dpdk")]
     #[error(transparent)]
     Dpdk(nic_dpdk::Error),
@@ -137,10 +141,7 @@ impl From<nic_dpdk::Error> for OpenError {
 
 /// Opens what a spec names, with a queue of every port for each of `workers` workers (at least 1).
 pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
-    if let TargetSpec::Dpdk(spec) = spec {
-        return dpdk(spec, workers);
-    }
-    if workers > 1 {
+    if workers > 1 && matches!(spec, TargetSpec::Sim { .. } | TargetSpec::Pcap { .. }) {
         return Err(OpenError::Queues {
             device: spec.to_string(),
             has: 1,
@@ -168,10 +169,30 @@ pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
             Ok(single(vec![AnyPort::Pcap(port)]))
         }
         TargetSpec::AfPacket { interfaces } => {
-            let ports = interfaces
-                .iter()
-                .map(|name| Ok(AnyPort::AfPacket(afpacket(name)?)));
-            Ok(single(ports.collect::<Result<_, OpenError>>()?))
+            let by_port = interfaces.iter().map(|name| afpacket(name, workers));
+            let by_port = by_port.collect::<Result<Vec<_>, _>>()?;
+            let devices = by_port.iter().filter_map(LinuxDevice::of_afpacket);
+            Ok(Opened {
+                devices: devices.map(|device| Box::new(device) as _).collect(),
+                ports: by_worker(by_port, workers, AnyPort::AfPacket),
+                sim: None,
+            })
+        }
+        TargetSpec::Xdp {
+            interfaces,
+            options,
+        } => {
+            let ports = xsk::open(interfaces, workers, options).map_err(explain)?;
+            let device = |at| LinuxDevice::of_xdp(ports.iter().filter_map(|w| w.get(at)));
+            let devices = (0..interfaces.len()).filter_map(device);
+            Ok(Opened {
+                devices: devices.map(|device| Box::new(device) as _).collect(),
+                ports: ports
+                    .into_iter()
+                    .map(|ports| ports.into_iter().map(AnyPort::Xdp).collect())
+                    .collect(),
+                sim: None,
+            })
         }
         TargetSpec::Dpdk(spec) => dpdk(spec, workers),
     }
@@ -207,18 +228,45 @@ fn dpdk(spec: &crate::DpdkSpec, workers: usize) -> Result<Opened, OpenError> {
     Ok(opened)
 }
 
-fn afpacket(name: &str) -> Result<AfPacketPort, OpenError> {
+/// Ports by port, then by worker, the other way round.
+fn by_worker<P>(
+    by_port: Vec<Vec<P>>,
+    workers: usize,
+    any: impl Fn(P) -> AnyPort,
+) -> Vec<Vec<AnyPort>> {
+    let mut by_worker = (0..workers.max(1)).map(|_| Vec::new()).collect::<Vec<_>>();
+    for ports in by_port {
+        for (worker, port) in by_worker.iter_mut().zip(ports) {
+            worker.push(any(port));
+        }
+    }
+    by_worker
+}
+
+fn afpacket(name: &str, workers: usize) -> Result<Vec<AfPacketPort>, OpenError> {
     let interface = name.to_owned();
-    AfPacketPort::open(name).map_err(|source| match source.kind() {
+    AfPacketPort::open_for(name, workers).map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => OpenError::Permission { interface },
-        _ => match netdev::names() {
-            Ok(names) if !names.iter().any(|n| n == name) => OpenError::NoInterface {
-                interface,
-                existing: names.join(", "),
-            },
-            _ => OpenError::Interface { interface, source },
-        },
+        _ => missing(interface, source),
     })
+}
+
+fn explain(error: XdpError) -> OpenError {
+    match error {
+        XdpError::Interface { interface, source } => missing(interface, source),
+        other => other.into(),
+    }
+}
+
+/// An interface that was not found, or why else it did not open.
+fn missing(interface: String, source: io::Error) -> OpenError {
+    match netdev::names() {
+        Ok(names) if !names.contains(&interface) => OpenError::NoInterface {
+            interface,
+            existing: names.join(", "),
+        },
+        _ => OpenError::Interface { interface, source },
+    }
 }
 
 #[cfg(test)]
@@ -285,15 +333,14 @@ mod tests {
 
     #[test]
     fn a_missing_interface_is_answered_with_those_that_exist() {
-        let message = open(&"afpacket:no-such-if".parse().unwrap(), 1)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            message.contains("no-such-if does not exist; there are:"),
-            "{message}"
-        );
-        // Every network namespace has a loopback device.
-        assert!(message.contains("lo"), "{message}");
+        for spec in ["afpacket:no-such-if", "xdp:no-such-if"] {
+            let message = open(&spec.parse().unwrap(), 1).err().unwrap().to_string();
+            assert!(
+                message.contains("no-such-if does not exist; there are:"),
+                "{message}"
+            );
+            // Every network namespace has a loopback device.
+            assert!(message.contains("lo"), "{message}");
+        }
     }
 }

@@ -4,17 +4,20 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use nic_linux::XdpOptions;
 use thiserror::Error;
 
 mod dpdk;
+mod xdp;
 
 pub use dpdk::DpdkSpec;
 
 /// Kinds that can be opened, as error messages list them.
-const BUILT: &str = "sim:, pcap:in=FILE,out=FILE, afpacket:IF[,IF...] and dpdk:EAL ARGUMENTS";
+const BUILT: &str =
+    "sim:, pcap:in=FILE,out=FILE, afpacket:IF[,IF...], xdp:IF[,IF...] and dpdk:EAL ARGUMENTS";
 
 /// Kinds that are planned: named, so that asking for one is answered with the truth.
-const PLANNED: [&str; 4] = ["xdp", "kernel", "agent", "image"];
+const PLANNED: [&str; 3] = ["kernel", "agent", "image"];
 
 /// Most ports of a simulated NIC.
 const MAX_SIM_PORTS: u16 = 64;
@@ -51,6 +54,14 @@ pub enum TargetSpec {
     },
     /// `dpdk:EAL ARGUMENTS [-- ports=P,... mtu=N mbufs=N]`: DPDK devices.
     Dpdk(DpdkSpec),
+    /// `xdp:IF0,IF1` with `mode=auto|copy|zerocopy`, `attach=auto|native|skb`, `busy-poll=USEC` and
+    /// `frames=N`: a port over the AF_XDP sockets of each Linux interface, in this order.
+    Xdp {
+        /// At least one; no two alike.
+        interfaces: Vec<String>,
+        /// How they are opened.
+        options: XdpOptions,
+    },
 }
 
 /// Why a string names no target.
@@ -87,12 +98,19 @@ pub enum SpecError {
         "pcap: in and out are the same file, {path}: reading and emptying it at once would lose it"
     )]
     SameFile { path: PathBuf },
-    #[error("afpacket: names no interface: write afpacket:IF[,IF...]")]
-    NoInterface,
+    #[error("{kind}: names no interface: write {kind}:IF[,IF...]")]
+    NoInterface { kind: &'static str },
     #[error(
-        "afpacket: {name:?} cannot be an interface: names have 1 to {MAX_IFNAME} bytes, without '/', ':' or blanks"
+        "{kind}: {name:?} cannot be an interface: names have 1 to {MAX_IFNAME} bytes, without '/', ':' or blanks"
     )]
-    InterfaceName { name: String },
+    InterfaceName { kind: &'static str, name: String },
+    #[error("{kind}: {parameter}={got} is not {wanted}")]
+    Value {
+        kind: &'static str,
+        parameter: &'static str,
+        got: String,
+        wanted: String,
+    },
     #[error("dpdk: {quote} is not closed: arguments are split as a shell does")]
     DpdkQuote { quote: char },
     #[error("dpdk: {name}={value} is not a number from {least} to {most}")]
@@ -114,7 +132,11 @@ impl FromStr for TargetSpec {
         match kind {
             "sim" => sim(rest),
             "pcap" => pcap(rest),
-            "afpacket" => afpacket(rest),
+            "afpacket" => {
+                let interfaces = interfaces("afpacket", rest.split(','))?;
+                Ok(Self::AfPacket { interfaces })
+            }
+            "xdp" => xdp::parse(rest),
             "dpdk" => rest.parse().map(Self::Dpdk),
             _ => Err(match PLANNED.into_iter().find(|p| *p == kind) {
                 Some(kind) => SpecError::NotBuilt { kind },
@@ -206,30 +228,38 @@ fn pcap(rest: &str) -> Result<TargetSpec, SpecError> {
     }
 }
 
-fn afpacket(rest: &str) -> Result<TargetSpec, SpecError> {
-    if rest.is_empty() {
-        return Err(SpecError::NoInterface);
-    }
+/// Interface names, each legal and given once; at least one.
+fn interfaces<'a>(
+    kind: &'static str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<String>, SpecError> {
     let mut interfaces: Vec<String> = Vec::new();
-    for name in rest.split(',') {
+    let mut names = names.peekable();
+    // Of nothing at all, `split` makes one empty name.
+    let first = names.next();
+    if names.peek().is_none() && first.is_none_or(str::is_empty) {
+        return Err(SpecError::NoInterface { kind });
+    }
+    for name in first.into_iter().chain(names) {
         let legal = (1..=MAX_IFNAME).contains(&name.len())
             && !name.contains(|c: char| matches!(c, '/' | ':' | '\0') || c.is_whitespace())
             && name != "."
             && name != "..";
         if !legal {
             return Err(SpecError::InterfaceName {
+                kind,
                 name: name.to_owned(),
             });
         }
         if interfaces.iter().any(|i| i == name) {
             return Err(SpecError::Twice {
-                kind: "afpacket",
+                kind,
                 parameter: name.to_owned(),
             });
         }
         interfaces.push(name.to_owned());
     }
-    Ok(TargetSpec::AfPacket { interfaces })
+    Ok(interfaces)
 }
 
 impl fmt::Display for TargetSpec {
@@ -255,6 +285,10 @@ impl fmt::Display for TargetSpec {
             }
             Self::AfPacket { interfaces } => write!(f, "afpacket:{}", interfaces.join(",")),
             Self::Dpdk(spec) => spec.fmt(f),
+            Self::Xdp {
+                interfaces,
+                options,
+            } => xdp::print(f, interfaces, options),
         }
     }
 }
@@ -325,7 +359,6 @@ mod tests {
                 "no target kind \"udp\": targets are sim:, pcap:in=FILE,out=FILE, afpacket:",
             ),
             ("dpdk:--vdev 'x", "dpdk: ' is not closed"),
-            ("xdp:eth0", "\"xdp\" is not built yet"),
             ("kernel:eth0", "\"kernel\" is not built yet"),
             ("agent:host:1", "\"agent\" is not built yet"),
             (
@@ -355,7 +388,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_parses_or_is_refused_and_what_parses_prints_back(
-            text in prop_oneof![any::<String>(), "(sim|pcap|afpacket|dpdk):[a-z0-9=,./: '\"-]{0,30}"],
+            text in prop_oneof![any::<String>(), "(sim|pcap|afpacket|xdp|dpdk):[a-z0-9=,./: '\"-]{0,30}"],
         ) {
             if let Ok(spec) = parse(&text) {
                 prop_assert_eq!(parse(&spec.to_string()), Ok(spec));

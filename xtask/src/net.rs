@@ -25,6 +25,8 @@ use crate::run::{Background, check, command, have, is_root, output, root, status
 pub(crate) enum Via {
     /// Raw sockets
     Afpacket,
+    /// AF_XDP sockets
+    Xdp,
 }
 
 /// The DPU's interfaces, by port.
@@ -36,6 +38,15 @@ impl Via {
         let [vm, peer] = PORTS;
         match self {
             Self::Afpacket => format!("afpacket:{vm},{peer}"),
+            Self::Xdp => format!("xdp:{vm},{peer}"),
+        }
+    }
+
+    /// True when ports do not hear of checksums that senders leave to hardware.
+    fn needs_whole_checksums(self) -> bool {
+        match self {
+            Self::Afpacket => false,
+            Self::Xdp => true,
         }
     }
 }
@@ -147,6 +158,10 @@ pub(crate) fn run(via: Via, megabytes: u64, out: &Path) -> Result<()> {
             "demo --net needs `{program}`: cargo xtask setup installs it"
         );
     }
+    ensure!(
+        !via.needs_whole_checksums() || have("ethtool"),
+        "demo --net with this port needs `ethtool`: cargo xtask setup installs it"
+    );
     let bin = build()?;
     let out = root().join(out);
     fs::create_dir_all(&out)?;
@@ -154,6 +169,11 @@ pub(crate) fn run(via: Via, megabytes: u64, out: &Path) -> Result<()> {
     let net = Net::new();
     println!("== Three namespaces: {}", net.all().join(", "));
     net.up()?;
+    if via.needs_whole_checksums() {
+        for ns in [&net.vm, &net.peer] {
+            check(net.exec(ns, "ethtool").args(["-K", "eth0", "tx", "off"]))?;
+        }
+    }
 
     let daemon = Daemon::start(
         net.exec(&net.dpu, &bin.dashd)

@@ -8,6 +8,7 @@ use crate::run::{check, command, have, have_dpdk, is_root};
 /// Program looked for, and the Debian package that has it.
 const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("cc", "gcc"),
     ("valgrind", "valgrind"),

@@ -67,6 +67,13 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
         step("demo --net", || {
             net::run(net::Via::Afpacket, 100, Path::new("target/demo-net"))
         })?;
+        if have("ethtool") {
+            step("demo --net --port xdp", || {
+                net::run(net::Via::Xdp, 100, Path::new("target/demo-net-xdp"))
+            })?;
+        } else {
+            skipped.push("SKIP: demo --net --port xdp needs ethtool".to_owned());
+        }
     } else {
         skipped.push("SKIP: demo --net needs root, ip and ping".to_owned());
     }
