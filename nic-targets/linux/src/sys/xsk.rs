@@ -19,6 +19,9 @@ const MAX_TX_SKB_BUDGET: libc::c_int = 9;
 /// What is asked for it; the kernel's own is 32.
 const TX_BUDGET: u32 = 256;
 
+/// Send buffer asked for, bytes.
+const SEND_BUFFER: libc::c_int = 8 << 20;
+
 /// `SO_PREFER_BUSY_POLL` and `SO_BUSY_POLL_BUDGET` (Linux 5.11).
 const PREFER_BUSY_POLL: libc::c_int = 69;
 const BUSY_POLL_BUDGET: libc::c_int = 70;
@@ -128,13 +131,18 @@ impl Xsk {
         ] {
             set(&fd, libc::SOL_XDP, ring, &setup.ring)?;
         }
-        // Both are favours.
+        // A favour, as is the buffer.
         let _ = set(
             &fd,
             libc::SOL_XDP,
             MAX_TX_SKB_BUDGET,
             &TX_BUDGET.min(setup.ring),
         );
+        // In copy mode frames on their way count against the send buffer, as of any socket.
+        let buffer = &SEND_BUFFER;
+        if set(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, buffer).is_err() {
+            let _ = set(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF, buffer);
+        }
         if let Some(us) = setup.busy_poll {
             let us = libc::c_int::try_from(us).unwrap_or(libc::c_int::MAX);
             set(&fd, libc::SOL_SOCKET, PREFER_BUSY_POLL, &1)?;
@@ -338,9 +346,9 @@ impl<'u> Rings<'u> {
         *self.filled
     }
 
-    /// Parts of packets that can be sent now.
-    pub fn tx_room(&mut self) -> u32 {
-        self.tx.room()
+    /// True when this many parts of packets can be sent now.
+    pub fn tx_room(&mut self, parts: usize) -> bool {
+        u32::try_from(parts).is_ok_and(|parts| self.tx.has_room(parts))
     }
 
     /// Sends `start..start + len` of a chunk, as a packet or, with `more`, as a part of one; back,

@@ -393,7 +393,7 @@ impl Sending<'_> {
                 self.frames.next().into_iter().for_each(|f| pool.give(f));
                 continue;
             }
-            if (rings.tx_room() as usize) < len.div_ceil(CHUNK) {
+            if !rings.tx_room(len.div_ceil(CHUNK)) {
                 return;
             }
             if umem.has(frame) {

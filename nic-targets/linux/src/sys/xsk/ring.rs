@@ -124,19 +124,20 @@ impl<T: Entry> Producer<T> {
         Ring::map(fd, at, offsets, size).map(Self)
     }
 
-    /// Entries that can be pushed now.
-    pub(super) fn room(&mut self) -> u32 {
+    /// True when this many entries can be pushed now.
+    pub(super) fn has_room(&mut self, wanted: u32) -> bool {
         let ring = &mut self.0;
-        if ring.ours.wrapping_sub(ring.theirs) >= ring.size {
+        // The other side's position is read only when what it was does not do: it is shared.
+        if ring.size - ring.ours.wrapping_sub(ring.theirs).min(ring.size) < wanted {
             // Acquire: the kernel has read what it freed.
             ring.theirs = ring.consumer().load(Ordering::Acquire);
         }
-        ring.size - ring.ours.wrapping_sub(ring.theirs).min(ring.size)
+        ring.size - ring.ours.wrapping_sub(ring.theirs).min(ring.size) >= wanted
     }
 
     /// Writes an entry; false when the ring is full. The kernel sees it after `publish`.
     pub(super) fn push(&mut self, entry: T) -> bool {
-        if self.room() == 0 {
+        if !self.has_room(1) {
             return false;
         }
         // SAFETY: a place of the ring that the kernel does not read until it is published, and has
