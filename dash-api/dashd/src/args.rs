@@ -33,7 +33,8 @@ pub struct Args {
     /// CA of the clients' certificates (PEM); clients without one are refused.
     #[arg(long, value_name = "FILE.pem", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
-    /// What moves packets: `sim:[ports=N]`, `pcap:in=FILE,out=FILE`, `afpacket:IF[,IF...]` or
+    /// What moves packets: `sim:[ports=N]`, `pcap:in=FILE,out=FILE`, `afpacket:IF[,IF...]`,
+    /// `xdp:IF[,IF...][,mode=..,attach=..,busy-poll=USEC,frames=N]` or
     /// `dpdk:EAL ARGUMENTS [-- ports=P,... mtu=N mbufs=N]`.
     #[arg(long, value_name = "SPEC")]
     pub target: TargetSpec,
