@@ -63,6 +63,17 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
     step("scenarios on every executor", || {
         check(command(demo::build()?.dashctl).args(["scenario", "specs/scenarios"]))
     })?;
+    step(
+        "bench --quick: every measurement runs, at tiny scale",
+        || {
+            check(command(demo::build()?.dashctl).args([
+                "bench",
+                "--quick",
+                "--out",
+                "target/bench-quick",
+            ]))
+        },
+    )?;
     if is_root() && have("ip") && have("ping") {
         step("demo --net", || {
             net::run(net::Via::Afpacket, 100, Path::new("target/demo-net"))

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Flows(Flows),
     /// Run scenarios and say what differs from what they expect.
     Scenario(Scenario),
+    /// Measure: one thing, or everything with a report.
+    Bench(Bench),
 }
 
 /// What every command that compiles takes.
@@ -256,6 +258,36 @@ pub(crate) struct Scenario {
     /// Engine to run on; may be repeated [default: all].
     #[arg(long, value_enum)]
     pub(crate) engine: Vec<EngineName>,
+    #[command(flatten)]
+    pub(crate) cache: CacheDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// What to measure [default: everything].
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(dash_lab::measure::ALL.iter().map(|kind| kind.name)))]
+    pub(crate) what: Vec<String>,
+    /// Tiny scale: everything is run, in less than a minute; figures mean little.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Samples of each figure [default: 9; 3 when quick].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) samples: Option<u16>,
+    /// Time of what is bounded by time, such as a soak.
+    #[arg(long, value_name = "S")]
+    pub(crate) seconds: Option<f64>,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) workers: u16,
+    /// Flows that are in use while connections are made.
+    #[arg(long, value_name = "N")]
+    pub(crate) background: Option<u32>,
+    /// Of everything random.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write the report here [default: nowhere, unless everything is measured: bench].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cache: CacheDir,
 }

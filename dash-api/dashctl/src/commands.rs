@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod bench;
 mod compile;
 mod gnmi;
 mod observe;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Counters(args) => observe::counters(&args),
         Command::Flows(args) => observe::flows(&args),
         Command::Scenario(args) => scenario::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

@@ -95,3 +95,33 @@ impl Drop for Spinner {
         }
     }
 }
+
+/// A line that says what is going on now, on a terminal only.
+#[derive(Debug)]
+pub struct Status(ProgressBar);
+
+impl Status {
+    /// Nothing is going on yet.
+    pub fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    /// Says what is.
+    pub fn say(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

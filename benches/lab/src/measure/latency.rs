@@ -1,0 +1,156 @@
+//! `dashctl bench latency`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::Bench;
+use crate::lab::{Lab, Run, capacity};
+use crate::machine::{cores, generator_core};
+use crate::pace::{Generator, Offered, TimeRing};
+use crate::port::Job;
+use crate::result::Group;
+use crate::traffic::{Order, Traffic};
+use crate::world::{self, Way};
+
+/// Places of the receive queue, as large NICs have them.
+const QUEUE: usize = 4_096;
+/// The search ends when it knows the rate to this part.
+const PRECISION: f64 = 0.01;
+
+struct Setup<'a> {
+    bench: &'a Bench<'a>,
+    lab: Lab,
+    traffic: Arc<Traffic>,
+    flows: u32,
+    trials: u64,
+}
+
+impl Setup<'_> {
+    fn order(&self, seed: u64) -> Order {
+        Order::Random {
+            from: 0,
+            flows: self.flows,
+            seed,
+        }
+    }
+
+    /// Offers a rate for a time.
+    fn trial(&mut self, rate: f64, time: Duration) -> Result<(Run, Offered)> {
+        self.trials += 1;
+        let ring = Arc::new(TimeRing::new(QUEUE));
+        let order = self.order(self.bench.options.seed + self.trials);
+        let mut job = Job::new(&self.traffic, order, u64::MAX);
+        job.pace = Some(Arc::clone(&ring));
+        job.epoch = Instant::now();
+        let epoch = job.epoch;
+        self.lab.begin(|_| job.clone())?;
+        let core = generator_core(1);
+        let generator = Generator::spawn(ring, epoch, rate, time, core)?;
+        let offered = generator.join()?;
+        let run = self.lab.finish()?;
+        run.check("latency")?;
+        Ok((run, offered))
+    }
+}
+
+pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
+    let options = bench.options;
+    if options.workers > 1 {
+        group
+            .skipped
+            .push("more than one worker: the search is for one".to_owned());
+    }
+    let one = crate::Options {
+        workers: 1,
+        ..options.clone()
+    };
+    let flows = options.scale(256, 64_000);
+    let size = options.scale(1 << 16, 1 << 20);
+    let mut setup = Setup {
+        bench,
+        lab: Lab::with(&one, capacity(size), world::txn(world::DEMO)?)?,
+        traffic: Arc::new(Traffic::of(Way::Vnet.template(64)?)),
+        flows,
+        trials: 0,
+    };
+    let order = Order::Sequential { from: 0 };
+    let traffic = Arc::clone(&setup.traffic);
+    setup
+        .lab
+        .forward("flows", |_| Job::new(&traffic, order, u64::from(flows)))?;
+
+    // Nothing can be above what the worker does when packets never lack.
+    let packets = options.scale(5_000, 3_000_000);
+    let order = setup.order(options.seed);
+    let flat = setup
+        .lab
+        .forward("flat out", |_| Job::new(&traffic, order, packets))?;
+    group.sample(
+        "flat out, one flow table of so many flows",
+        "Mpps",
+        flat.rate() / 1e6,
+    );
+
+    let time = Duration::from_secs_f64(options.seconds(0.02, 1.0));
+    let (mut good, mut bad) = (0.0, flat.rate() * 1.1);
+    let rounds = options.scale(5, 12);
+    for n in 0..rounds {
+        if (bad - good) / bad < PRECISION {
+            break;
+        }
+        let rate = f64::midpoint(good, bad);
+        (bench.progress)(&format!(
+            "latency: trial {} of at most {rounds}: {:.3} Mpps",
+            n + 1,
+            rate / 1e6
+        ));
+        let (_, offered) = setup.trial(rate, time)?;
+        if offered.lost == 0 {
+            good = rate;
+        } else {
+            bad = rate;
+        }
+    }
+    let shares = if good > 0.0 {
+        let row = group.sample("no-drop rate", "Mpps", good / 1e6);
+        row.note(format!(
+            "RFC 2544 search, trials of {} ms, a receive queue of {QUEUE}; {} cores",
+            time.as_millis(),
+            cores()
+        ));
+        good
+    } else {
+        group.skipped.push(format!(
+            "no-drop rate: each of {rounds} trials lost packets, down to {:.3} Mpps: other work had the cores; \
+             latencies are at shares of the rate flat out",
+            bad / 1e6
+        ));
+        flat.rate()
+    };
+    for percent in [50u32, 90, 99] {
+        (bench.progress)(&format!("latency: at {percent} %"));
+        let rate = shares * f64::from(percent) / 100.0;
+        let (run, offered) = setup.trial(rate, time)?;
+        let mut all = run.workers.into_iter().filter_map(|o| o.latency);
+        let latency = all.next().context("a paced job has latencies")?;
+        for (what, ns) in [
+            ("p50", latency.value_at_quantile(0.5)),
+            ("p99", latency.value_at_quantile(0.99)),
+            ("p99.9", latency.value_at_quantile(0.999)),
+            ("max", latency.max()),
+        ] {
+            let name = format!("latency at {percent} %, {what}");
+            let row = group.sample(&name, "us", ns as f64 / 1e3);
+            row.at(what, f64::from(percent));
+            row.note(format!(
+                "from when each packet was due; {} of {} packets lost at the queue; the generator itself was late by {:.0} us at most",
+                offered.lost,
+                offered.packets,
+                offered.behind_ns as f64 / 1e3
+            ));
+        }
+    }
+    Ok(())
+}

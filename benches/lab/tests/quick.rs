@@ -1,0 +1,88 @@
+//! Every sub-command at tiny scale: what it must show is there, and nothing was lost. No figure is judged.
+
+use dash_lab::Options;
+use dash_lab::measure::{ALL, Bench, Kind};
+
+fn run(name: &str) -> dash_lab::result::Group {
+    // Verdicts are by content, so tests may share them.
+    let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/verdicts");
+    std::fs::create_dir_all(cache).expect("a folder for verdicts");
+    let options = Options {
+        quick: true,
+        samples: Some(2),
+        cache_dir: Some(cache.into()),
+        ..Options::default()
+    };
+    let kind = Kind::by_name(name).expect("a sub-command");
+    let group = kind
+        .run(&Bench {
+            options: &options,
+            progress: &|_| (),
+        })
+        .expect("it runs here");
+    assert_eq!(group.name, name);
+    assert!(!group.about.is_empty());
+    assert_eq!(
+        group.command,
+        format!("dashctl bench {name} --samples 2 --quick")
+    );
+    assert!(!group.measurements.is_empty(), "{:?}", group.skipped);
+    for row in &group.measurements {
+        assert!(!row.name.is_empty() && !row.unit.is_empty(), "{row:?}");
+        assert!(!row.samples.is_empty(), "{row:?}");
+        // Nothing lost, nothing kept: zero is the right figure there.
+        let zero = ["lost", "growth"]
+            .iter()
+            .any(|part| row.name.contains(part));
+        let fine = |s: &f64| s.is_finite() && (*s > 0.0 || zero && *s >= 0.0);
+        assert!(row.samples.iter().all(fine), "{row:?}");
+        if row.name.contains("lost in the data plane") {
+            assert!(row.samples.iter().all(|n| *n == 0.0), "{row:?}");
+        }
+    }
+    group
+}
+
+/// The rows that a sub-command shows whatever the machine.
+fn shows(name: &str, rows: &[&str]) {
+    let group = run(name);
+    for want in rows {
+        assert!(
+            group.measurements.iter().any(|row| row.name == *want),
+            "{name}: no row {want:?} in {:#?}",
+            group
+                .measurements
+                .iter()
+                .map(|row| &row.name)
+                .collect::<Vec<_>>()
+        );
+    }
+}
+
+macro_rules! quick {
+    ($($test:ident $name:literal: $($row:literal),*;)*) => {
+        $(#[test] fn $test() { shows($name, &[$($row),*]); })*
+
+        #[test]
+        fn every_sub_command_is_run_here() {
+            let here = [$($name),*];
+            let all: Vec<_> = ALL.iter().map(|kind| kind.name).collect();
+            assert_eq!(all, here);
+        }
+    };
+}
+
+quick! {
+    floors "floors": "I/O, receive and send", "worker loop, drop at the VIP", "dependent load, 1 MiB", "reading the clock";
+    engines "engines": "outbound vnet, established: native", "outbound vnet, established: interp / native", "inbound, first of a flow: model / native";
+    packets "packets": "outbound vnet, 64 B, established", "outbound vnet, 64 B, first of a flow", "inbound, IMIX, established", "outbound direct, 9000 B, floor", "outbound, denied by an ACL, 64 B, every packet";
+    flows "flows": "16 k flows, established", "cost at 32768 flows / cost at 1024";
+    cps "cps": "TCP, 6 packets", "TCP, 6 packets, lost in the data plane", "UDP, 1 packet";
+    one_ip "one-ip": "load time", "TCP connections, 6 packets, with background";
+    baby_hero "baby-hero": "load time", "TCP connections, 6 packets, with background";
+    hero "hero": "load time", "established, 500 flows", "TCP connections, 6 packets, with background, lost in the data plane";
+    config "config": "start to first packet, demo", "start to first packet, baby hero by Set requests", "one change to its effect, idle, p99", "one change to its effect, under load, p99";
+    update_under_load "update-under-load": "packets, without", "packets, with changes, lost in the data plane", "rate with changes / without";
+    latency "latency": "latency at 50 %, p50", "latency at 99 %, p99.9";
+    soak "soak": "lost in the data plane", "growth of memory", "flows aged";
+}

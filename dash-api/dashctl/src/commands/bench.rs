@@ -1,0 +1,64 @@
+//! `dashctl bench`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use dash_lab::measure::{ALL, Bench as Measure, Kind};
+use dash_lab::result::Run;
+use dash_lab::{Options, machine, render};
+use dashctl::progress::Status;
+
+use crate::cli::Bench;
+
+pub(crate) fn run(args: &Bench) -> Result<()> {
+    let options = Options {
+        quick: args.quick,
+        samples: args.samples.map(usize::from),
+        seconds: args.seconds,
+        workers: usize::from(args.workers),
+        background: args.background,
+        cache_dir: args.cache.path(),
+        seed: args.seed,
+    };
+    let everything = args.what.is_empty();
+    let kinds: Vec<Kind> = ALL
+        .iter()
+        .copied()
+        .filter(|kind| everything || args.what.iter().any(|what| what == kind.name))
+        .collect();
+    let out = args
+        .out
+        .clone()
+        .or_else(|| everything.then(|| PathBuf::from("bench")));
+    let mut report = Run {
+        machine: machine::describe(),
+        groups: Vec::new(),
+    };
+    for kind in kinds {
+        let status = Status::new();
+        report.groups.push(kind.run(&Measure {
+            options: &options,
+            progress: &|what| status.say(what),
+        })?);
+    }
+    report.machine.load[1] = machine::load();
+    print!("{}", render::terminal(&report));
+    if let Some(out) = out {
+        write(&out, &report)?;
+    }
+    Ok(())
+}
+
+fn write(out: &Path, report: &Run) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    for (name, text) in [
+        ("report.json", render::json(report)),
+        ("report.html", render::html(report)),
+        ("report.svg", render::summary_svg(report)),
+    ] {
+        let path = out.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    eprintln!("report in {}", out.display());
+    Ok(())
+}
