@@ -109,16 +109,10 @@ fn mapping_key(n: u32) -> MappingKey {
 
 fn mappings(c: &mut Criterion) {
     let mut table = PolicyHash::new(&Table::Mapping.def(&Capacity::default()));
-    // The same rows in a table made for no more than them.
-    let mut fitting = PolicyHash::new(&Table::Mapping.def(&Capacity {
-        mappings: MAPPINGS,
-        ..Capacity::default()
-    }));
     let mut twin = HashMap::new();
     for n in 0..MAPPINGS {
         let (key, row) = (mapping_key(n), MappingRow::default());
         table.put(key.as_bytes(), row.as_bytes());
-        fitting.put(key.as_bytes(), row.as_bytes());
         twin.insert(key, row);
     }
     let keys = |from: u32| {
@@ -130,9 +124,6 @@ fn mappings(c: &mut Criterion) {
         let group = format!("lookup/mapping_80k_{name}");
         over(c, &group, "ours", &keys, found, |key| {
             find(&table, key.as_bytes())
-        });
-        over(c, &group, "ours_made_to_fit", &keys, found, |key| {
-            find(&fitting, key.as_bytes())
         });
         over(c, &group, "std_hash_map", &keys, found, |key| {
             twin.contains_key(key)

@@ -1,0 +1,22 @@
+//! Compiles the C twins of the benches, where DPDK is asked for.
+
+fn main() {
+    #[cfg(feature = "dpdk")]
+    dpdk();
+}
+
+#[cfg(feature = "dpdk")]
+fn dpdk() {
+    println!("cargo:rerun-if-changed=c/lpm.c");
+    let dpdk = pkg_config::Config::new()
+        .atleast_version("22.11")
+        .probe("libdpdk")
+        .expect("the feature dpdk needs DPDK's development files");
+    cc::Build::new()
+        .file("c/lpm.c")
+        .includes(dpdk.include_paths)
+        .flag("-includerte_config.h")
+        .flag("-march=native")
+        .opt_level(3)
+        .compile("dash_bench_lpm");
+}
