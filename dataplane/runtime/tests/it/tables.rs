@@ -487,10 +487,10 @@ fn a_group_of_5000_rules_agrees_with_the_linear_scan() {
 
 /// Five stages' worth of rules at the scale of the largest cards.
 #[test]
-#[ignore = "full scale: half a minute without optimisation (benches/README.md)"]
+#[ignore = "full scale: minutes without optimisation (benches/README.md)"]
 fn five_groups_of_1000_rules_with_100_prefixes_agree_with_the_linear_scan() {
     for stage in 0..5 {
-        agrees(&tagged_rules(1_000, 100), 7 + stage);
+        agrees(&tagged_rules(1_000, 100), 41 + stage);
     }
 }
 
