@@ -71,14 +71,16 @@ static inline uint32_t fold(uint64_t sum) {
 static inline uint64_t hash_key(const struct cpipe_key *key) {
     const uint8_t *p = (const uint8_t *)key;
 #if defined(__SSE4_2__)
-    /* Two chains, so that the three cycles of a step overlap; the second also gives the tag. */
+    /* Two chains, so that the three cycles of a step overlap. IPv4 addresses are all in the second, so
+     * a multiplication mixes both into bucket and tag. */
     uint64_t a = _mm_crc32_u64(0xffffffff, load64(p));
     uint64_t b = _mm_crc32_u64(0x9e3779b9, load64(p + 8));
     a = _mm_crc32_u64(a, load64(p + 16));
     b = _mm_crc32_u64(b, load64(p + 24));
     a = _mm_crc32_u64(a, load64(p + 32));
     b = _mm_crc32_u64(b, load64(p + 32));
-    return a | (b << 32);
+    uint64_t h = (a | (b << 32)) * 0x9e3779b97f4a7c15ULL;
+    return h ^ (h >> 32);
 #else
     uint64_t h = 0x9e3779b97f4a7c15ULL;
     for (int i = 0; i < 40; i += 8) {

@@ -235,7 +235,9 @@ mod tests {
             flags: 2,
             ..FlowKey::default()
         };
+        // Alike in all but the addresses.
         key.sip[12..].copy_from_slice(&n.to_be_bytes());
+        key.dip[12..].copy_from_slice(&[10, 0, 0, 1]);
         key
     }
 
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_table_holds_what_it_was_made_for_and_refuses_more() {
-        for flows in [1, 7, 100, 5_000, 60_000] {
+        for flows in [1, 7, 100, 5_000, 60_000, 131_072] {
             let mut p = pipeline(flows);
             for n in 0..flows {
                 p.add_flow(&key(n), &encap(n)).expect("room for all");
