@@ -21,10 +21,15 @@ pub(crate) struct Binaries {
     pub(crate) dashctl: PathBuf,
 }
 
-/// Builds them, showing cargo's own progress.
-pub(crate) fn build() -> Result<Binaries> {
+/// Builds them with these features, showing cargo's own progress.
+pub(crate) fn build(features: &[&str]) -> Result<Binaries> {
     eprintln!("demo: building dashd and dashctl (release)");
-    check(cargo().args(["build", "--release", "-p", "dashd", "-p", "dashctl"]))?;
+    let mut build = cargo();
+    build.args(["build", "--release", "-p", "dashd", "-p", "dashctl"]);
+    for feature in features {
+        build.args(["--features", feature]);
+    }
+    check(&mut build)?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let bin = |name: &str| root().join(&target).join("release").join(name);
@@ -87,7 +92,7 @@ impl Drop for Daemon {
 pub(crate) fn run(out: &Path) -> Result<()> {
     let out = root().join(out);
     fs::create_dir_all(&out)?;
-    let bin = build()?;
+    let bin = build(&[])?;
     let (input, result) = (out.join("in.pcap"), out.join("out.pcap"));
     let packets = write_capture(&input)?;
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 
 use crate::demo::{Daemon, build};
-use crate::run::{Background, check, command, have, is_root, output, root, status};
+use crate::run::{Background, check, command, have, have_dpdk, is_root, output, root, status};
 
 /// How dashd reaches its two interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,6 +27,8 @@ pub(crate) enum Via {
     Afpacket,
     /// AF_XDP sockets
     Xdp,
+    /// DPDK's net_af_packet devices
+    Dpdk,
 }
 
 /// The DPU's interfaces, by port.
@@ -39,6 +41,11 @@ impl Via {
         match self {
             Self::Afpacket => format!("afpacket:{vm},{peer}"),
             Self::Xdp => format!("xdp:{vm},{peer}"),
+            Self::Dpdk => format!(
+                "dpdk:--no-huge --no-shconf --no-telemetry --no-pci -m 128 --file-prefix={} \
+                 --vdev net_af_packet0,iface={vm} --vdev net_af_packet1,iface={peer}",
+                eal_prefix()
+            ),
         }
     }
 
@@ -47,22 +54,39 @@ impl Via {
         match self {
             Self::Afpacket => false,
             Self::Xdp => true,
+            Self::Dpdk => true,
+        }
+    }
+
+    /// MTU of the cables, bytes.
+    fn mtu(self) -> u32 {
+        match self {
+            Self::Afpacket | Self::Xdp => 9000,
+            // DPDK's net_af_packet carries frames of at most 1,518 bytes.
+            Self::Dpdk => 1500,
         }
     }
 }
 
+/// Names EAL's files of this run, though it is asked for none: it makes a folder.
+fn eal_prefix() -> String {
+    format!("dashwire-demo-{}", std::process::id())
+}
+
 /// Names that two runs at once do not share.
 struct Net {
+    mtu: u32,
     vm: String,
     dpu: String,
     peer: String,
 }
 
 impl Net {
-    fn new() -> Self {
+    fn new(mtu: u32) -> Self {
         let id = std::process::id();
         let name = |role: &str| format!("dashwire-{role}-{id}");
         Self {
+            mtu,
             vm: name("vm"),
             dpu: name("dpu"),
             peer: name("peer"),
@@ -99,7 +123,10 @@ impl Net {
     fn cable(&self, ns: &str, port: &str) -> Result<()> {
         self.ip(
             &self.dpu,
-            &format!("link add {port} mtu 9000 type veth peer name eth0 netns {ns}"),
+            &format!(
+                "link add {port} mtu {} type veth peer name eth0 netns {ns}",
+                self.mtu
+            ),
         )?;
         self.ip(&self.dpu, &format!("link set {port} up"))?;
         // The DPU's kernel must not answer for anything: the daemon owns the port.
@@ -107,7 +134,8 @@ impl Net {
     }
 
     fn end(&self, ns: &str, underlay: &str, mac: &str, vni: &str, overlay: &str) -> Result<()> {
-        self.ip(ns, "link set eth0 mtu 9000 gso_max_segs 1 up")?;
+        let mtu = self.mtu;
+        self.ip(ns, &format!("link set eth0 mtu {mtu} gso_max_segs 1 up"))?;
         self.ip(ns, &format!("addr add {underlay}/24 dev eth0"))?;
         self.ip(ns, &format!("route add {VIP}/32 dev eth0"))?;
         self.ip(
@@ -116,7 +144,8 @@ impl Net {
                 "link add vx0 address {mac} type vxlan id {vni} remote {VIP} dstport 4789 dev eth0"
             ),
         )?;
-        self.ip(ns, "link set vx0 mtu 8900 gso_max_segs 1 up")?;
+        let mtu = mtu - 100;
+        self.ip(ns, &format!("link set vx0 mtu {mtu} gso_max_segs 1 up"))?;
         self.ip(ns, &format!("addr add {overlay}/24 dev vx0"))
     }
 
@@ -137,6 +166,7 @@ impl Drop for Net {
             // Half-built nets are torn down too, so a missing one is fine.
             let _ = command("ip").args(["netns", "del", ns]).status();
         }
+        let _ = fs::remove_dir_all(format!("/var/run/dpdk/{}", eal_prefix()));
     }
 }
 
@@ -162,11 +192,15 @@ pub(crate) fn run(via: Via, megabytes: u64, out: &Path) -> Result<()> {
         !via.needs_whole_checksums() || have("ethtool"),
         "demo --net with this port needs `ethtool`: cargo xtask setup installs it"
     );
-    let bin = build()?;
+    ensure!(
+        via != Via::Dpdk || have_dpdk(),
+        "demo --net --port dpdk needs libdpdk-dev: cargo xtask setup installs it"
+    );
+    let bin = build(if via == Via::Dpdk { &["dpdk"] } else { &[] })?;
     let out = root().join(out);
     fs::create_dir_all(&out)?;
     let me = std::env::current_exe()?;
-    let net = Net::new();
+    let net = Net::new(via.mtu());
     println!("== Three namespaces: {}", net.all().join(", "));
     net.up()?;
     if via.needs_whole_checksums() {

@@ -61,7 +61,7 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
     }
     step("demo", || demo::run(Path::new("target/demo")))?;
     step("scenarios on every executor", || {
-        check(command(demo::build()?.dashctl).args(["scenario", "specs/scenarios"]))
+        check(command(demo::build(&[])?.dashctl).args(["scenario", "specs/scenarios"]))
     })?;
     step(
         "bench --quick: every measurement runs, at tiny scale",
@@ -84,6 +84,13 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
             })?;
         } else {
             skipped.push("SKIP: demo --net --port xdp needs ethtool".to_owned());
+        }
+        if have_dpdk() && have("ethtool") {
+            step("demo --net --port dpdk", || {
+                net::run(net::Via::Dpdk, 100, Path::new("target/demo-net-dpdk"))
+            })?;
+        } else {
+            skipped.push("SKIP: demo --net --port dpdk needs libdpdk-dev and ethtool".to_owned());
         }
     } else {
         skipped.push("SKIP: demo --net needs root, ip and ping".to_owned());
