@@ -66,7 +66,7 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
     step(
         "bench --quick: every measurement runs, at tiny scale",
         || {
-            check(command(demo::build()?.dashctl).args([
+            check(command(demo::build(&[])?.dashctl).args([
                 "bench",
                 "--quick",
                 "--out",
