@@ -11,10 +11,12 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use dash_runtime::tables::MapOps;
 use dash_runtime::tables::acl::{Acl, linear};
-use dash_runtime::tables::core_hash::CoreHash;
+use dash_runtime::tables::core_set::CoreTables;
 use dash_runtime::tables::lpm::Lpm;
 use dash_runtime::tables::policy_hash::PolicyHash;
-use dash_wire::tables::{AclKey, FlowKey, MappingKey, MappingRow, Route4Key, Route6Key, RouteRow};
+use dash_wire::tables::{
+    AclKey, FlowEntry, FlowKey, MappingKey, MappingRow, Route4Key, Route6Key, RouteRow, flow_state,
+};
 use nic_target::{AclPrefix, AclRuleRow, Capacity, Table};
 use zerocopy::IntoBytes;
 
@@ -67,19 +69,112 @@ fn flow_key(n: u32) -> FlowKey {
     }
 }
 
-fn flows(c: &mut Criterion) {
+/// A worker's flow table with this many connections, a key each as the first side.
+fn flow_table(flows: u32) -> CoreTables {
     let capacity = Capacity {
-        flows: FLOWS,
+        flows,
         ..Capacity::default()
     };
-    let table = CoreHash::new(&Table::FlowIndex.def(&capacity));
+    let mut tables = CoreTables::new(&capacity).expect("address space");
+    for n in 0..flows {
+        let slot = tables.flow_free.pop_u32().expect("a free slot");
+        let mut entry = FlowEntry {
+            state: flow_state::ESTABLISHED,
+            ..FlowEntry::default()
+        };
+        for side in 0..2 {
+            entry.sides[side as usize].key = FlowKey {
+                flags: side << 1,
+                ..flow_key(n)
+            };
+        }
+        tables.set_flow(slot, &entry);
+        for side in 0..2 {
+            let key = &entry.sides[side as usize].key;
+            let row = slot << 1 | side;
+            // SAFETY: key and row have the sizes of the index.
+            let done = unsafe {
+                let (key, row) = (key.as_bytes().as_ptr(), row.to_ne_bytes());
+                tables.flow_index.update(key, row.as_ptr(), 1)
+            };
+            assert_eq!(done, 0);
+        }
+    }
+    tables
+}
+
+/// What a hit does: finds the row, reads the side, counts in the line that both sides share.
+fn hit(tables: &CoreTables, key: &FlowKey) -> u32 {
+    // SAFETY: the key is the index's; a row it finds is a `u32` that names an entry of the slab, which
+    // this thread alone uses.
+    unsafe {
+        let row = tables.flow_index.lookup(key.as_bytes().as_ptr());
+        let row = row.cast::<u32>().read();
+        let entry = tables.flow_slab.element(row >> 1).expect("a slot");
+        let entry = entry.cast::<FlowEntry>();
+        (&raw mut (*entry).packets[(row & 1) as usize])
+            .write((*entry).packets[(row & 1) as usize] + 1);
+        (&raw const (*entry).sides[(row & 1) as usize].actions.u0_vni).read()
+    }
+}
+
+/// Bytes of memory the machine could give now.
+fn available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(u64::MAX / 1024) * 1024
+}
+
+fn flows(c: &mut Criterion) {
+    for (name, flows) in [
+        ("64k", 1 << 16),
+        ("1m", 1 << 20),
+        ("16m", 16 << 20),
+        ("32m", 32 << 20),
+    ] {
+        if available() < u64::from(flows) * 256 {
+            eprintln!("SKIP: flow_{name}: too little memory");
+            continue;
+        }
+        let tables = flow_table(flows);
+        eprintln!(
+            "flow_{name}: {:.1} bytes of index a connection",
+            tables.flow_index.touched() as f64 / f64::from(flows)
+        );
+        let mut n = 0u32;
+        // Not in the order of the slots, and all of them in turn.
+        let mut next = move || {
+            n = n.wrapping_add(0x9e37_79b1);
+            flow_key(n & (flows - 1))
+        };
+        let mut group = c.benchmark_group("lookup/flow_hit");
+        group.bench_function(format!("{name}_hash"), |b| {
+            b.iter(|| tables.flow_hash(&next()));
+        });
+        group.bench_function(format!("{name}_back_to_back"), |b| {
+            b.iter(|| hit(&tables, black_box(&next())));
+        });
+        let mut keys = [FlowKey::default(); 32];
+        group.throughput(criterion::Throughput::Elements(32));
+        group.bench_function(format!("{name}_burst_of_32"), |b| {
+            b.iter(|| {
+                keys.fill_with(&mut next);
+                let hashes = keys.each_ref().map(|key| tables.flow_hash(key));
+                hashes.iter().for_each(|&hash| tables.prefetch_bucket(hash));
+                hashes.iter().for_each(|&hash| tables.prefetch_entry(hash));
+                keys.iter().fold(0u32, |sum, key| sum ^ hit(&tables, key))
+            });
+        });
+        group.finish();
+    }
+
     let mut twin: HashMap<FlowKey, u32> = HashMap::new();
+    let tables = flow_table(FLOWS);
     for n in 0..FLOWS {
-        let key = flow_key(n);
-        // SAFETY: key and value have the sizes of the table's definition.
-        let done = unsafe { table.update(key.as_bytes().as_ptr(), n.to_ne_bytes().as_ptr(), 0) };
-        assert_eq!(done, 0);
-        twin.insert(key, n);
+        twin.insert(flow_key(n), n);
     }
     let keys = |from: u32| {
         (0..KEYS)
@@ -89,7 +184,7 @@ fn flows(c: &mut Criterion) {
     for (name, keys, found) in [("hit", keys(0), true), ("miss", keys(FLOWS), false)] {
         let group = format!("lookup/flow_64k_{name}");
         over(c, &group, "ours", &keys, found, |key| {
-            find(&table, key.as_bytes())
+            find(&**tables.flow_index, key.as_bytes())
         });
         over(c, &group, "std_hash_map", &keys, found, |key| {
             twin.contains_key(key)

@@ -5,69 +5,67 @@
 //! the flow is scheduled anew if it was used meanwhile. A deadline comes *nearer* only when a flow
 //! is created or starts closing; programs then push its slot to `flow_events`.
 //!
-//! One scheduled time a slot, in an indexed binary heap: memory is fixed, and scheduling a slot
-//! again moves its one entry.
+//! One scheduled time a slot, in a timer wheel: memory is fixed and touched as slots are used,
+//! and scheduling a slot again moves its one entry. Flows go in the order of their deadlines; those of one
+//! nanosecond in no order.
 
 use std::ops::Range;
 
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{FlowEntry, flow_state};
-use zerocopy::IntoBytes;
 
 use crate::tables::core_set::CoreTables;
+use crate::tables::memory::MemoryError;
+use wheel::Wheel;
+
+mod wheel;
 
 const NS_PER_MS: u64 = 1_000_000;
-/// Position of a slot that is not scheduled.
-const ABSENT: u32 = u32::MAX;
+/// Slots moved inside the wheel for each that may be looked at: a slot goes down this often.
+const MOVES: usize = 4;
 
 /// Scheduled times of flow slots.
 #[derive(Debug)]
 pub struct Ager {
-    /// Binary heap: (time, slot), the earliest first.
-    heap: Vec<(u64, u32)>,
-    /// By slot: its position in the heap.
-    position: Box<[u32]>,
-}
-
-/// When a flow is gone.
-fn deadline(flow: &FlowEntry) -> u64 {
-    flow.last_seen_ns
-        .saturating_add(u64::from(flow.timeout_ms) * NS_PER_MS)
+    wheel: Wheel,
 }
 
 impl Ager {
     /// Nothing scheduled; room for `flows` slots.
-    pub fn new(flows: u32) -> Self {
-        Self {
-            heap: Vec::with_capacity(flows as usize),
-            position: vec![ABSENT; flows as usize].into(),
-        }
+    ///
+    /// # Errors
+    /// The system gives no address space.
+    pub fn new(flows: u32) -> Result<Self, MemoryError> {
+        Ok(Self {
+            wheel: Wheel::new(flows)?,
+        })
     }
 
     /// Takes in what programs reported, then expires flows whose deadline is at or before `now`,
     /// looking at no more than `budget` scheduled times. Returns how many flows it expired.
-    pub fn run(&mut self, tables: &mut CoreTables, now: u64, budget: usize) -> usize {
+    pub fn run(&mut self, tables: &mut CoreTables, now: u64, mut budget: usize) -> usize {
         self.take_events(tables);
+        let mut moves = budget.saturating_mul(MOVES);
         let mut expired = 0;
-        for _ in 0..budget {
-            let Some(&(time, slot)) = self.heap.first() else {
-                break;
-            };
-            if time > now {
-                break;
+        while budget > 0
+            && moves > 0
+            && let Some(due) = self.wheel.pop(now)
+        {
+            match due.exact {
+                true => budget -= 1,
+                false => moves -= 1,
             }
-            self.remove_first();
-            let Some(flow) = tables
-                .flow(slot)
-                .filter(|flow| flow.state != flow_state::FREE)
-            else {
+            if let Some(then) = due.then {
+                tables.prefetch_ageing(then);
+            }
+            let Some(deadline) = deadline(tables, due.slot) else {
                 continue;
             };
-            let deadline = deadline(&flow);
-            if deadline > now {
-                self.schedule(slot, deadline);
-            } else {
-                expire(tables, slot, flow);
+            // Used since, or not exact yet.
+            if !due.exact || deadline > self.wheel.elapsed() {
+                self.wheel.schedule(due.slot, deadline);
+            } else if let Some(flow) = tables.flow(due.slot) {
+                expire(tables, due.slot, &flow);
                 expired += 1;
             }
         }
@@ -77,87 +75,39 @@ impl Ager {
     /// Schedules the slots in `flow_events`.
     pub fn take_events(&mut self, tables: &CoreTables) {
         while let Some(slot) = tables.flow_events.pop_u32() {
-            if let Some(flow) = tables
-                .flow(slot)
-                .filter(|flow| flow.state != flow_state::FREE)
-            {
-                self.schedule(slot, deadline(&flow));
+            if let Some(deadline) = deadline(tables, slot) {
+                self.wheel.schedule(slot, deadline);
             }
         }
     }
+}
 
-    /// Makes sure that a slot is looked at at `time` or earlier.
-    fn schedule(&mut self, slot: u32, time: u64) {
-        let Some(&position) = self.position.get(slot as usize) else {
-            return;
-        };
-        if position == ABSENT {
-            self.heap.push((time, slot));
-            self.up(self.heap.len() - 1);
-        } else if time < self.heap[position as usize].0 {
-            self.heap[position as usize].0 = time;
-            self.up(position as usize);
-        }
-    }
-
-    fn remove_first(&mut self) {
-        let (_, slot) = self.heap.swap_remove(0);
-        self.position[slot as usize] = ABSENT;
-        if !self.heap.is_empty() {
-            self.down();
-        }
-    }
-
-    fn up(&mut self, mut at: usize) {
-        while at > 0 && self.heap[at] < self.heap[(at - 1) / 2] {
-            self.heap.swap(at, (at - 1) / 2);
-            self.note(at);
-            at = (at - 1) / 2;
-        }
-        self.note(at);
-    }
-
-    fn down(&mut self) {
-        let mut at = 0;
-        loop {
-            let child = 2 * at + 1;
-            let least = match (self.heap.get(child), self.heap.get(child + 1)) {
-                (Some(left), Some(right)) if right < left => child + 1,
-                (Some(_), _) => child,
-                (None, _) => break,
-            };
-            if self.heap[at] <= self.heap[least] {
-                break;
-            }
-            self.heap.swap(at, least);
-            self.note(at);
-            at = least;
-        }
-        self.note(at);
-    }
-
-    /// Records where the entry at `at` is.
-    fn note(&mut self, at: usize) {
-        let (_, slot) = self.heap[at];
-        // A heap has at most as many entries as there are slots, which `u32` counts.
-        self.position[slot as usize] = at as u32;
-    }
+/// When the flow in a slot is gone; `None` when there is none.
+fn deadline(tables: &CoreTables, slot: u32) -> Option<u64> {
+    let ageing = tables.ageing(slot)?;
+    (ageing.state != flow_state::FREE).then(|| {
+        ageing
+            .last_seen_ns
+            .saturating_add(u64::from(ageing.timeout_ms) * NS_PER_MS)
+    })
 }
 
 /// Ends every flow in `slots` whose ENI is no more, uncounted.
 pub fn purge(tables: &mut CoreTables, enis: &[u32], slots: Range<u32>) {
-    for slot in slots {
-        if let Some(flow) = tables.flow(slot)
-            && flow.state != flow_state::FREE
-            && enis.contains(&u32::from(flow.eni))
+    // Slots that were never taken are not touched.
+    for slot in slots.start..slots.end.min(tables.high_water()) {
+        if let Some(ageing) = tables.ageing(slot)
+            && ageing.state != flow_state::FREE
+            && enis.contains(&u32::from(ageing.eni))
+            && let Some(flow) = tables.flow(slot)
         {
-            release(tables, slot, flow);
+            release(tables, slot, &flow);
         }
     }
 }
 
 /// Removes a flow whose time has come.
-fn expire(tables: &mut CoreTables, slot: u32, flow: FlowEntry) {
+fn expire(tables: &mut CoreTables, slot: u32, flow: &FlowEntry) {
     let stat = if flow.state == flow_state::CLOSING {
         EniStat::FlowDeleted
     } else {
@@ -168,19 +118,14 @@ fn expire(tables: &mut CoreTables, slot: u32, flow: FlowEntry) {
 }
 
 /// Takes a flow out of the index and gives its slot back.
-fn release(tables: &mut CoreTables, slot: u32, mut flow: FlowEntry) {
+fn release(tables: &mut CoreTables, slot: u32, flow: &FlowEntry) {
     for key in flow.sides.iter().map(|side| &side.key) {
         // A key may have been taken over by another flow since.
-        if tables
-            .flow_index
-            .get_u32(key.as_bytes())
-            .is_some_and(|value| value >> 1 == slot)
-        {
-            tables.flow_index.remove(key.as_bytes());
+        if (tables.flow_index.get(key)).is_some_and(|row| row >> 1 == slot) {
+            tables.flow_index.remove(key);
         }
     }
-    flow.state = flow_state::FREE;
-    tables.set_flow(slot, &flow);
+    tables.set_free(slot);
     // There are as many places as slots, and this slot was in use: it fits.
     tables.flow_free.push_u32(slot);
 }

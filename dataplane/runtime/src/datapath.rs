@@ -74,7 +74,7 @@ impl Datapath {
     /// # Errors
     /// The engine cannot run on this machine.
     pub fn new(engine: Engine, capacity: &Capacity, cpu: u32) -> Result<Self, TargetError> {
-        Self::over(engine, capacity, cpu, CoreTables::new(capacity))
+        Self::over(engine, capacity, cpu, CoreTables::new(capacity)?)
     }
 
     /// A worker whose flow table another processor reads too.
@@ -110,7 +110,7 @@ impl Datapath {
             maps: vec![no_map.handle(); defs.len()].into(),
             regions: Vec::with_capacity(defs.len()),
             defs,
-            ager: Ager::new(capacity.flows),
+            ager: Ager::new(capacity.flows)?,
             events_capacity: Table::FlowEvents.def(capacity).max_entries as usize,
             tables,
             helpers: Box::new(HelperState::new(cpu)),

@@ -269,7 +269,6 @@ impl Birth {
         let made = self.make(&mut ports);
         let Self {
             worker,
-            capacity,
             crossing,
             rings,
             subscription,
@@ -290,7 +289,7 @@ impl Birth {
         // All senders must be gone before it goes on.
         drop(ready);
         let reader = subscription.reader();
-        Some(Worker::new(ports, core, capacity.flows, rings, crossing, started).run(&reader))
+        Some(Worker::new(ports, core, rings, crossing, started).run(&reader))
     }
 
     fn make<P: Port>(&mut self, ports: &mut [P]) -> Result<Datapath, SpawnError> {

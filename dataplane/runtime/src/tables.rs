@@ -6,24 +6,25 @@
 //! | kind | policy (immutable, copy on write) | core (one writer: the core's thread) |
 //! |---|---|---|
 //! | array | [`mod@array`] | [`mod@array`] |
-//! | hash | [`policy_hash`] | [`core_hash`] |
+//! | hash | [`policy_hash`] | [`flow_index`] |
 //! | LPM trie | [`lpm`] | |
 //! | ACL | [`acl`] | |
-//! | stack, queue | | [`ring`] |
+//! | stack, queue | | [`free_slots`], [`ring`] |
 
 use dash_wire::abi::MapHandle;
 
 pub mod acl;
 pub mod array;
 pub mod bytes;
-pub mod core_hash;
 pub mod core_set;
+pub mod flow_index;
+pub mod free_slots;
 pub mod hash;
 pub mod lpm;
+pub mod memory;
 pub mod mirror;
 pub mod policy;
 pub mod policy_hash;
-mod probe;
 pub mod ring;
 
 /// Most bytes a key may have.

@@ -45,7 +45,6 @@ pub struct Worker<P: Port> {
     lanes: Lanes<P>,
     burst: Vec<Frame>,
     core: Datapath,
-    flow_slots: u32,
     rings: Arc<Rings>,
     crossing: Crossing,
     virtual_time: bool,
@@ -59,7 +58,6 @@ impl<P: Port> Worker<P> {
     pub(crate) fn new(
         ports: Vec<P>,
         core: Datapath,
-        flow_slots: u32,
         rings: Arc<Rings>,
         crossing: Crossing,
         started: Instant,
@@ -69,7 +67,6 @@ impl<P: Port> Worker<P> {
             lanes: Lanes::new(ports, crossing.rings() + 1),
             burst: Vec::with_capacity(2 * BURST),
             core,
-            flow_slots,
             rings,
             crossing,
             started,

@@ -1,6 +1,7 @@
 //! The tables one core owns: flows, counters, scratch.
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use dash_wire::abi::MapHandle;
 use dash_wire::stats::{EniStat, PortStat};
@@ -11,20 +12,22 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Handled;
 use super::array::Array;
-use super::core_hash::CoreHash;
-use super::hash::HashKey;
+use super::flow_index::{FlowIndex, Slab};
+use super::free_slots::FreeSlots;
+use super::memory::{Mapping, MemoryError};
 use super::mirror::SharedFlows;
 use super::ring::Ring;
+use crate::prefetch::prefetch;
 
 /// Core tables. Boxed: programs hold their addresses.
 #[derive(Debug)]
 pub struct CoreTables {
     /// Flow key to `slot << 1 | side`.
-    pub flow_index: Box<Handled<CoreHash>>,
+    pub flow_index: Box<Handled<FlowIndex>>,
     /// Connections.
     pub flow_slab: Box<Handled<Array>>,
     /// Slots not in use.
-    pub flow_free: Box<Handled<Ring>>,
+    pub flow_free: Box<Handled<FreeSlots>>,
     /// Slots whose deadline came nearer.
     pub flow_events: Box<Handled<Ring>>,
     /// Counter blocks of ENIs.
@@ -33,6 +36,15 @@ pub struct CoreTables {
     pub port_stats: Box<Handled<Array>>,
     /// What one stage tells the next.
     pub meta: Box<Handled<Array>>,
+}
+
+/// What decides when a connection is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ageing {
+    pub(crate) last_seen_ns: u64,
+    pub(crate) timeout_ms: u32,
+    pub(crate) eni: u16,
+    pub(crate) state: u8,
 }
 
 /// A core table as programs see it.
@@ -45,15 +57,23 @@ pub struct CoreMap<'a> {
 }
 
 impl CoreTables {
-    /// No flows, counters zero, all slots free: slot 0 is taken first.
-    pub fn new(capacity: &Capacity) -> Self {
-        Self::with(capacity, Array::new(&Table::FlowSlab.def(capacity)))
+    /// No flows, counters zero, all slots free: slot 0 is taken first. Memory of flows is taken
+    /// when they are made, by the thread that makes them.
+    ///
+    /// # Errors
+    /// The system gives no address space for the flows there may be.
+    pub fn new(capacity: &Capacity) -> Result<Self, MemoryError> {
+        let def = Table::FlowSlab.def(capacity);
+        let bytes = def.stride() as usize * def.max_entries as usize;
+        let memory = Mapping::new("the flow slab", bytes)?;
+        let slab = Array::over(&def, Arc::new(memory));
+        Self::with(capacity, slab.expect("mapped with the size of the slab"))
     }
 
     /// The same over a flow slab that another processor shares.
     ///
     /// # Errors
-    /// The slab's memory is too small.
+    /// The slab's memory is too small, or the system gives no address space for the rest.
     pub fn shared(capacity: &Capacity, flows: SharedFlows) -> Result<Self, TargetError> {
         let def = Table::FlowSlab.def(capacity);
         let (has, wants) = (
@@ -64,36 +84,29 @@ impl CoreTables {
             what: format!("a flow slab of {wants} bytes in shared memory of {has}"),
             source: std::io::ErrorKind::InvalidInput.into(),
         })?;
-        let mut new = Self::with(capacity, slab);
-        let base = NonNull::new(new.flow_slab.base());
-        if let Some(base) = base {
-            const { assert!(size_of::<FlowEntry>().is_multiple_of(8)) };
-            // SAFETY: the slab has this many entries, `stride` apart, which is their size; the index
-            // and the slab are dropped together, and nothing takes the slab out of the tables.
-            unsafe {
-                new.flow_index
-                    .watch(flows.mirror, base, def.max_entries as usize);
-            }
-        }
+        let mut new = Self::with(capacity, slab)?;
+        new.flow_index.watch(flows.mirror);
         Ok(new)
     }
 
-    fn with(capacity: &Capacity, flow_slab: Array) -> Self {
+    fn with(capacity: &Capacity, flow_slab: Array) -> Result<Self, MemoryError> {
         let def = |table: Table| table.def(capacity);
         let array = |table| Box::new(Handled::new(Array::new(&def(table))));
-        let flow_free = Box::new(Handled::new(Ring::stack(&def(Table::FlowFree))));
-        for slot in (0..capacity.flows).rev() {
-            flow_free.push_u32(slot);
-        }
-        Self {
-            flow_index: Box::new(Handled::new(CoreHash::new(&def(Table::FlowIndex)))),
+        const { assert!(size_of::<FlowEntry>().is_multiple_of(8)) };
+        let base = NonNull::new(flow_slab.base()).expect("an array has an address");
+        // SAFETY: the slab has this many entries, `stride` apart, which is their size. It is dropped
+        // with the index, nothing takes it out of the tables, and all of them are one thread's; another
+        // processor that shares it writes no keys (`SharedFlows`).
+        let slab = unsafe { Slab::new(base, flow_slab.entries()) };
+        Ok(Self {
+            flow_index: Box::new(Handled::new(FlowIndex::new(slab)?)),
             flow_slab: Box::new(Handled::new(flow_slab)),
-            flow_free,
+            flow_free: Box::new(Handled::new(FreeSlots::new(capacity.flows)?)),
             flow_events: Box::new(Handled::new(Ring::queue(&def(Table::FlowEvents)))),
             eni_stats: array(Table::EniStats),
             port_stats: array(Table::PortStats),
             meta: array(Table::Meta),
-        }
+        })
     }
 
     /// A table by its number, `None` when it is not one of these.
@@ -113,24 +126,6 @@ impl CoreTables {
         Some(CoreMap { handle, array })
     }
 
-    /// Hash of a flow key in the index.
-    #[inline]
-    pub fn flow_hash(&self, key: &FlowKey) -> u64 {
-        HashKey::process().hash(key.as_bytes())
-    }
-
-    /// Asks for what a look-up of this hash reads first.
-    #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        let _ = hash;
-    }
-
-    /// Asks for the connection that a look-up of this hash leads to.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        let _ = hash;
-    }
-
     /// A connection, whatever its state.
     pub fn flow(&self, slot: u32) -> Option<FlowEntry> {
         let mut bytes = [0; size_of::<FlowEntry>()];
@@ -141,6 +136,60 @@ impl CoreTables {
     /// Overwrites a connection.
     pub fn set_flow(&mut self, slot: u32, entry: &FlowEntry) {
         self.flow_slab.write(slot, entry.as_bytes());
+    }
+
+    /// What the ager must know of a connection.
+    pub(crate) fn ageing(&self, slot: u32) -> Option<Ageing> {
+        let entry = self.flow_slab.element(slot)?.cast::<FlowEntry>();
+        // SAFETY: an element of the slab, 8-byte aligned and of any bit pattern, which only this
+        // thread and whole-word stores of a sharing processor write.
+        unsafe {
+            Some(Ageing {
+                last_seen_ns: (&raw const (*entry).last_seen_ns).read_volatile(),
+                timeout_ms: (&raw const (*entry).timeout_ms).read(),
+                eni: (&raw const (*entry).eni).read(),
+                state: (&raw const (*entry).state).read(),
+            })
+        }
+    }
+
+    /// Says that a slot holds no connection any more.
+    pub(crate) fn set_free(&mut self, slot: u32) {
+        if let Some(entry) = self.flow_slab.element(slot) {
+            // SAFETY: an element of the slab, see `ageing`; nobody else writes the state.
+            unsafe { (&raw mut (*entry.cast::<FlowEntry>()).state).write(flow_state::FREE) };
+        }
+    }
+
+    /// Asks for the line that [`ageing`](Self::ageing) reads.
+    pub(crate) fn prefetch_ageing(&self, slot: u32) {
+        if let Some(entry) = self.flow_slab.element(slot) {
+            prefetch(entry.wrapping_add(std::mem::offset_of!(FlowEntry, created_ns)));
+        }
+    }
+
+    /// Hash of a flow's key, for the two below.
+    #[inline]
+    pub fn flow_hash(&self, key: &FlowKey) -> u64 {
+        self.flow_index.hash(key)
+    }
+
+    /// Asks for the lines of the index in which a flow may be: the first pass over a burst.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.flow_index.prefetch_bucket(hash);
+    }
+
+    /// Asks for the lines of the connection that a packet of the flow will touch: the second pass,
+    /// which reads the index.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        self.flow_index.prefetch_entry(hash);
+    }
+
+    /// Slots from here on never held a connection, and their memory was never touched.
+    pub fn high_water(&self) -> u32 {
+        self.flow_free.high_water()
     }
 
     /// Adds to a counter of an ENI; unknown ENIs are not counted.
@@ -172,7 +221,7 @@ impl CoreTables {
 
     /// Appends the live connections of slots `from..to`.
     pub fn flows(&self, from: u32, to: u32, out: &mut Vec<FlowEntry>) {
-        let live = (from..to).filter_map(|slot| self.flow(slot));
+        let live = (from..to.min(self.high_water())).filter_map(|slot| self.flow(slot));
         out.extend(live.filter(|flow| flow.state != flow_state::FREE));
     }
 }

@@ -96,8 +96,10 @@ impl Ring {
 
     fn drop_oldest(&self) {
         let head = self.head.get() + 1;
-        self.head.set(if head == self.capacity { 0 } else { head });
         self.len.set(self.len.get() - 1);
+        // An empty ring starts over, so that one which never is long never touches much memory.
+        let over = head == self.capacity || self.len.get() == 0;
+        self.head.set(if over { 0 } else { head });
     }
 }
 

@@ -67,13 +67,15 @@ impl<P: Port> Worker<P> {
 
     /// Does a part; gives the job back when there is more.
     fn part(&mut self, mut job: Job) -> Option<Job> {
-        let slots = job.next..job.next.saturating_add(SLOTS).min(self.flow_slots);
+        // Slots that were never taken need no look, however many there are.
+        let end = self.core.tables().high_water();
+        let slots = job.next..job.next.saturating_add(SLOTS).min(end);
         job.next = slots.end;
         match &mut job.what {
             What::Flows(flows) => self.core.tables().flows(slots.start, slots.end, flows),
             What::Purge(enis) => ager::purge(self.core.tables_mut(), enis, slots),
         }
-        if job.next < self.flow_slots {
+        if job.next < end {
             return Some(job);
         }
         let answer = match job.what {

@@ -96,6 +96,30 @@ fn unknown_macs_and_short_frames_drop_without_a_trace() {
 }
 
 #[test]
+fn a_flood_of_new_flows_drops_and_those_there_are_go_on() {
+    for engine in BOTH {
+        let mut core = core(engine);
+        let send = |core: &mut Core, flow, now| core.run(&mut frame([10, 0, 0, 1], flow, now));
+        for flow in 0..8 {
+            assert_eq!(send(&mut core, flow, 100).unwrap(), Verdict::Send(1));
+        }
+        for n in 0..2_000u16 {
+            assert_eq!(send(&mut core, 100 + n, 200).unwrap(), Verdict::Drop);
+            assert_eq!(send(&mut core, n % 8, 200).unwrap(), Verdict::Send(1));
+        }
+        let flows = core.flows().unwrap();
+        assert_eq!(flows.len(), 8, "nothing was evicted");
+        assert!(flows.iter().all(|flow| flow.packets[0] == 251));
+        let idle = 200 + u64::from(TIMEOUT_MS) * 1_000_000;
+        assert_eq!(
+            send(&mut core, 99, idle).unwrap(),
+            Verdict::Send(1),
+            "room again"
+        );
+    }
+}
+
+#[test]
 fn flows_age_by_the_packets_clock_and_a_full_table_drops() {
     for engine in BOTH {
         let mut core = core(engine);
