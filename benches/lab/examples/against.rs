@@ -1,5 +1,5 @@
 //! Peers beside ours, as JSON to keep or a table to read:
-//! `cargo run --release -p dash-lab --example against -- cpipe,testpmd,ovs [quick]`.
+//! `cargo run --release -p dash-lab --example against -- c,testpmd,ovs [quick]`.
 //!
 //! `instructions` instead of peers counts instructions a packet by callgrind, ours and the C
 //! pipeline's.
@@ -7,7 +7,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use dash_lab::{against, render, result::Run};
+use dash_lab::{Options, against, measure, render, result::Run};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,7 +20,16 @@ fn main() -> Result<()> {
         }
         [peers] | [peers, "quick"] => {
             let names: Vec<&str> = peers.split(',').collect();
-            let groups = vec![against::run(&names, args.len() > 1)?];
+            let groups = vec![against::run(
+                &names,
+                &measure::Bench {
+                    options: &Options {
+                        quick: args.len() > 1,
+                        ..Options::default()
+                    },
+                    progress: &|what| eprintln!("{what}"),
+                },
+            )?];
             let run = Run {
                 groups,
                 ..Run::default()
@@ -28,7 +37,7 @@ fn main() -> Result<()> {
             print!("{}", render::terminal(&run));
             Ok(())
         }
-        _ => anyhow::bail!("usage: against cpipe,testpmd,l3fwd,ovs [quick] | instructions"),
+        _ => anyhow::bail!("usage: against c,testpmd,l3fwd,ovs [quick] | instructions"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Others doing the same work in the same run, by turns with ours, and the ratios.
 //!
-//! * [`cpipe`]: a DASH fast path written by hand in C, packet for packet.
+//! * `c`, [`cpipe`]: a DASH fast path written by hand in C, packet for packet.
 //! * [`testpmd`]: DPDK's test program, forwarding without looking and swapping addresses.
 //! * [`ovs`]: Open vSwitch over DPDK, pushing VXLAN.
 //!
@@ -14,10 +14,14 @@ pub mod testpmd;
 
 use anyhow::{Result, bail};
 
+use crate::measure::Bench;
 use crate::result::{Group, Measurement};
 
 /// Peers that `--against` names.
-pub const PEERS: [&str; 4] = ["cpipe", "testpmd", "l3fwd", "ovs"];
+pub const PEERS: [&str; 4] = ["c", "testpmd", "l3fwd", "ovs"];
+
+/// Name of the group.
+pub const GROUP: &str = "peers";
 
 /// A figure's name and one sample of it, ns a packet.
 type Sample = (&'static str, f64);
@@ -28,18 +32,21 @@ trait Peer {
     fn sample(&mut self) -> Result<Vec<Sample>>;
 }
 
-/// Measures ours and these peers. `quick` takes fewer and shorter samples.
+/// Measures ours and these peers, by turns. Quick takes fewer and shorter samples.
 ///
 /// # Errors
 /// A name is of no peer. What does not run here is skipped.
-pub fn run(peers: &[&str], quick: bool) -> Result<Group> {
+pub fn run(peers: &[&str], bench: &Bench<'_>) -> Result<Group> {
+    let quick = bench.options.quick;
     let mut group = Group {
-        name: "peers".to_owned(),
+        name: GROUP.to_owned(),
         about:
             "Others on the same machine in the same run, by turns: CPU time a packet of the thread \
                 that forwards. Ratios are ours by theirs: below 1, ours takes less."
                 .to_owned(),
-        command: format!("dashctl bench peers --against {}", peers.join(",")),
+        command: bench
+            .options
+            .command(&format!("--against {}", peers.join(","))),
         ..Group::default()
     };
     if let Some(unknown) = peers.iter().find(|p| !PEERS.contains(p)) {
@@ -47,16 +54,16 @@ pub fn run(peers: &[&str], quick: bool) -> Result<Group> {
     }
     let mut running: Vec<(&str, Box<dyn Peer>)> = vec![];
     // Ours is measured in any case.
-    let names = ["cpipe"]
-        .iter()
-        .chain(peers.iter().filter(|p| **p != "cpipe"));
+    let names = ["c"].iter().chain(peers.iter().filter(|p| **p != "c"));
     for name in names {
+        (bench.progress)(&format!("peers: starting {name}"));
         match start(name, quick) {
             Ok(peer) => running.push((name, peer)),
             Err(why) => group.skipped.push(format!("{name}: {why:#}")),
         }
     }
-    for round in 0..=if quick { 3 } else { 9 } {
+    for round in 0..=bench.options.samples() {
+        (bench.progress)(&format!("peers: sample {round}"));
         running.retain_mut(|(name, peer)| match peer.sample() {
             Ok(samples) => {
                 // The first warms tables and caches up.
@@ -79,7 +86,7 @@ pub fn run(peers: &[&str], quick: bool) -> Result<Group> {
 
 fn start(name: &str, quick: bool) -> Result<Box<dyn Peer>> {
     Ok(match name {
-        "cpipe" => Box::new(cpipe::Both::start(quick)?),
+        "c" => Box::new(cpipe::Both::start(quick)?),
         "testpmd" => Box::new(testpmd::Testpmd::start(quick)?),
         "ovs" => Box::new(ovs::Ovs::start(quick)?),
         "l3fwd" => bail!("no package has it built, and this program builds nothing"),
@@ -209,7 +216,11 @@ mod tests {
 
     #[test]
     fn unknown_peers_are_refused() {
-        let why = run(&["vpp"], true).expect_err("no such peer");
+        let bench = Bench {
+            options: &crate::Options::default(),
+            progress: &|_| (),
+        };
+        let why = run(&["vpp"], &bench).expect_err("no such peer");
         assert!(why.to_string().contains("vpp: no peer"), "{why}");
     }
 

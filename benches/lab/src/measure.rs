@@ -13,6 +13,7 @@ pub mod flows;
 pub mod hero;
 pub mod latency;
 pub mod packets;
+pub mod scaling;
 pub mod soak;
 pub mod update_under_load;
 
@@ -99,6 +100,13 @@ pub const ALL: &[Kind] = &[
         name: "update-under-load",
         about: "Packets flat out, without and with changes of mappings, routes and ACL groups, in turns.",
         run: update_under_load::run,
+    },
+    Kind {
+        name: "scaling",
+        about: "One worker and several, each with flows of its own and in turns: packets a second of all \
+                workers by the clock on the wall; packets that come to the worker that has their flow, \
+                and packets that all come to another and are handed over.",
+        run: scaling::run,
     },
     Kind {
         name: "latency",

@@ -7,8 +7,8 @@
 //! | [`html`] | one file without any outside resource: plots, tables, commands |
 //! | [`summary_svg`] | one plot for a README |
 //!
-//! All of them begin with [`sound`]: a sample that is not a number is left out, so that nothing after
-//! it meets one.
+//! All of them begin with [`sound`]: a sample that is not a number, or that no machine gives, is left
+//! out, so that nothing after it meets one.
 
 mod charts;
 mod html;
@@ -28,17 +28,28 @@ pub use terminal::terminal;
 
 use crate::result::{Measurement, Run};
 
-/// The run without samples and positions that are not finite.
+/// Greatest magnitude of a figure: beyond it axes overflow, and nothing measured is.
+const MOST: f64 = 1e100;
+/// Least magnitude of a figure that is not 0: steps of axes below it underflow.
+const LEAST: f64 = 1e-100;
+
+/// A figure as it may be drawn: finite and of a magnitude with which one can reckon.
+fn figure(v: f64) -> Option<f64> {
+    let v = if v.abs() < LEAST { 0.0 } else { v };
+    // False for NaN too.
+    (v.abs() <= MOST).then_some(v)
+}
+
+/// The run without samples and positions that are not finite, or too great to reckon with; those too
+/// small for it are 0.
 pub fn sound(run: &Run) -> Run {
     let mut run = run.clone();
     for m in run.groups.iter_mut().flat_map(|g| &mut g.measurements) {
-        m.samples.retain(|s| s.is_finite());
-        m.x = m.x.filter(|x| x.is_finite());
+        m.samples = m.samples.iter().copied().filter_map(figure).collect();
+        m.x = m.x.and_then(figure);
     }
     for load in &mut run.machine.load {
-        if !load.is_finite() {
-            *load = 0.0;
-        }
+        *load = figure(*load).unwrap_or(0.0);
     }
     run
 }

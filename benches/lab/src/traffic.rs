@@ -157,6 +157,14 @@ impl Template {
         }
     }
 
+    /// The packet of one flow of this template, whatever the flow asked for.
+    pub fn of_flow(&self, m: u32) -> Self {
+        Self {
+            expect: self.expect,
+            ..Self::fixed(self.packet(m))
+        }
+    }
+
     /// The same, its packets going where control says at the time.
     pub fn unchecked(self) -> Self {
         Self {
@@ -493,6 +501,16 @@ mod tests {
             .payload([n])
             .build();
         Template::new(packet, Vm::Source, Expect::Bare).unwrap()
+    }
+
+    #[test]
+    fn a_template_of_one_flow_is_that_flow_always() {
+        let all = template(7);
+        let one = all.of_flow(12_345);
+        for m in [0, 1, 12_345, 1 << 20] {
+            assert_eq!(one.packet(m), all.packet(12_345));
+        }
+        assert_eq!(one.expect(), all.expect());
     }
 
     #[test]

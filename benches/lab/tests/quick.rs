@@ -1,7 +1,7 @@
 //! Every sub-command at tiny scale: what it must show is there, and nothing was lost. No figure is judged.
 
-use dash_lab::Options;
 use dash_lab::measure::{ALL, Bench, Kind};
+use dash_lab::{Options, against};
 
 fn run(name: &str) -> dash_lab::result::Group {
     // Verdicts are by content, so tests may share them.
@@ -59,6 +59,51 @@ fn shows(name: &str, rows: &[&str]) {
     }
 }
 
+#[test]
+fn peers_are_shown_or_said_to_be_missing() {
+    let options = Options {
+        quick: true,
+        samples: Some(1),
+        ..Options::default()
+    };
+    let bench = Bench {
+        options: &options,
+        progress: &|_| (),
+    };
+    let group = against::run(&against::PEERS, &bench).expect("those that do not run are skipped");
+    assert_eq!(group.name, against::GROUP);
+    assert_eq!(
+        group.command,
+        "dashctl bench --against c,testpmd,l3fwd,ovs --samples 1 --quick"
+    );
+    for (peer, figure) in [
+        ("c", "ours / C pipeline, both without the floor"),
+        ("testpmd", "ours / testpmd io, net_pcap"),
+        ("ovs", "ours / OVS-DPDK VXLAN push"),
+    ] {
+        let shown = group.measurements.iter().any(|row| row.name == figure);
+        let skipped = group.skipped.iter().any(|why| why.starts_with(peer));
+        assert!(shown != skipped, "{peer}: {:?}", group.skipped);
+    }
+    assert!(group.skipped.iter().any(|why| why.starts_with("l3fwd")));
+}
+
+/// Where there is a second core, two workers are beside one; where not, that is said.
+#[test]
+fn scaling_is_shown_or_said_to_be_missing() {
+    let group = run("scaling");
+    let shown = |name: &str| group.measurements.iter().any(|row| row.name == name);
+    let rows = [
+        "2 workers / 1 worker",
+        "2 workers, all handed over / at their owner",
+    ];
+    if dash_lab::machine::cores() > 1 {
+        assert!(rows.iter().all(|name| shown(name)), "{group:?}");
+    } else {
+        assert!(!group.skipped.is_empty());
+    }
+}
+
 macro_rules! quick {
     ($($test:ident $name:literal: $($row:literal),*;)*) => {
         $(#[test] fn $test() { shows($name, &[$($row),*]); })*
@@ -83,6 +128,7 @@ quick! {
     hero "hero": "load time", "established, 500 flows", "TCP connections, 6 packets, with background, lost in the data plane";
     config "config": "start to first packet, demo", "start to first packet, baby hero by Set requests", "one change to its effect, idle, p99", "one change to its effect, under load, p99";
     update_under_load "update-under-load": "packets, without", "packets, with changes, lost in the data plane", "rate with changes / without";
+    scaling "scaling": "1 worker";
     latency "latency": "latency at 50 %, p50", "latency at 99 %, p99.9";
     soak "soak": "lost in the data plane", "growth of memory", "flows aged";
 }

@@ -285,6 +285,10 @@ pub(crate) struct Bench {
     /// Of everything random.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Measure these as well, by turns with ours: `c` (a pipeline written by hand), `testpmd`, `l3fwd`,
+    /// `ovs` (OVS-DPDK pushing VXLAN) [default: all that are installed when everything is measured]
+    #[arg(long, value_name = "PEER,...", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(dash_lab::against::PEERS))]
+    pub(crate) against: Vec<String>,
     /// Write the report here [default: nowhere, unless everything is measured: bench].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -138,8 +138,11 @@ impl Mapping {
         if !(from.is_finite() && to.is_finite()) {
             (from, to) = (0.0, 1.0);
         }
-        if to - from < 1e-9 {
-            (from, to) = (from - 0.5, to + 0.5);
+        // Values that are one value, at their magnitude.
+        let size = from.abs().max(to.abs());
+        if to - from < 1e-9 * size.max(1.0) {
+            let room = 0.5 * size.max(1.0);
+            (from, to) = (from - room, to + room);
         }
         Self {
             spacing: spacing.clone(),

@@ -223,6 +223,56 @@ fn without_samples_there_is_a_dash_and_no_plot() {
     read_json(&json(&run)).expect("no null where a number must be");
 }
 
+/// Figures with which axes cannot reckon: they overflow, underflow, or differ by nothing.
+#[test]
+fn extreme_figures_are_drawn_without_infinities() {
+    let extremes = [
+        f64::MAX,
+        f64::MIN,
+        f64::MIN_POSITIVE,
+        5e-324,
+        -5e-324,
+        MOST,
+        -MOST,
+        LEAST,
+        1e50,
+        1e50 * (1.0 + f64::EPSILON),
+        0.0,
+        1.0,
+    ];
+    let measurement = |unit: &str, x: Option<f64>, a: f64, b: f64| Measurement {
+        name: format!("{a} to {b}"),
+        unit: unit.to_owned(),
+        samples: vec![a, b],
+        x,
+        series: x.map(|_| "s".to_owned()),
+        ..Measurement::default()
+    };
+    for a in extremes {
+        for b in extremes {
+            let group = |name: &str| Group {
+                name: name.to_owned(),
+                measurements: vec![
+                    measurement("ns/packet", Some(a), a, b),
+                    measurement("ns/packet", Some(b), b, a),
+                    measurement("ns/packet", Some(b), b, b),
+                    measurement("x", None, a, b),
+                    measurement("CPS", None, a, b),
+                ],
+                ..Group::default()
+            };
+            let run = Run {
+                groups: ["flows", "latency", "baby-hero", "hero"].map(group).into(),
+                ..Run::default()
+            };
+            check_plots(&parse(&html(&run)));
+            check_plots(&parse(&summary_svg(&run)));
+            let lines = terminal(&run);
+            assert!(lines.lines().all(|l| l.chars().count() <= 100), "{lines}");
+        }
+    }
+}
+
 fn any_measurement() -> impl Strategy<Value = Measurement> {
     let unit = prop_oneof![Just("ns/packet"), Just("x"), Just("CPS"), Just("<&\">")];
     (

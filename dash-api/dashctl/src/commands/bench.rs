@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use dash_lab::against::PEERS;
 use dash_lab::measure::{ALL, Bench as Measure, Kind};
 use dash_lab::result::Run;
-use dash_lab::{Options, machine, render};
+use dash_lab::{Options, against, machine, render};
 use dashctl::progress::Status;
 
 use crate::cli::Bench;
@@ -20,7 +21,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         cache_dir: args.cache.path(),
         seed: args.seed,
     };
-    let everything = args.what.is_empty();
+    let everything = args.what.is_empty() && args.against.is_empty();
     let kinds: Vec<Kind> = ALL
         .iter()
         .copied()
@@ -40,6 +41,21 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
             options: &options,
             progress: &|what| status.say(what),
         })?);
+    }
+    let peers: Vec<&str> = if everything {
+        PEERS.to_vec()
+    } else {
+        args.against.iter().map(String::as_str).collect()
+    };
+    if !peers.is_empty() {
+        let status = Status::new();
+        report.groups.push(against::run(
+            &peers,
+            &Measure {
+                options: &options,
+                progress: &|what| status.say(what),
+            },
+        )?);
     }
     report.machine.load[1] = machine::load();
     print!("{}", render::terminal(&report));
