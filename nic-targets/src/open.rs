@@ -2,11 +2,12 @@
 
 use std::io;
 
+use nic_linux::live::LiveError;
 use nic_linux::sys::netdev;
-use nic_linux::{AfPacketPort, LinuxDevice, XdpError, XdpPort, xsk};
+use nic_linux::{AfPacketPort, KernelFront, KernelPort, LinuxDevice, Live, XdpError, XdpPort, xsk};
 use nic_sim::port::{SimConfig, SimHandle, SimPort, build};
 use nic_sim::{CaptureError, PcapPort};
-use nic_target::{Device, Frame, FramePool, Port, Rx, Tx};
+use nic_target::{Capacity, Device, Frame, FramePool, Port, Rx, TargetError, Tx};
 use thiserror::Error;
 
 use crate::spec::TargetSpec;
@@ -21,6 +22,7 @@ pub enum AnyPort {
     #[cfg(feature = "dpdk")]
     Dpdk(Box<nic_dpdk::DpdkPort>),
     Xdp(XdpPort),
+    Kernel(KernelPort),
 }
 
 macro_rules! each {
@@ -32,6 +34,7 @@ macro_rules! each {
             #[cfg(feature = "dpdk")]
             AnyPort::Dpdk($port) => $call,
             AnyPort::Xdp($port) => $call,
+            AnyPort::Kernel($port) => $call,
         }
     };
 }
@@ -71,7 +74,7 @@ impl AnyPort {
     pub fn finish(&mut self) -> Result<(), CaptureError> {
         match self {
             Self::Pcap(port) => port.finish(),
-            Self::Sim(_) | Self::AfPacket(_) | Self::Xdp(_) => Ok(()),
+            Self::Sim(_) | Self::AfPacket(_) | Self::Xdp(_) | Self::Kernel(_) => Ok(()),
             #[cfg(feature = "dpdk")]
             Self::Dpdk(_) => Ok(()),
         }
@@ -86,6 +89,8 @@ pub struct Opened {
     pub devices: Vec<Box<dyn Device>>,
     /// The far side of a `sim:` target.
     pub sim: Option<SimHandle>,
+    /// The kernel's part of a `kernel:` target: the core that gets the ports shares its flows.
+    pub kernel: Option<KernelFront>,
 }
 
 /// Why a target did not open. Nothing stays open.
@@ -98,6 +103,12 @@ pub enum OpenError {
         has: usize,
         wanted: usize,
     },
+    #[error(
+        "kernel: has one worker for what the kernel does not do itself, not {wanted}: use --workers 1"
+    )]
+    KernelWorkers { wanted: usize },
+    #[error("the kernel's part: {0}")]
+    Kernel(TargetError),
     #[error(transparent)]
     Capture(#[from] CaptureError),
     #[error("interface {interface} does not exist; there are: {existing}")]
@@ -140,7 +151,8 @@ impl From<nic_dpdk::Error> for OpenError {
 }
 
 /// Opens what a spec names, with a queue of every port for each of `workers` workers (at least 1).
-pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
+/// The kernel's tables get `capacity`; others have none.
+pub fn open(spec: &TargetSpec, workers: usize, capacity: &Capacity) -> Result<Opened, OpenError> {
     if workers > 1 && matches!(spec, TargetSpec::Sim { .. } | TargetSpec::Pcap { .. }) {
         return Err(OpenError::Queues {
             device: spec.to_string(),
@@ -152,6 +164,7 @@ pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
         ports: vec![ports],
         devices: Vec::new(),
         sim: None,
+        kernel: None,
     };
     match spec {
         TargetSpec::Sim { ports } => {
@@ -176,6 +189,7 @@ pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
                 devices: devices.map(|device| Box::new(device) as _).collect(),
                 ports: by_worker(by_port, workers, AnyPort::AfPacket),
                 sim: None,
+                kernel: None,
             })
         }
         TargetSpec::Xdp {
@@ -192,6 +206,28 @@ pub fn open(spec: &TargetSpec, workers: usize) -> Result<Opened, OpenError> {
                     .map(|ports| ports.into_iter().map(AnyPort::Xdp).collect())
                     .collect(),
                 sim: None,
+                kernel: None,
+            })
+        }
+        TargetSpec::Kernel {
+            interfaces,
+            options,
+        } => {
+            if workers > 1 {
+                return Err(OpenError::KernelWorkers { wanted: workers });
+            }
+            let Live { kernel, ports } =
+                Live::open(interfaces, capacity, options).map_err(|error| match error {
+                    LiveError::Xdp(error) => explain(error),
+                    LiveError::Target(error) => OpenError::Kernel(error),
+                })?;
+            let devices = ports
+                .iter()
+                .filter_map(|port| LinuxDevice::of_xdp([port.sockets()]));
+            Ok(Opened {
+                devices: devices.map(|device| Box::new(device) as _).collect(),
+                kernel: Some(kernel),
+                ..single(ports.into_iter().map(AnyPort::Kernel).collect())
             })
         }
         TargetSpec::Dpdk(spec) => dpdk(spec, workers),
@@ -218,6 +254,7 @@ fn dpdk(spec: &crate::DpdkSpec, workers: usize) -> Result<Opened, OpenError> {
         ports: (0..workers).map(|_| Vec::new()).collect(),
         devices: Vec::new(),
         sim: None,
+        kernel: None,
     };
     for (device, queues) in nic_dpdk::open(&eal, &config)? {
         opened.devices.push(Box::new(device));
@@ -275,7 +312,8 @@ mod tests {
 
     #[test]
     fn sim_carries_a_frame_in_and_out_through_any_port() {
-        let Opened { mut ports, sim, .. } = open(&"sim:ports=2".parse().unwrap(), 1).unwrap();
+        let Opened { mut ports, sim, .. } =
+            open(&"sim:ports=2".parse().unwrap(), 1, &Capacity::default()).unwrap();
         let mut ports = ports.remove(0);
         let mut sim = sim.expect("sim: has a far side");
         assert_eq!(
@@ -315,7 +353,10 @@ mod tests {
             input: Some(input.clone()),
             output: Some(output.clone()),
         };
-        let message = open(&spec, 1).err().unwrap().to_string();
+        let message = open(&spec, 1, &Capacity::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(
             message.starts_with(&input.display().to_string()),
             "{message}"
@@ -327,14 +368,30 @@ mod tests {
     #[test]
     fn without_dpdk_its_targets_are_refused_with_what_to_do() {
         let spec: TargetSpec = "dpdk:--no-pci --vdev net_null0".parse().unwrap();
-        let message = open(&spec, 2).err().unwrap().to_string();
+        let message = open(&spec, 2, &Capacity::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(message.contains("--features dpdk"), "{message}");
     }
 
     #[test]
+    fn the_kernel_refuses_workers_before_it_looks_for_interfaces() {
+        let spec = "kernel:no-such-if".parse().unwrap();
+        let message = open(&spec, 2, &Capacity::default())
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(message.contains("has one worker"), "{message}");
+        assert!(message.contains("not 2"), "{message}");
+    }
+
+    #[test]
     fn a_missing_interface_is_answered_with_those_that_exist() {
-        for spec in ["afpacket:no-such-if", "xdp:no-such-if"] {
-            let message = open(&spec.parse().unwrap(), 1).err().unwrap().to_string();
+        for spec in ["afpacket:no-such-if", "xdp:no-such-if", "kernel:no-such-if"] {
+            let spec = spec.parse().unwrap();
+            let opened = open(&spec, 1, &Capacity::default());
+            let message = opened.err().unwrap().to_string();
             assert!(
                 message.contains("no-such-if does not exist; there are:"),
                 "{message}"

@@ -13,11 +13,11 @@ mod xdp;
 pub use dpdk::DpdkSpec;
 
 /// Kinds that can be opened, as error messages list them.
-const BUILT: &str =
-    "sim:, pcap:in=FILE,out=FILE, afpacket:IF[,IF...], xdp:IF[,IF...] and dpdk:EAL ARGUMENTS";
+const BUILT: &str = "sim:, pcap:in=FILE,out=FILE, afpacket:IF[,IF...], xdp:IF[,IF...], kernel:IF[,IF...] and \
+    dpdk:EAL ARGUMENTS";
 
 /// Kinds that are planned: named, so that asking for one is answered with the truth.
-const PLANNED: [&str; 3] = ["kernel", "agent", "image"];
+const PLANNED: [&str; 2] = ["agent", "image"];
 
 /// Most ports of a simulated NIC.
 const MAX_SIM_PORTS: u16 = 64;
@@ -60,6 +60,14 @@ pub enum TargetSpec {
         /// At least one; no two alike.
         interfaces: Vec<String>,
         /// How they are opened.
+        options: XdpOptions,
+    },
+    /// `kernel:IF0,IF1` with the parameters of `xdp:`: the kernel's eBPF on each interface, which
+    /// does the packets of known flows, and its AF_XDP sockets for the others.
+    Kernel {
+        /// At least one; no two alike.
+        interfaces: Vec<String>,
+        /// How the sockets are opened, and the programs attached.
         options: XdpOptions,
     },
 }
@@ -136,7 +144,20 @@ impl FromStr for TargetSpec {
                 let interfaces = interfaces("afpacket", rest.split(','))?;
                 Ok(Self::AfPacket { interfaces })
             }
-            "xdp" => xdp::parse(rest),
+            "xdp" => {
+                let (interfaces, options) = xdp::parse("xdp", rest)?;
+                Ok(Self::Xdp {
+                    interfaces,
+                    options,
+                })
+            }
+            "kernel" => {
+                let (interfaces, options) = xdp::parse("kernel", rest)?;
+                Ok(Self::Kernel {
+                    interfaces,
+                    options,
+                })
+            }
             "dpdk" => rest.parse().map(Self::Dpdk),
             _ => Err(match PLANNED.into_iter().find(|p| *p == kind) {
                 Some(kind) => SpecError::NotBuilt { kind },
@@ -288,7 +309,11 @@ impl fmt::Display for TargetSpec {
             Self::Xdp {
                 interfaces,
                 options,
-            } => xdp::print(f, interfaces, options),
+            } => xdp::print(f, "xdp", interfaces, options),
+            Self::Kernel {
+                interfaces,
+                options,
+            } => xdp::print(f, "kernel", interfaces, options),
         }
     }
 }
@@ -359,7 +384,6 @@ mod tests {
                 "no target kind \"udp\": targets are sim:, pcap:in=FILE,out=FILE, afpacket:",
             ),
             ("dpdk:--vdev 'x", "dpdk: ' is not closed"),
-            ("kernel:eth0", "\"kernel\" is not built yet"),
             ("agent:host:1", "\"agent\" is not built yet"),
             (
                 "sim:queues=2",
@@ -388,7 +412,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_parses_or_is_refused_and_what_parses_prints_back(
-            text in prop_oneof![any::<String>(), "(sim|pcap|afpacket|xdp|dpdk):[a-z0-9=,./: '\"-]{0,30}"],
+            text in prop_oneof![any::<String>(), "(sim|pcap|afpacket|xdp|kernel|dpdk):[a-z0-9=,./: '\"-]{0,30}"],
         ) {
             if let Ok(spec) = parse(&text) {
                 prop_assert_eq!(parse(&spec.to_string()), Ok(spec));

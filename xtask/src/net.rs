@@ -29,6 +29,8 @@ pub(crate) enum Via {
     Xdp,
     /// DPDK's net_af_packet devices
     Dpdk,
+    /// The kernel's eBPF, with a worker behind it
+    Kernel,
 }
 
 /// The DPU's interfaces, by port.
@@ -46,6 +48,8 @@ impl Via {
                  --vdev net_af_packet0,iface={vm} --vdev net_af_packet1,iface={peer}",
                 eal_prefix()
             ),
+            // Native or nothing: the demo is of what a driver can do.
+            Self::Kernel => format!("kernel:{vm},{peer},attach=native"),
         }
     }
 
@@ -53,8 +57,7 @@ impl Via {
     fn needs_whole_checksums(self) -> bool {
         match self {
             Self::Afpacket => false,
-            Self::Xdp => true,
-            Self::Dpdk => true,
+            Self::Xdp | Self::Dpdk | Self::Kernel => true,
         }
     }
 
@@ -64,6 +67,8 @@ impl Via {
             Self::Afpacket | Self::Xdp => 9000,
             // DPDK's net_af_packet carries frames of at most 1,518 bytes.
             Self::Dpdk => 1500,
+            // Programs in the driver have packets of one page at most.
+            Self::Kernel => 3000,
         }
     }
 }
@@ -206,6 +211,10 @@ pub(crate) fn run(via: Via, megabytes: u64, out: &Path) -> Result<()> {
     if via.needs_whole_checksums() {
         for ns in [&net.vm, &net.peer] {
             check(net.exec(ns, "ethtool").args(["-K", "eth0", "tx", "off"]))?;
+            if via == Via::Kernel {
+                // Only then does this end take what the kernel's programs send to it.
+                check(net.exec(ns, "ethtool").args(["-K", "eth0", "gro", "on"]))?;
+            }
         }
     }
 

@@ -82,8 +82,11 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
             step("demo --net --port xdp", || {
                 net::run(net::Via::Xdp, 100, Path::new("target/demo-net-xdp"))
             })?;
+            step("demo --net --port kernel", || {
+                net::run(net::Via::Kernel, 100, Path::new("target/demo-net-kernel"))
+            })?;
         } else {
-            skipped.push("SKIP: demo --net --port xdp needs ethtool".to_owned());
+            skipped.push("SKIP: demo --net --port xdp and kernel need ethtool".to_owned());
         }
         if have_dpdk() && have("ethtool") {
             step("demo --net --port dpdk", || {

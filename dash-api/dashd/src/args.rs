@@ -34,7 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE.pem", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
     /// What moves packets: `sim:[ports=N]`, `pcap:in=FILE,out=FILE`, `afpacket:IF[,IF...]`,
-    /// `xdp:IF[,IF...][,mode=..,attach=..,busy-poll=USEC,frames=N]` or
+    /// `xdp:IF[,IF...][,mode=..,attach=..,busy-poll=USEC,frames=N]`, `kernel:` with the same (the
+    /// kernel's eBPF in front of one worker) or
     /// `dpdk:EAL ARGUMENTS [-- ports=P,... mtu=N mbufs=N]`.
     #[arg(long, value_name = "SPEC")]
     pub target: TargetSpec,

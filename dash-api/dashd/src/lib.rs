@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  gnmi::Gnmi --.                     .-- neighbors: ARP, ND, what is next to the card
-//!  observe     --> control::Control --> plane::Plane { Engine<RuntimeHandle> } --> worker, ports
+//!  observe     --> control::Control --> plane::Plane { Engine<DataPlane> } --> workers, ports
 //!  metrics    --'   (jobs to the one    '-- commit, counters, flows
 //!  simulator          thread that owns it)
 //! ```
@@ -12,6 +12,7 @@
 //! * [`control`]: the thread that owns the engine; everything asks it by sending a job, so that no
 //!   task of the server ever waits for the data plane.
 //! * [`plane`]: what that thread owns: target, engine, neighbours.
+//! * [`dataplane`]: the target: workers over ports, or the kernel with a worker behind it.
 //! * [`neighbors`]: which address is at which MAC, what to answer and what to ask.
 //! * [`gate`]: keeps packets waiting until the configuration is in.
 //! * [`gnmi`]: Capabilities, Get, Set.
@@ -22,6 +23,7 @@
 
 pub mod args;
 pub mod control;
+pub mod dataplane;
 pub mod gate;
 pub mod gnmi;
 pub mod metrics;

@@ -50,6 +50,7 @@ fn text(plane: &mut Plane) -> Result<String, EngineError> {
     let events = plane.engine.target().events();
     let workers = plane.engine.target().worker_stats();
     let stuck = plane.engine.target().stuck();
+    let refused = plane.engine.target().refused_flows();
     let store = plane.engine.store();
     let rows: Vec<(String, u64)> = store
         .tables()
@@ -130,6 +131,15 @@ fn text(plane: &mut Plane) -> Result<String, EngineError> {
         ),
     ] {
         family(&mut out, name, "counter", help, [("", value)]);
+    }
+    if let Some(refused) = refused {
+        family(
+            &mut out,
+            "dashwire_kernel_refused_flows_total",
+            "counter",
+            "Flow keys that the kernel had no room for: their packets go up to the worker.",
+            [("", refused)],
+        );
     }
     by_worker(&mut out, &workers, &stuck);
     sai(&mut out, &plane.engine.counters()?);

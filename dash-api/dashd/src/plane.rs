@@ -9,18 +9,15 @@ use dash_model::objects::Object;
 use dash_model::{Action, StoreOptions, Txn};
 use dash_pipeline::plan::{Settings, UnderlayTable};
 use dash_runtime::runtime::Change;
-use dash_runtime::{Runtime, RuntimeHandle};
 use dashctl::config::commit_files;
 use nic_sim::port::SimHandle;
 use nic_target::{Capacity, Device, Target};
 use nic_targets::AnyPort;
 
 use crate::args::Args;
-use crate::gate::{Gate, Gated};
+use crate::dataplane::{self, DataPlane};
+use crate::gate::Gate;
 use crate::neighbors::Neighbors;
-
-/// The target as the engine has it.
-pub type DataPlane = RuntimeHandle<Gated<AnyPort>>;
 
 /// Most punted packets served at a time.
 const PUNTS: usize = 256;
@@ -58,14 +55,15 @@ impl Plane {
         let workers = args.worker_count();
         // Before a device is touched.
         options.check(workers).context("starting the data plane")?;
-        let opened = nic_targets::open(&args.target, workers)
+        dataplane::check(&args.target, options.engine)?;
+        let opened = nic_targets::open(&args.target, workers, &options.capacity)
             .with_context(|| format!("--target {}", args.target))?;
         let gate = Gate::new();
         let guard = |ports: Vec<AnyPort>| ports.into_iter().map(|port| gate.guard(port)).collect();
         let ports: Vec<Vec<_>> = opened.ports.into_iter().map(guard).collect();
         let ports_count = ports.first().map_or(0, Vec::len);
         check_ports(args, ports_count)?;
-        let handle = Runtime::spawn(ports, &options).context("starting the data plane")?;
+        let handle = DataPlane::start(ports, opened.kernel, options)?;
         let port_macs = handle.macs().to_vec();
         // Code is compiled for the tables of a worker, which has its share of the flows.
         let capacity = handle.capacity().clone();

@@ -28,7 +28,7 @@ pub use attach::{AttachError, AttachMode, Attached};
 pub use device::LinuxDevice;
 pub use front::{Front, Fronted};
 pub use kernel::KernelEngine;
-pub use live::{KernelPort, Live};
+pub use live::{KernelFront, KernelPort, KernelPunt, Live};
 pub use xsk::{XdpError, XdpOptions, XdpPort};
 
 /// Name of the kernel as executor and as target.

@@ -49,10 +49,17 @@ impl fmt::Debug for KernelPunt {
 /// The kernel on interfaces, before a core is behind it.
 #[derive(Debug)]
 pub struct Live {
-    /// Maps, rows, programs: makes a target of the core with [`Fronted`](crate::Fronted).
-    pub front: Front,
+    /// For control.
+    pub kernel: KernelFront,
     /// What goes up, by port: for one worker.
     pub ports: Vec<KernelPort>,
+}
+
+/// What control has of the kernel on interfaces.
+#[derive(Debug)]
+pub struct KernelFront {
+    /// Maps, rows, programs: makes a target of the core with [`Fronted`](crate::Fronted).
+    pub front: Front,
     /// What is for control.
     pub punts: Receiver<KernelPunt>,
     /// Zero of the kernel's clock: the worker's must have the same.
@@ -112,12 +119,8 @@ impl Live {
                 what: "the monotonic clock has no zero".to_owned(),
                 source: io::ErrorKind::Unsupported.into(),
             })?;
-        Ok(Self {
-            front,
-            ports,
-            punts,
-            zero,
-        })
+        let kernel = KernelFront { front, punts, zero };
+        Ok(Self { kernel, ports })
     }
 }
 

@@ -132,3 +132,27 @@ fn workers_that_cannot_be_are_refused_before_the_target_opens() {
         "{error}"
     );
 }
+
+#[test]
+fn the_kernel_has_one_worker_and_compiled_code() {
+    let refused = |args: &[&str], why: &str| {
+        let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_dashd"))
+            .args(["--no-tls", "--listen", "127.0.0.1:0", "--cache", &cache()])
+            .args(["--target", "kernel:no-such-if"])
+            .args(args)
+            .output()
+            .unwrap();
+        let error = text(&stderr);
+        assert_eq!(status.code(), Some(1), "{error}");
+        assert!(error.contains(why), "{error}");
+    };
+    refused(
+        &["--engine", "interp"],
+        "--target kernel:no-such-if needs --engine native",
+    );
+    refused(
+        &["--workers", "2"],
+        "has one worker for what the kernel does not do itself, not 2",
+    );
+    refused(&[], "no-such-if does not exist; there are:");
+}
