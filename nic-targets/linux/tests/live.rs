@@ -395,7 +395,7 @@ fn inside_code_changes_under_traffic_and_no_packet_is_lost() {
         .unwrap();
     let packet = |sport: u16, number: u32| {
         let udp = world::from_vm().udp(sport, 53);
-        udp.payload(&number.to_be_bytes()).build()
+        udp.payload(number.to_be_bytes()).build()
     };
     eventually("the link", || {
         send(&mut vm, &packet(1, 0));
