@@ -5,6 +5,7 @@
 #[cfg(feature = "dpdk")]
 mod dpdk;
 mod gnmi;
+mod kernel;
 mod packets;
 mod process;
 mod services;
