@@ -7,7 +7,7 @@
 //! A peer that is not installed, or does not run here, is a line in [`Group::skipped`] with the reason.
 
 pub mod cpipe;
-mod cpu;
+pub(crate) mod cpu;
 pub mod ovs;
 mod process;
 pub mod testpmd;

@@ -11,6 +11,7 @@
 //! - [`world`]: the demo configuration and its packets.
 //! - [`options`], [`machine`]: what was asked for, and where it ran.
 //! - [`against`]: others doing the same work in the same run.
+//! - [`external`]: traffic of others: through a target's ports, or from a capture.
 //! - [`configs`]: the configurations of DASH's scale tests, and packets for them.
 //! - [`render`]: a run as a terminal table, JSON, HTML with plots, SVG.
 //! - [`result`]: what a measurement is, as JSON holds it.
@@ -22,6 +23,7 @@
 
 pub mod against;
 pub mod configs;
+pub mod external;
 pub mod lab;
 pub mod machine;
 pub mod measure;

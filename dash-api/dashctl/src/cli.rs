@@ -276,7 +276,7 @@ pub(crate) struct Bench {
     /// Time of what is bounded by time, such as a soak.
     #[arg(long, value_name = "S")]
     pub(crate) seconds: Option<f64>,
-    /// Worker threads.
+    /// Worker threads; `scaling` compares so many with one [default there: up to all cores].
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) workers: u16,
     /// Flows that are in use while connections are made.
@@ -289,6 +289,17 @@ pub(crate) struct Bench {
     /// `ovs` (OVS-DPDK pushing VXLAN) [default: all that are installed when everything is measured]
     #[arg(long, value_name = "PEER,...", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(dash_lab::against::PEERS))]
     pub(crate) against: Vec<String>,
+    /// Count what others send through the ports of this target for --seconds [default: 10]:
+    /// `dpdk:EAL ARGUMENTS`, `xdp:IF[,IF...]`, `afpacket:IF[,IF...]`, `pcap:in=FILE,out=FILE`. Nobody
+    /// answers ARP: the generator needs a fixed neighbour
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) target: Option<dash_lab::external::TargetSpec>,
+    /// Measure the packets of a capture, looped, instead of made ones
+    #[arg(long, value_name = "FILE.pcap")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Configuration for --target and --pcap; may be repeated [default: that of the baby hero test]
+    #[arg(long = "config", value_name = "FILE.json")]
+    pub(crate) configs: Vec<PathBuf>,
     /// Write the report here [default: nowhere, unless everything is measured: bench].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

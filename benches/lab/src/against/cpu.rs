@@ -12,7 +12,7 @@ pub(super) fn of_this_thread() -> Result<u64> {
 }
 
 /// CPU time of a thread of another process, ns: at most a tick late.
-pub(super) fn of(pid: u32, tid: u32) -> Result<u64> {
+pub(crate) fn of(pid: u32, tid: u32) -> Result<u64> {
     schedstat(&format!("/proc/{pid}/task/{tid}/schedstat"))
 }
 

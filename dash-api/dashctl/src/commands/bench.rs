@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use dash_lab::against::PEERS;
 use dash_lab::measure::{ALL, Bench as Measure, Kind};
 use dash_lab::result::Run;
-use dash_lab::{Options, against, machine, render};
+use dash_lab::{Options, against, external, machine, render};
 use dashctl::progress::Status;
 
 use crate::cli::Bench;
@@ -21,7 +21,14 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         cache_dir: args.cache.path(),
         seed: args.seed,
     };
-    let everything = args.what.is_empty() && args.against.is_empty();
+    let everything = args.what.is_empty()
+        && args.against.is_empty()
+        && args.target.is_none()
+        && args.pcap.is_none();
+    let external = args.target.is_some() || args.pcap.is_some();
+    if !args.configs.is_empty() && !external {
+        bail!("--config is of --target or --pcap: what else is measured brings its own");
+    }
     let kinds: Vec<Kind> = ALL
         .iter()
         .copied()
@@ -42,21 +49,28 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
             progress: &|what| status.say(what),
         })?);
     }
+    let status = Status::new();
+    let bench = Measure {
+        options: &options,
+        progress: &|what| status.say(what),
+    };
+    if let Some(spec) = &args.target {
+        let group = external::target(spec, &args.configs, &bench)?;
+        report.groups.push(group);
+    }
+    if let Some(path) = &args.pcap {
+        let group = external::capture(path, &args.configs, &bench)?;
+        report.groups.push(group);
+    }
     let peers: Vec<&str> = if everything {
         PEERS.to_vec()
     } else {
         args.against.iter().map(String::as_str).collect()
     };
     if !peers.is_empty() {
-        let status = Status::new();
-        report.groups.push(against::run(
-            &peers,
-            &Measure {
-                options: &options,
-                progress: &|what| status.say(what),
-            },
-        )?);
+        report.groups.push(against::run(&peers, &bench)?);
     }
+    drop(status);
     report.machine.load[1] = machine::load();
     print!("{}", render::terminal(&report));
     if let Some(out) = out {
