@@ -7,7 +7,7 @@ use nic_target::{
 };
 
 use crate::ager;
-use crate::datapath::Datapath;
+use crate::datapath::{BURST, Datapath, Fate};
 use crate::exec::Engine;
 use crate::generation::Generation;
 use crate::tables::core_set::CoreTables;
@@ -87,6 +87,19 @@ impl Core {
     /// Why rbpf stopped the last run, if it did: the verdict was `Aborted`.
     pub fn rbpf_error(&self) -> Option<&str> {
         self.datapath.rbpf_error()
+    }
+}
+
+impl Core {
+    /// Runs frames as a worker does, in bursts of [`BURST`](crate::datapath::BURST), all at `now_ns`;
+    /// `outcomes` gets what became of each, in order.
+    pub fn run_burst(&mut self, now_ns: u64, frames: &mut [Frame], outcomes: &mut Vec<Fate>) {
+        self.datapath.advance(now_ns, usize::MAX);
+        let mut bound = self.datapath.bind(&self.generation);
+        for burst in frames.chunks_mut(BURST) {
+            let n = bound.run_burst(burst);
+            outcomes.extend((0..n).map(|place| bound.fate(place)));
+        }
     }
 }
 
