@@ -3,6 +3,9 @@
 
 #![expect(unsafe_code, reason = "the maps' own look-up takes addresses")]
 
+// Brings what its build script compiled.
+#[cfg(feature = "dpdk")]
+use dash_bench as _;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,9 +1,14 @@
 //! The sub-commands: each measures one thing and gives a [`Group`].
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 
+use crate::lab::Lab;
 use crate::options::Options;
+use crate::port::Job;
 use crate::result::{Group, Measurement};
+use crate::traffic::{Order, Traffic};
 
 pub mod config;
 pub mod cps;
@@ -188,4 +193,29 @@ impl Measurement {
         self.note = Some(note.into());
         self
     }
+}
+
+/// Flows made before all of them are used again: a flow that is idle for 30 s is gone, and to make
+/// millions takes longer.
+const CHUNK: u32 = 2 << 20;
+
+/// Makes flows `from..from + each * workers`, a run of them a worker, and leaves all of them in use. CPU
+/// time of a first packet, ns, of each part.
+fn make_flows(lab: &mut Lab, traffic: &Arc<Traffic>, from: u32, each: u32) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    let mut done = 0;
+    while done < each {
+        let chunk = CHUNK.min(each - done);
+        let part = |worker: usize, skip: u32, many: u32| {
+            let from = from + each * worker as u32 + skip;
+            Job::new(traffic, Order::Sequential { from }, u64::from(many))
+        };
+        let run = lab.forward("first packets", |worker| part(worker, done, chunk))?;
+        times.push(run.ns_per_packet());
+        done += chunk;
+        if each > CHUNK {
+            lab.forward("flows in use", |worker| part(worker, 0, done))?;
+        }
+    }
+    Ok(times)
 }

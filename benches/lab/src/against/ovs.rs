@@ -108,9 +108,11 @@ impl Ovs {
              -- add-br phy -- set bridge phy datapath_type=netdev",
         )
         .with_context(|| format!("the switch said: {}", self.switch.said()))?;
+        // The second port only sends: it would bring as many packets as it is asked for, each dropped at
+        // little cost and counted all the same.
         vsctl(
             "add-port br0 n0 -- set interface n0 type=dpdk options:dpdk-devargs=net_null0,size=64 \
-             -- add-port phy n1 -- set interface n1 type=dpdk options:dpdk-devargs=net_null1,size=64 \
+             -- add-port phy n1 -- set interface n1 type=dpdk options:dpdk-devargs=net_null1,size=64,no-rx=1 \
              -- add-port br0 vx -- set interface vx type=vxlan options:remote_ip=10.9.0.2 options:key=flow",
         )?;
         let pid = self.switch.pid().to_string();

@@ -16,10 +16,6 @@ use crate::world::{self, Way};
 /// A connection may take this much at most for a scale to be tried: more than the goal of 128 bytes.
 const ROOM: u64 = 260;
 
-/// Flows made before all of them are used again: a flow that is idle for 30 s is gone, and to make all
-/// of them takes longer.
-const CHUNK: u32 = 4 << 20;
-
 pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
     let options = bench.options;
     let scales = options.scale(
@@ -54,21 +50,7 @@ pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
         )?;
         let idle = resident_memory();
         let each = flows / options.workers as u32;
-        let mut fill = Vec::new();
-        let mut done = 0;
-        while done < each {
-            let chunk = CHUNK.min(each - done);
-            let run = lab.forward(&name, |worker| {
-                let from = each * worker as u32 + done;
-                Job::new(&traffic, Order::Sequential { from }, u64::from(chunk))
-            })?;
-            fill.push(run.ns_per_packet());
-            done += chunk;
-            lab.forward(&name, |worker| {
-                let from = each * worker as u32;
-                Job::new(&traffic, Order::Sequential { from }, u64::from(done))
-            })?;
-        }
+        let fill = super::make_flows(&mut lab, &traffic, 0, each)?;
         let full = resident_memory();
         for ns in fill {
             group.sample(&format!("{name}, filling"), "ns/packet", ns);

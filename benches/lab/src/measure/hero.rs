@@ -188,11 +188,9 @@ fn test(
     ))?);
     let base = templates * HALF;
     (bench.progress)(&format!("{}: {background} flows", group.name));
-    let fill = Order::Sequential { from: base };
-    let run = lab.forward("background flows", |_| {
-        Job::new(&udp, fill, u64::from(background))
-    })?;
-    group.sample("first packets of flows", "ns/packet", run.ns_per_packet());
+    for ns in super::make_flows(&mut lab, &udp, base, background / options.workers as u32)? {
+        group.sample("first packets of flows", "ns/packet", ns);
+    }
     let memory = resident_memory().saturating_sub(before);
     group.sample("memory with flows", "bytes", memory as f64);
 
