@@ -162,10 +162,13 @@ fn flows(c: &mut Criterion) {
         group.bench_function(format!("{name}_burst_of_32"), |b| {
             b.iter(|| {
                 keys.fill_with(&mut next);
-                let hashes = keys.each_ref().map(|key| tables.flow_hash(key));
-                hashes.iter().for_each(|&hash| tables.prefetch_bucket(hash));
-                hashes.iter().for_each(|&hash| tables.prefetch_entry(hash));
-                keys.iter().fold(0u32, |sum, key| sum ^ hit(&tables, key))
+                let hash = |key| tables.prefetch_bucket(tables.flow_hash(key));
+                let mut ahead = keys.each_ref().map(hash);
+                ahead.iter_mut().for_each(|a| tables.prefetch_entry(a));
+                let found = keys.iter().zip(&ahead);
+                found
+                    .filter(|(key, a)| !tables.find_ahead(key, a).is_null())
+                    .count()
             });
         });
         group.finish();

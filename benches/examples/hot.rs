@@ -11,6 +11,7 @@ use dash_native::{Isa, Options, Part, compile_with_listing};
 use dash_pipeline::template::FLOW_STAGE;
 use dash_verify::Verifier;
 use dashctl::engines::EngineName;
+use nic_target::Table;
 
 fn main() -> Result<()> {
     let packet = match std::env::args().nth(1).as_deref() {
@@ -38,6 +39,8 @@ fn main() -> Result<()> {
     for (base, part) in [(0, Part::Before(cut)), (rest, Part::From(cut))] {
         let options = Options {
             part,
+            found: Some(Table::FlowIndex.index()),
+            memo: Some(Table::EniMac.index()),
             ..Options::for_isa(Isa::Host)
         };
         let (_, listing) = compile_with_listing(&object, &options)?;

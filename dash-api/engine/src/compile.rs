@@ -11,7 +11,7 @@ use dash_pipeline::template::FLOW_STAGE;
 use dash_pipeline::{lower, template, text};
 use dash_verify::{Verified, Verifier};
 use nic_target::image::ShapeHash;
-use nic_target::{Capacity, Image, NativeImage};
+use nic_target::{Capacity, Image, NativeImage, Table};
 use sha2::{Digest, Sha256};
 
 use crate::error::CompileError;
@@ -144,6 +144,8 @@ fn native_image(verified: &Verified<Object>) -> Result<NativeImage, CompileError
         let isa = dash_native::Isa::Host;
         let options = dash_native::Options {
             part,
+            found: Some(Table::FlowIndex.index()),
+            memo: Some(Table::EniMac.index()),
             ..dash_native::Options::for_isa(isa)
         };
         dash_native::compile(verified, &options)

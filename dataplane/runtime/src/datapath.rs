@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dash_bpf::helper::XdpAction;
 use dash_bpf::{MapDef, interp::Trap};
-use dash_wire::abi::{CONTINUE, MapHandle, RunCtx};
+use dash_wire::abi::{CONTINUE, MEMO_ENTRIES, MapHandle, MemoEntry, RunCtx};
 use nic_target::tables::{Discipline, map_defs};
 use nic_target::{Capacity, Frame, Table, TargetError, Verdict};
 
@@ -53,6 +53,8 @@ pub struct Datapath {
     /// By map index, as in `RunCtx`. Entries of policy tables belong to the generation `bound`.
     arrays: Box<[*mut u8]>,
     maps: Box<[*const MapHandle]>,
+    /// What compiled code remembers of look-ups in a table of the generation `bound`.
+    memo: Box<[MemoEntry]>,
     /// Arrays as ranges, for executors that check.
     regions: Vec<Region>,
     bound: u64,
@@ -108,6 +110,7 @@ impl Datapath {
             exec,
             arrays: vec![std::ptr::null_mut(); defs.len()].into(),
             maps: vec![no_map.handle(); defs.len()].into(),
+            memo: vec![MemoEntry::EMPTY; MEMO_ENTRIES].into(),
             regions: Vec::with_capacity(defs.len()),
             defs,
             ager: Ager::new(capacity.flows)?,
@@ -128,6 +131,7 @@ impl Datapath {
     /// Fills the tables of addresses: the core's own and, when given, a generation's.
     fn link(&mut self, generation: Option<&Generation>) {
         self.regions.clear();
+        self.memo.fill(MemoEntry::EMPTY);
         for table in Table::ALL {
             let at = table.index() as usize;
             let policy = generation.and_then(|g| g.tables().map(*table));
@@ -255,14 +259,19 @@ impl Bound<'_> {
             worker: core.helpers.address(),
             cpu: core.cpu,
             reserved: 0,
+            // Nothing is looked up ahead: programs do it themselves.
+            found_key: std::ptr::null(),
+            found_value: std::ptr::null_mut(),
+            memo: core.memo.as_mut_ptr(),
         };
         set(&mut ctx, frame, core.now_ns);
         let (defs, regions) = (&core.defs, &core.regions);
         let r0 = match (code, &mut core.exec) {
             // SAFETY: the code was verified with these maps (`NativeImage::new`, `check_maps`); the
             // context points to the frame, borrowed here, to the core's tables, borrowed through
-            // `core`, and to those of the generation, borrowed by `self`; arrays, maps and helpers
-            // have as many entries as `dash_wire::abi` says.
+            // `core`, and to those of the generation, borrowed by `self`; arrays, maps, helpers and
+            // memo have as many entries as `dash_wire::abi` says, and the memo was cleared when
+            // this generation, whose rows do not change, was bound (`link`).
             (Code::Native(pages), Exec::Native) => unsafe {
                 let first = pages.entry()(&raw mut ctx);
                 match pages.rest() {

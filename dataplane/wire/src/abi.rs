@@ -58,6 +58,46 @@ pub struct RunCtx {
     pub cpu: u32,
     /// Zero.
     pub reserved: u32,
+    /// Address of the key that the caller looked up ahead of the program; null for none. See
+    /// [`found_value`](Self::found_value).
+    pub found_key: *const u8,
+    /// What the look-up of that key gave, in the one map that code and caller agreed on when the
+    /// code was compiled: the value's address, or null. The caller promises that a look-up made
+    /// as the program starts gives the same.
+    pub found_value: *mut u8,
+    /// Results of earlier look-ups, [`MEMO_ENTRIES`] of them, in the other map that was agreed on.
+    /// The caller promises that they still hold: it clears them before the map's rows change.
+    /// Compiled code adds to them.
+    pub memo: *mut MemoEntry,
+}
+
+/// Entries of [`RunCtx::memo`].
+pub const MEMO_ENTRIES: usize = 1 << MEMO_BITS;
+
+/// Binary logarithm of [`MEMO_ENTRIES`].
+pub const MEMO_BITS: u32 = 8;
+
+/// What a key, as a little-endian number, is multiplied by; the product's top [`MEMO_BITS`] are the
+/// key's entry. Only keys that were found are remembered, so who sends packets cannot choose
+/// which keys displace each other.
+pub const MEMO_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A look-up that found something.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MemoEntry {
+    /// The key's 8 bytes, little-endian.
+    pub key: u64,
+    /// Address of its value; null when the entry is not in use.
+    pub value: *mut u8,
+}
+
+impl MemoEntry {
+    /// Not in use.
+    pub const EMPTY: Self = Self {
+        key: 0,
+        value: core::ptr::null_mut(),
+    };
 }
 
 /// Head of every map object: its operations, so compiled code calls the right one directly.
@@ -120,7 +160,24 @@ pub mod run_ctx {
         HELPERS = helpers;
         /// Of `cpu`.
         CPU = cpu;
+        /// Of `found_key`.
+        FOUND_KEY = found_key;
+        /// Of `found_value`.
+        FOUND_VALUE = found_value;
+        /// Of `memo`.
+        MEMO = memo;
     }
+}
+
+/// Byte offsets of [`MemoEntry`] fields, for code generators.
+pub mod memo_entry {
+    use super::MemoEntry;
+    use core::mem::offset_of;
+
+    /// Of `key`.
+    pub const KEY: i32 = offset_of!(MemoEntry, key) as i32;
+    /// Of `value`.
+    pub const VALUE: i32 = offset_of!(MemoEntry, value) as i32;
 }
 
 /// Byte offsets of [`MapHandle`] fields, for code generators.

@@ -22,7 +22,8 @@ impl NativeImage {
     /// # Safety
     /// `code` must have been compiled, for this machine's instruction set, from a program that the
     /// verifier accepted, with the maps it was verified with; running it with a context that keeps
-    /// the promises of `dash_wire::abi` must then be sound.
+    /// the promises of `dash_wire::abi` must then be sound. The map of its `found_value` is
+    /// `Table::FlowIndex`, that of its `memo` `Table::EniMac`.
     pub unsafe fn new(code: Arc<[u8]>, entry: usize) -> Self {
         Self {
             code,

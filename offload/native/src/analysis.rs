@@ -77,6 +77,7 @@ pub(crate) fn analyse(
     region: &Region,
     object: &Object,
     kind: ProgramKind,
+    memo: Option<u32>,
 ) -> Result<Analysis, NativeError> {
     let postorder = liveness::postorder(region);
     let live = liveness::live_in(region, kind, &postorder);
@@ -93,6 +94,7 @@ pub(crate) fn analyse(
         region,
         object,
         kind,
+        memo,
         escaped: Escaped::default(),
         record: None,
     };
@@ -155,6 +157,8 @@ struct Flow<'a> {
     region: &'a Region,
     object: &'a Object,
     kind: ProgramKind,
+    /// Map whose look-ups are remembered.
+    memo: Option<u32>,
     escaped: Escaped,
     /// Set in the last pass.
     record: Option<Analysis>,
@@ -521,7 +525,10 @@ impl Flow<'_> {
     fn call(&mut self, i: usize, state: &mut State, number: u32) -> Result<Flows, NativeError> {
         let depth = self.region.steps[i].depth;
         let plan = match self.kind {
-            ProgramKind::Xdp => calls::plan(self.object, state, number, depth, &mut self.escaped),
+            ProgramKind::Xdp => {
+                let escaped = &mut self.escaped;
+                calls::plan(self.object, self.memo, state, number, depth, escaped)
+            }
             ProgramKind::Raw => calls::plan_raw(number),
         };
         let plan = plan.map_err(|reason| self.region.error(i, reason))?;

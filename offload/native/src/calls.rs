@@ -11,6 +11,9 @@ use crate::analysis::Place;
 use crate::error::Reason;
 use crate::facts::{Escaped, Fact, State};
 
+/// Bytes of a key that is remembered.
+const MEMO_KEY: u32 = 8;
+
 /// How a call is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callee {
@@ -21,7 +24,16 @@ pub(crate) enum Callee {
         map: u32,
         key: Key,
     },
-    /// An operation at the head of a known map object.
+    /// A look-up in a map of another kind.
+    Lookup {
+        map: u32,
+    },
+    /// The same, answered from the context's memory of earlier ones if it can be. The key is 8 bytes.
+    Remembered {
+        /// Where in a frame the key is; else r2 points to it.
+        key: Option<Place>,
+    },
+    /// Another operation at the head of a known map object.
     Map(MapOperation),
     /// To this program of the object; `None` fails, as the slot is empty.
     TailCall(Option<u32>),
@@ -47,7 +59,6 @@ pub(crate) enum Key {
 /// Operations at the head of a map object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapOperation {
-    Lookup,
     Update,
     Delete,
     Push,
@@ -107,6 +118,7 @@ fn writes(base: Reg, size: u32) -> Memory {
 /// Decides how to compile a call.
 pub(crate) fn plan(
     object: &Object,
+    memo: Option<u32>,
     state: &State,
     number: u32,
     depth: u8,
@@ -139,6 +151,9 @@ pub(crate) fn plan(
         | helper::MAP_PUSH_ELEM
         | helper::MAP_POP_ELEM
         | helper::MAP_PEEK_ELEM => match known_map {
+            Some((index, def)) if number == helper::MAP_LOOKUP_ELEM && Some(index) == memo => {
+                remembered(index, def, state)
+            }
             Some((index, def)) => Ok(map_call(index, def, state, number, escaped)),
             None => Ok(by_table(number, state)),
         },
@@ -161,6 +176,10 @@ fn map_call(index: u32, def: &MapDef, state: &State, number: u32, escaped: &mut 
     if number == helper::MAP_LOOKUP_ELEM && def.kind.is_array() && def.key_size == 4 {
         return array_lookup(index, def, state, escaped);
     }
+    if number == helper::MAP_LOOKUP_ELEM {
+        let memory = vec![reads(Reg::R2, def.key_size)];
+        return Plan::followed(Callee::Lookup { map: index }, memory);
+    }
     let (operation, memory) = match number {
         helper::MAP_UPDATE_ELEM => (
             MapOperation::Update,
@@ -169,8 +188,7 @@ fn map_call(index: u32, def: &MapDef, state: &State, number: u32, escaped: &mut 
         helper::MAP_DELETE_ELEM => (MapOperation::Delete, vec![reads(Reg::R2, def.key_size)]),
         helper::MAP_PUSH_ELEM => (MapOperation::Push, vec![reads(Reg::R2, def.value_size)]),
         helper::MAP_POP_ELEM => (MapOperation::Pop, vec![writes(Reg::R2, def.value_size)]),
-        helper::MAP_PEEK_ELEM => (MapOperation::Peek, vec![writes(Reg::R2, def.value_size)]),
-        _ => (MapOperation::Lookup, vec![reads(Reg::R2, def.key_size)]),
+        _ => (MapOperation::Peek, vec![writes(Reg::R2, def.value_size)]),
     };
     // Through a pointer that is not followed, a value may be written into a frame that escaped.
     Plan {
@@ -178,6 +196,23 @@ fn map_call(index: u32, def: &MapDef, state: &State, number: u32, escaped: &mut 
             || matches!(state.get(Reg::R2), Fact::Frame { .. }),
         ..Plan::followed(Callee::Map(operation), memory)
     }
+}
+
+/// A look-up in the map that the options say is remembered.
+fn remembered(index: u32, def: &MapDef, state: &State) -> Result<Plan, Reason> {
+    if def.kind != MapKind::Hash || def.key_size != MEMO_KEY {
+        return Err(Reason::MemoMap(index));
+    }
+    let place = match state.get(Reg::R2) {
+        Fact::Frame { depth, off } => i16::try_from(off).ok().map(|off| Place { depth, off }),
+        _ => None,
+    };
+    let key = Memory {
+        value: place.is_some(),
+        ..reads(Reg::R2, MEMO_KEY)
+    };
+    let callee = Callee::Remembered { key: place };
+    Ok(Plan::followed(callee, vec![key]))
 }
 
 fn array_lookup(index: u32, def: &MapDef, state: &State, escaped: &mut Escaped) -> Plan {

@@ -10,6 +10,7 @@ use crate::code::{Options, Part};
 use crate::error::{NativeError, Reason, Site};
 use crate::region::{self, MAX_STEPS, Region};
 use crate::stack::{self, Frame};
+use crate::untouched;
 
 /// Tail calls one run may make (`MAX_TAIL_CALL_CNT`).
 pub(crate) const MAX_TAIL_CALLS: usize = 33;
@@ -21,6 +22,8 @@ pub(crate) struct Unit {
     pub(crate) analysis: Analysis,
     /// Homes of stack bytes, by depth.
     pub(crate) frames: Vec<Frame>,
+    /// By step: everything that runs before it in the function reads only. Empty where nobody asks.
+    pub(crate) untouched: Vec<bool>,
 }
 
 /// Decodes, expands and analyses the programs of the part, the one it starts with first.
@@ -46,7 +49,7 @@ pub(crate) fn units(object: &Object, options: &Options) -> Result<Vec<Unit>, Nat
             source,
         })?;
         let region = region::expand(index, &program.name, &ops, &mut budget)?;
-        let analysis = analysis::analyse(&region, object, program.kind)?;
+        let analysis = analysis::analyse(&region, object, program.kind, options.memo)?;
         // Each kind of program is a function of another signature.
         let kind_of = |p: u32| object.programs.get(p as usize).map(|p| p.kind);
         let foreign = |&p: &u32| kind_of(p) != Some(ProgramKind::Xdp);
@@ -62,10 +65,16 @@ pub(crate) fn units(object: &Object, options: &Options) -> Result<Vec<Unit>, Nat
         let followed = analysis.tail_calls.iter().filter(|&&p| Some(p) != cut);
         work.extend(followed.map(|&p| p as usize));
         let frames = stack::layout(&analysis, region.frames, options.promote_stack);
+        let begins = matches!(options.part, Part::From(_)) && units.is_empty();
+        let untouched = match options.found {
+            Some(_) if begins => untouched::steps(&region, &analysis),
+            _ => Vec::new(),
+        };
         units.push(Unit {
             region,
             analysis,
             frames,
+            untouched,
         });
     }
     check_chains(&units)?;

@@ -31,6 +31,13 @@ pub struct Options {
     pub promote_stack: bool,
     /// Which programs the function runs.
     pub part: Part,
+    /// A map, of an object of XDP programs, in which the caller looks a key up ahead
+    /// ([`dash_wire::abi::RunCtx::found_value`]): a look-up that nothing written precedes takes that result
+    /// when its key is at the same address. Only with [`Part::From`].
+    pub found: Option<u32>,
+    /// A hash map with 8-byte keys whose rows stay what and where they are between two runs
+    /// until the caller clears [`dash_wire::abi::RunCtx::memo`]: look-ups are answered from there if they can.
+    pub memo: Option<u32>,
 }
 
 /// Part of an object's chain of tail calls. A chain is cut so that a worker can run the first part
@@ -52,6 +59,8 @@ impl Default for Options {
             isa: Isa::Host,
             promote_stack: true,
             part: Part::Whole,
+            found: None,
+            memo: None,
         }
     }
 }

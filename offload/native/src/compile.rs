@@ -55,6 +55,6 @@ fn function(object: &Object, options: &Options) -> Result<(Function, OwnedTarget
     let units = chain::units(object, options)?;
     let isa = machine::target(options.isa)?;
     let kind = object.programs.first().map_or(ProgramKind::Xdp, |p| p.kind);
-    let function = lower::function(&units, object, kind, options.part, &*isa)?;
+    let function = lower::function(&units, object, kind, options, &*isa)?;
     Ok((function, isa))
 }

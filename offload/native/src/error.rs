@@ -99,6 +99,9 @@ pub enum Reason {
     /// A pointer may be the context or something else, so its loads cannot be translated.
     #[error("an access through a pointer that may or may not be the context")]
     CtxProvenance,
+    /// The map whose look-ups are to be remembered is no hash map with keys of 8 bytes.
+    #[error("map {0} has no look-ups that could be remembered")]
+    MemoMap(u32),
     /// A map's address was used as a pointer to memory.
     #[error("access to the memory of map object {0}")]
     MapDereference(u32),

@@ -34,6 +34,7 @@ mod lower;
 mod machine;
 mod region;
 mod stack;
+mod untouched;
 #[cfg(feature = "conformance")]
 pub mod unverified;
 

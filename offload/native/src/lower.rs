@@ -28,7 +28,7 @@ use dash_wire::abi::run_ctx;
 use crate::analysis::Note;
 use crate::calls::Callee;
 use crate::chain::Unit;
-use crate::code::Part;
+use crate::code::{Options, Part};
 use crate::error::{NativeError, Reason};
 use crate::region::{Action, NONE, Step};
 
@@ -42,6 +42,10 @@ struct Flags {
     table: MemFlagsData,
     /// The eBPF stack.
     stack: MemFlagsData,
+    /// Entries of remembered look-ups.
+    memo: MemFlagsData,
+    /// Keys of remembered look-ups, on the stack.
+    key: MemFlagsData,
     /// Packets and map values.
     heap: MemFlagsData,
 }
@@ -66,7 +70,7 @@ pub(crate) fn function(
     units: &[Unit],
     object: &Object,
     kind: ProgramKind,
-    part: Part,
+    options: &Options,
     isa: &dyn TargetIsa,
 ) -> Result<Function, NativeError> {
     let conv = isa.default_call_conv();
@@ -84,7 +88,7 @@ pub(crate) fn function(
     let mut function = Function::with_name_signature(UserFuncName::user(0, 0), signature);
     let mut context = FunctionBuilderContext::new();
     let builder = FunctionBuilder::new(&mut function, &mut context);
-    let mut lowering = Lowering::new(builder, units, object, kind, part, conv);
+    let mut lowering = Lowering::new(builder, units, object, kind, options, conv);
     for unit in units {
         lowering.unit(unit)?;
     }
@@ -107,6 +111,10 @@ struct Lowering<'a> {
     slots: Vec<Option<(StackSlot, i32)>>,
     /// Tail calls to this program end the function instead.
     cut: Option<u32>,
+    /// Map in which the caller looked a key up.
+    found: Option<u32>,
+    /// Stack memory for the key of a remembered look-up, once there was one.
+    key: Option<StackSlot>,
     /// First block of each program, by index in the object.
     entries: Vec<Option<Block>>,
     signatures: calls::Signatures,
@@ -129,7 +137,7 @@ impl<'a> Lowering<'a> {
         units: &[Unit],
         object: &'a Object,
         kind: ProgramKind,
-        part: Part,
+        options: &Options,
         conv: CallConv,
     ) -> Self {
         let flags = flags(&mut b, units);
@@ -175,10 +183,12 @@ impl<'a> Lowering<'a> {
             helpers,
             registers,
             slots,
-            cut: match part {
+            cut: match options.part {
                 Part::Before(program) => Some(program),
                 Part::Whole | Part::From(_) => None,
             },
+            found: options.found,
+            key: None,
             entries,
             signatures,
             metadata: units.iter().any(|u| u.analysis.metadata),
@@ -501,6 +511,8 @@ fn flags(b: &mut FunctionBuilder<'_>, units: &[Unit]) -> Flags {
     let ctx = region(0, "context");
     let table = region(1, "tables");
     let heap = region(2, "packets and map values");
+    let memo = region(4, "remembered look-ups");
+    let key = region(5, "their keys");
     // Where stack addresses were lost track of, any pointer may be one.
     let escaped = units
         .iter()
@@ -515,6 +527,8 @@ fn flags(b: &mut FunctionBuilder<'_>, units: &[Unit]) -> Flags {
             .with_can_move()
             .with_alias_region(Some(table)),
         stack: unaligned.with_alias_region(Some(stack)),
+        memo: unaligned.with_aligned().with_alias_region(Some(memo)),
+        key: unaligned.with_aligned().with_alias_region(Some(key)),
         heap: unaligned.with_alias_region(Some(heap)),
     }
 }

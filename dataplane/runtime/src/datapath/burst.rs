@@ -3,7 +3,7 @@
 //! ```text
 //!  each packet:  parse (`entry`) --CONTINUE--> hash of its flow key, ask for the index bucket
 //!  each of them: ask for the slab entry the bucket leads to
-//!  each of them: look-up, policy, rewrite (`rest`)
+//!  each of them: look the key up, of which `rest` is told; policy, rewrite (`rest`)
 //! ```
 //!
 //! Each packet has a *place*: its own context, so that `rest` sees what `entry` did, and its own
@@ -24,6 +24,7 @@ use super::{Bound, Datapath, verdict};
 use crate::exec::{Code, Engine};
 use crate::helpers::HELPERS;
 use crate::prefetch::prefetch;
+use crate::tables::flow_index::Ahead;
 
 /// Most packets of a burst.
 pub const BURST: usize = 32;
@@ -55,7 +56,8 @@ pub(super) struct Places {
     /// Fields that no packet changes are set by `renew`.
     contexts: Box<[RunCtx]>,
     rows: Box<[Row]>,
-    hashes: Box<[u64; BURST]>,
+    /// Look-ups of flows.
+    ahead: Box<[Ahead; BURST]>,
     /// Places whose second part is to run.
     open: Box<[u8; BURST]>,
     fates: Box<[Fate; BURST]>,
@@ -81,11 +83,14 @@ impl Places {
             worker: std::ptr::null_mut(),
             cpu: 0,
             reserved: 0,
+            found_key: std::ptr::null(),
+            found_value: std::ptr::null_mut(),
+            memo: std::ptr::null_mut(),
         };
         Self {
             contexts: std::iter::repeat_with(context).take(BURST).collect(),
             rows: std::iter::repeat_with(Row::default).take(BURST).collect(),
-            hashes: Box::new([0; BURST]),
+            ahead: Box::new([Ahead::default(); BURST]),
             open: Box::new([0; BURST]),
             fates: Box::new([Fate::NotRun; BURST]),
         }
@@ -96,8 +101,9 @@ impl Datapath {
     /// Sets what all packets have in common until the next generation.
     pub(super) fn renew_places(&mut self) {
         let (maps, worker) = (self.maps.as_ptr(), self.helpers.address());
+        let memo = self.memo.as_mut_ptr();
         for ctx in &mut self.places.contexts {
-            (ctx.maps, ctx.worker, ctx.cpu) = (maps, worker, self.cpu);
+            (ctx.maps, ctx.worker, ctx.cpu, ctx.memo) = (maps, worker, self.cpu, memo);
         }
     }
 }
@@ -143,8 +149,7 @@ impl Bound<'_> {
             // SAFETY: no program runs, and only this thread knows the row.
             let key = unsafe { &(*core.places.rows[place].0.get()).key };
             let hash = core.tables.flow_hash(key);
-            core.tables.prefetch_bucket(hash);
-            core.places.hashes[place] = hash;
+            core.places.ahead[place] = core.tables.prefetch_bucket(hash);
             core.places.open[place] = place as u8;
         }
         self.finish(rest, &mut frames[..n], n);
@@ -212,8 +217,7 @@ impl Bound<'_> {
                 }
             }
             let hash = core.tables.flow_hash(key);
-            core.tables.prefetch_bucket(hash);
-            places.hashes[place] = hash;
+            places.ahead[place] = core.tables.prefetch_bucket(hash);
             places.open[open] = place as u8;
             open += 1;
         }
@@ -228,17 +232,21 @@ impl Bound<'_> {
         let open = &places.open[..open];
         for &place in open {
             core.tables
-                .prefetch_entry(places.hashes[usize::from(place)]);
+                .prefetch_entry(&mut places.ahead[usize::from(place)]);
         }
         for &place in open {
             let place = usize::from(place);
             let (frame, ctx) = (&mut frames[place], &mut places.contexts[place]);
             let port = frame.port;
             ctx.arrays = arrays;
+            let row = places.rows[place].0.get();
             // SAFETY: as in `parse`.
-            unsafe {
-                *arrays.add(Table::Meta.index() as usize) = places.rows[place].0.get().cast()
-            };
+            unsafe { *arrays.add(Table::Meta.index() as usize) = row.cast() };
+            // SAFETY: no program runs, and only this thread knows the row.
+            let key = unsafe { &(*row).key };
+            // Now, as the packets before this one may have made or ended its flow.
+            ctx.found_key = std::ptr::from_ref(key).cast();
+            ctx.found_value = core.tables.find_ahead(key, &places.ahead[place]).cast();
             // SAFETY: as in `parse`; the row and the frame are as `entry` left them, here or, in
             // copy, on another core, which is what `rest` needs (`NativeImage::in_two`).
             let r0 = unsafe { rest(ctx) };

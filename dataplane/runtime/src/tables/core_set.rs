@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Handled;
 use super::array::Array;
-use super::flow_index::{FlowIndex, Slab};
+use super::flow_index::{Ahead, FlowIndex, Slab};
 use super::free_slots::FreeSlots;
 use super::memory::{Mapping, MemoryError};
 use super::mirror::SharedFlows;
@@ -168,7 +168,7 @@ impl CoreTables {
         }
     }
 
-    /// Hash of a flow's key, for the two below.
+    /// Hash of a flow's key, for the three below.
     #[inline]
     pub fn flow_hash(&self, key: &FlowKey) -> u64 {
         self.flow_index.hash(key)
@@ -176,15 +176,22 @@ impl CoreTables {
 
     /// Asks for the lines of the index in which a flow may be: the first pass over a burst.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        self.flow_index.prefetch_bucket(hash);
+    pub fn prefetch_bucket(&self, hash: u64) -> Ahead {
+        self.flow_index.prefetch_bucket(hash)
     }
 
     /// Asks for the lines of the connection that a packet of the flow will touch: the second pass,
     /// which reads the index.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        self.flow_index.prefetch_entry(hash);
+    pub fn prefetch_entry(&self, ahead: &mut Ahead) {
+        self.flow_index.prefetch_entry(ahead);
+    }
+
+    /// The address of a flow's row in the index, null when there is none: what a program's look-up
+    /// would give.
+    #[inline]
+    pub fn find_ahead(&self, key: &FlowKey, ahead: &Ahead) -> *mut u32 {
+        self.flow_index.find_ahead(key, ahead)
     }
 
     /// Slots from here on never held a connection, and their memory was never touched.

@@ -119,6 +119,24 @@ enum Found {
     Aside(usize),
 }
 
+/// A look-up in three steps, other packets' between them, so that memory is there when it is read
+/// ([`FlowIndex::prefetch_bucket`]).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead {
+    hash: u64,
+    first: usize,
+    second: usize,
+    /// A row in use with the key's tag, bucket and number in it; [`NO_ROW`] for none.
+    row: usize,
+    /// Of the index, when the row was seen.
+    changes: u64,
+}
+
+/// Bits of a row's number in its bucket.
+const ROW_BITS: u32 = ROWS.next_power_of_two().ilog2();
+/// No row.
+const NO_ROW: usize = usize::MAX;
+
 /// The index of one worker's connections. One thread uses it.
 #[derive(Debug)]
 pub struct FlowIndex {
@@ -128,6 +146,8 @@ pub struct FlowIndex {
     hash_mask: u64,
     capacity: usize,
     len: Cell<usize>,
+    /// Times that keys came or went.
+    changes: Cell<u64>,
     buckets: Mapping,
     /// Buckets of a table that never grew.
     groups: usize,
@@ -172,6 +192,8 @@ impl FlowIndex {
             hash_mask,
             capacity,
             len: Cell::new(0),
+            // Not that of a look-up that has seen no row.
+            changes: Cell::new(1),
             buckets: Mapping::new("the flow index", most_buckets * size_of::<Bucket>())?,
             groups,
             most_buckets,
@@ -214,22 +236,33 @@ impl FlowIndex {
         self.hash_bytes(zerocopy::transmute_ref!(key))
     }
 
-    /// Asks for the lines in which a key of this hash may be.
+    /// Starts a look-up that goes on later: asks for the lines in which a key of this hash may be.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
+    pub fn prefetch_bucket(&self, hash: u64) -> Ahead {
         let places = self.places(hash);
         prefetch(self.address(places.first).cast());
         prefetch(self.address(places.second).cast());
+        Ahead {
+            hash,
+            first: places.first,
+            second: places.second,
+            ..Ahead::default()
+        }
     }
 
-    /// Asks for what a packet of the connection with this hash will touch of its entry. The bucket
+    /// Goes on with it: asks for what a packet of the connection will touch of its entry. The bucket
     /// should be in the cache by now.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        let places = self.places(hash);
-        for at in [places.first, places.second] {
+    pub fn prefetch_entry(&self, ahead: &mut Ahead) {
+        ahead.row = NO_ROW;
+        ahead.changes = self.changes.get();
+        for at in [ahead.first, ahead.second] {
             let bucket = self.bucket(at);
-            let with = bucket.with(places.tag);
+            let with = bucket.with(tag(ahead.hash));
+            if with == 0 {
+                continue;
+            }
+            ahead.row = at << ROW_BITS | with.trailing_zeros() as usize;
             for n in bits(with) {
                 let row = bucket.row(n);
                 prefetch(self.slab.half(row).cast());
@@ -237,10 +270,24 @@ impl FlowIndex {
                     + std::mem::offset_of!(FlowEntry, created_ns);
                 prefetch(self.slab.base.as_ptr().wrapping_add(shared));
             }
-            if with != 0 {
-                break;
+            break;
+        }
+    }
+
+    /// Ends it: what a look-up of the key that was hashed gives now, the address of its row or null.
+    #[inline]
+    pub fn find_ahead(&self, key: &FlowKey, ahead: &Ahead) -> *mut u32 {
+        let key = zerocopy::transmute_ref!(key);
+        // Nothing came or went since the row was seen, so it is in use, and its slot's key is its own.
+        if ahead.changes == self.changes.get() && ahead.row != NO_ROW {
+            let (bucket, at) = (ahead.row >> ROW_BITS, ahead.row & ((1 << ROW_BITS) - 1));
+            let row = self.bucket_mut(bucket).row_mut(at);
+            if self.slab.is(*row, key) {
+                return row;
             }
         }
+        self.find(ahead.hash, key)
+            .map_or(std::ptr::null_mut(), |found| self.row_address(found))
     }
 
     /// `slot << 1 | side` of a key.
@@ -257,6 +304,7 @@ impl FlowIndex {
             return false;
         };
         let row = self.row_at(found);
+        self.changed();
         match found {
             Found::Bucket(bucket, at) => self.bucket_mut(bucket).clear(at),
             Found::Aside(at) => self.drop_aside(at),
@@ -285,9 +333,13 @@ impl FlowIndex {
         Places {
             first: self.place(hash >> 48, hash >> 8),
             second: self.place(other >> 48, other >> 24),
-            // 0 says free: two values share a tag.
-            tag: (hash as u8).max(1),
+            tag: tag(hash),
         }
+    }
+
+    /// Look-ups under way must not trust what they saw.
+    fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
     }
 
     /// Linear hashing: `extension` has a bit for each doubling.
@@ -416,6 +468,7 @@ impl FlowIndex {
 
     /// Adds a row whose key is not in. There is room in the table.
     fn insert(&self, hash: u64, row: u32) {
+        self.changed();
         self.grow();
         if !self.put(self.places(hash), row) {
             let at = self.aside_len.get();
@@ -484,6 +537,12 @@ impl FlowIndex {
             self.aside_len.set(last);
         }
     }
+}
+
+/// What a bucket keeps of a hash. 0 says free: two values share a tag.
+#[inline]
+fn tag(hash: u64) -> u8 {
+    (hash as u8).max(1)
 }
 
 /// The key at an address.

@@ -1,11 +1,18 @@
 //! Helper calls: inlined, through a map object, or through the helper table.
 
 use super::*;
+use crate::analysis;
 use crate::calls::{Key, MapOperation};
 use crate::helpers;
 use dash_bpf::Size;
 use dash_bpf::helper::{self, XdpAction};
-use dash_wire::abi::{CONTINUE, HELPER_SLOTS, map_handle};
+use dash_wire::abi::{
+    CONTINUE, HELPER_SLOTS, MEMO_BITS, MEMO_MULTIPLIER, MemoEntry, map_handle, memo_entry,
+};
+
+/// Binary logarithm of a memo entry's size.
+const ENTRY_SHIFT: i64 = size_of::<MemoEntry>().ilog2() as i64;
+const _: () = assert!(size_of::<MemoEntry>().is_power_of_two());
 
 /// `-EINVAL`.
 const EINVAL: i64 = -22;
@@ -50,6 +57,18 @@ impl Lowering<'_> {
             (Some(Callee::ArrayLookup { map, key }), _) => {
                 return self.array_lookup(place, i, map, key);
             }
+            (Some(Callee::Lookup { map }), _) => {
+                let first = place
+                    .unit
+                    .untouched
+                    .get(i)
+                    .is_some_and(|&untouched| untouched);
+                match first && Some(map) == self.found {
+                    true => self.found_lookup(depth),
+                    false => self.lookup(depth),
+                }
+            }
+            (Some(Callee::Remembered { key }), _) => return self.remembered(place, i, key),
             (Some(Callee::Map(operation)), _) => self.map_operation(depth, operation),
             (Some(Callee::TailCall(Some(program))), _) if Some(program) == self.cut => {
                 let more = self.b.ins().iconst(types::I32, i64::from(CONTINUE));
@@ -129,10 +148,143 @@ impl Lowering<'_> {
         self.b.inst_results(call)[0]
     }
 
+    /// Looks the key at r2 up in the map object in r1.
+    fn lookup(&mut self, depth: usize) -> Value {
+        let (map, key) = (self.get(depth, Reg::R1), self.get(depth, Reg::R2));
+        self.lookup_in(map, key)
+    }
+
+    fn lookup_in(&mut self, map: Value, key: Value) -> Value {
+        let flags = self.flags.table;
+        let at = map_handle::LOOKUP;
+        let function = self.b.ins().load(types::I64, flags, map, at);
+        self.indirect(self.signatures.0[1], function, &[map, key])
+    }
+
+    /// What the caller found, where it looked for the key that the program looks for.
+    fn found_lookup(&mut self, depth: usize) -> Value {
+        let key = self.get(depth, Reg::R2);
+        let known = self.ctx_pointer(run_ctx::FOUND_KEY);
+        let same = self.b.ins().icmp(IntCC::Equal, key, known);
+        let (hit, miss, done) = (
+            self.b.create_block(),
+            self.b.create_block(),
+            self.b.create_block(),
+        );
+        let result = self.b.append_block_param(done, types::I64);
+        self.b.set_cold_block(miss);
+        self.b.ins().brif(same, hit, &[], miss, &[]);
+        self.b.switch_to_block(hit);
+        let found = self.ctx_pointer(run_ctx::FOUND_VALUE);
+        self.b.ins().jump(done, &[BlockArg::Value(found)]);
+        self.b.switch_to_block(miss);
+        let found = self.lookup(depth);
+        self.b.ins().jump(done, &[BlockArg::Value(found)]);
+        self.b.switch_to_block(done);
+        result
+    }
+
+    /// A look-up answered from memory if it can be; else what the map says is remembered. Returns
+    /// whether it ended the block.
+    fn remembered(
+        &mut self,
+        place: &Place<'_>,
+        i: usize,
+        key: Option<analysis::Place>,
+    ) -> Result<bool, NativeError> {
+        let step = place.unit.region.steps[i];
+        let depth = usize::from(step.depth);
+        let key = match key {
+            Some(at) => self.load_stack(place, at, 8),
+            None => {
+                let pointer = self.get(depth, Reg::R2);
+                let flags = self.flags.heap;
+                self.load_memory(flags, pointer, 0, Size::Dw, false)
+            }
+        };
+        let (memo, readonly) = (self.flags.memo, self.flags.table);
+        let at = self.b.ins().imul_imm_s(key, MEMO_MULTIPLIER as i64);
+        let at = self.b.ins().ushr_imm_u(at, i64::from(64 - MEMO_BITS));
+        let at = self.b.ins().ishl_imm_u(at, ENTRY_SHIFT);
+        let entries = self
+            .b
+            .ins()
+            .load(types::I64, readonly, self.ctx, run_ctx::MEMO);
+        let entry = self.b.ins().iadd(entries, at);
+        let known = self.b.ins().load(types::I64, memo, entry, memo_entry::KEY);
+        let same = self.b.ins().icmp(IntCC::Equal, key, known);
+        let (known, asked, keep, hit, miss) = (
+            self.b.create_block(),
+            self.b.create_block(),
+            self.b.create_block(),
+            self.b.create_block(),
+            self.b.create_block(),
+        );
+        let result = self.b.append_block_param(hit, types::I64);
+        self.b.set_cold_block(asked);
+        self.b.set_cold_block(keep);
+        self.b.ins().brif(same, known, &[], asked, &[]);
+
+        // An entry that is not in use has some key and a null.
+        self.b.switch_to_block(known);
+        let value = self
+            .b
+            .ins()
+            .load(types::I64, memo, entry, memo_entry::VALUE);
+        let value_arg = [BlockArg::Value(value)];
+        self.b.ins().brif(value, hit, &value_arg, asked, &[]);
+
+        self.b.switch_to_block(asked);
+        let slot = self.key_slot();
+        let pointer = self.b.ins().stack_addr(types::I64, slot, 0);
+        let flags = self.flags.key;
+        self.b.ins().store(flags, key, pointer, 0);
+        let map = self.get(depth, Reg::R1);
+        let value = self.lookup_in(map, pointer);
+        self.b.ins().brif(value, keep, &[], miss, &[]);
+
+        self.b.switch_to_block(keep);
+        self.b.ins().store(memo, key, entry, memo_entry::KEY);
+        self.b.ins().store(memo, value, entry, memo_entry::VALUE);
+        self.b.ins().jump(hit, &[BlockArg::Value(value)]);
+
+        let null_test = null_test(place, &step);
+        let next = match null_test {
+            Some(_) => None,
+            None => Some(self.b.create_block()),
+        };
+        for (block, result) in [(hit, Some(result)), (miss, None)] {
+            self.b.switch_to_block(block);
+            let value = result.unwrap_or_else(|| self.iconst(0));
+            self.clobber(depth, value);
+            let to = match (null_test, result, next) {
+                (Some((found, _)), Some(_), _) => self.target(place, i, found)?,
+                (Some((_, null)), None, _) => self.target(place, i, null)?,
+                (None, _, Some(next)) => next,
+                (None, _, None) => continue,
+            };
+            self.b.ins().jump(to, &[]);
+        }
+        match next {
+            Some(next) => {
+                self.b.switch_to_block(next);
+                Ok(false)
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// Stack memory for one key.
+    fn key_slot(&mut self) -> StackSlot {
+        *self.key.get_or_insert_with(|| {
+            let data = StackSlotData::new(StackSlotKind::ExplicitSlot, 8, 3);
+            self.b.create_sized_stack_slot(data)
+        })
+    }
+
     /// Calls an operation at the head of the map object in r1.
     fn map_operation(&mut self, depth: usize, operation: MapOperation) -> Value {
         let (at, arity) = match operation {
-            MapOperation::Lookup => (map_handle::LOOKUP, 2),
             MapOperation::Update => (map_handle::UPDATE, 4),
             MapOperation::Delete => (map_handle::DELETE, 2),
             MapOperation::Push => (map_handle::PUSH, 3),

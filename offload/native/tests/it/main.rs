@@ -4,6 +4,7 @@ mod conformance;
 mod context;
 mod helpers;
 mod loader;
+mod lookups;
 mod maps;
 mod random;
 mod stack;

@@ -8,12 +8,15 @@ use dash_bpf::builder::Builder;
 use dash_bpf::{MapDef, MapKind, Object, Program, ProgramKind};
 use dash_native::unverified::compile_unverified;
 use dash_native::{NativeError, Options};
-use dash_wire::abi::{HELPER_SLOTS, HelperFn, MapHandle, RunCtx};
+use dash_wire::abi::{HELPER_SLOTS, HelperFn, MEMO_ENTRIES, MapHandle, MemoEntry, RunCtx};
 
 use crate::loader::Loaded;
 
 /// Bytes in front of and behind the packet that it may grow into.
 pub(crate) const ROOM: usize = 64;
+
+/// The one key that maps do not hold.
+pub(crate) const ABSENT: u64 = 0xab5e_0000_0000_0017;
 
 /// A call as the callee saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,11 @@ pub(crate) struct World {
     pub(crate) now_ns: u64,
     pub(crate) ifindex: [u32; 3],
     pub(crate) cpu: u32,
+    /// Key and value of the context's look-up made ahead.
+    pub(crate) found: (*const u8, *mut u8),
+    pub(crate) memo: Vec<MemoEntry>,
+    /// How it is compiled, but for the stack's place.
+    pub(crate) options: Options,
 }
 
 /// What a run left behind.
@@ -69,18 +77,25 @@ impl World {
             now_ns: 0,
             ifindex: [0; 3],
             cpu: 0,
+            found: (std::ptr::null(), null_mut()),
+            memo: vec![MemoEntry::EMPTY; MEMO_ENTRIES],
+            options: Options::default(),
         }
     }
 
     /// Runs an object, compiled with and without its stack in registers; both must do the same.
     pub(crate) fn run(&mut self, object: &Object) -> Outcome {
-        let before = (self.frame.clone(), self.arrays.clone());
+        let before = (self.frame.clone(), self.arrays.clone(), self.memo.clone());
         let [memory, registers] = [false, true].map(|promote_stack| {
-            self.frame.clone_from(&before.0);
-            self.arrays.clone_from(&before.1);
+            self.frame.copy_from_slice(&before.0);
+            self.memo.clone_from(&before.2);
+            // In place: a key's address may have been given away.
+            for (array, before) in self.arrays.iter_mut().zip(&before.1) {
+                array.copy_from_slice(before);
+            }
             let options = Options {
                 promote_stack,
-                ..Options::default()
+                ..self.options
             };
             let code = compile_unverified(object, &options).expect("compiles");
             let outcome = self.enter(&Loaded::new(&code));
@@ -142,6 +157,9 @@ impl World {
             worker: (&raw mut calls).cast::<c_void>(),
             cpu: self.cpu,
             reserved: 0,
+            found_key: self.found.0,
+            found_value: self.found.1,
+            memo: self.memo.as_mut_ptr(),
         };
         // SAFETY: the tests' programs check packet bounds and look-ups, and `ctx` holds all maps
         // and arrays of their objects.
@@ -203,7 +221,13 @@ unsafe fn note(
 // and these tests' programs do, pointers to keys and values of 8 bytes.
 unsafe extern "C" fn lookup(map: *const MapHandle, key: *const u8) -> *mut u8 {
     // SAFETY: see above.
-    unsafe { note(map, "lookup", &[key], &[]).cast() }
+    unsafe {
+        let value = note(map, "lookup", &[key], &[]).cast();
+        match key.cast::<u64>().read_unaligned() {
+            ABSENT => null_mut(),
+            _ => value,
+        }
+    }
 }
 unsafe extern "C" fn update(map: *const MapHandle, k: *const u8, v: *const u8, f: u64) -> i64 {
     // SAFETY: see above.
@@ -276,7 +300,11 @@ pub(crate) fn map(name: &str, kind: MapKind, value_size: u32, max_entries: u32) 
 
 /// Why an object is refused.
 pub(crate) fn refused(object: &Object) -> String {
-    let error: NativeError =
-        compile_unverified(object, &Options::default()).expect_err("must be refused");
+    refused_with(object, &Options::default())
+}
+
+/// The same with other options.
+pub(crate) fn refused_with(object: &Object, options: &Options) -> String {
+    let error: NativeError = compile_unverified(object, options).expect_err("must be refused");
     error.to_string()
 }

@@ -5,7 +5,7 @@ use dash_wire::tables::{FlowEntry, FlowKey};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
-use super::{FlowIndex, Slab};
+use super::{Ahead, FlowIndex, Slab};
 use crate::tables::memory::Mapping;
 use crate::tables::mirror::SlabMemory as _;
 use crate::tables::{MapOps, errno};
@@ -52,6 +52,18 @@ impl Table {
         }
     }
 
+    fn start(&self, key: &FlowKey) -> Ahead {
+        let mut ahead = self.index.prefetch_bucket(self.index.hash(key));
+        self.index.prefetch_entry(&mut ahead);
+        ahead
+    }
+
+    fn end(&self, key: &FlowKey, ahead: &Ahead) -> Option<u32> {
+        let row = self.index.find_ahead(key, ahead);
+        // SAFETY: a row when there is one.
+        (!row.is_null()).then(|| unsafe { row.read() })
+    }
+
     fn delete(&self, key: &FlowKey) -> i64 {
         // SAFETY: a key.
         unsafe { self.index.delete(key.as_bytes().as_ptr()) }
@@ -72,6 +84,8 @@ enum Step {
     Insert(u32, u64),
     Delete(u32),
     Look(u32),
+    /// Starts a look-up that ends only some steps later.
+    Start(u32),
 }
 
 fn step(keys: u32) -> impl Strategy<Value = Step> {
@@ -79,6 +93,7 @@ fn step(keys: u32) -> impl Strategy<Value = Step> {
         4 => (0..keys, 0u64..4).prop_map(|(n, flags)| Step::Insert(n, flags)),
         2 => (0..keys).prop_map(Step::Delete),
         1 => (0..keys).prop_map(Step::Look),
+        1 => (0..keys).prop_map(Step::Start),
     ]
 }
 
@@ -105,6 +120,7 @@ proptest! {
         let mut table = Table::new(slots, most_groups, mask);
         let mut free: Vec<u32> = (0..slots * 2).rev().collect();
         let mut twin: HashMap<u32, u32> = HashMap::new();
+        let mut started: Vec<(u32, Ahead)> = Vec::new();
         for step in steps {
             match step {
                 Step::Insert(n, flags) => {
@@ -135,6 +151,18 @@ proptest! {
                     free.extend(gone);
                 }
                 Step::Look(n) => prop_assert_eq!(table.lookup(&key(n)), twin.get(&n).copied()),
+                Step::Start(n) => {
+                    let new = table.start(&key(n));
+                    prop_assert_eq!(table.end(&key(n), &new), twin.get(&n).copied());
+                    started.push((n, new));
+                }
+            }
+            // All of them after each step, whatever came or went since.
+            for (n, ahead) in &started {
+                prop_assert_eq!(table.end(&key(*n), ahead), twin.get(n).copied());
+            }
+            if started.len() > 8 {
+                started.clear();
             }
             prop_assert_eq!(table.index.len(), twin.len());
         }
