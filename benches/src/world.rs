@@ -186,20 +186,16 @@ pub fn outbound_v6(n: u32, payload: usize) -> Vec<u8> {
 
 /// The `n`th flow's inbound packet, from a PA of the VNET. Not a reply to [`outbound`].
 pub fn inbound(n: u32, payload: usize) -> Vec<u8> {
-    let (vm, port) = flow(n);
-    Packet::eth(DPU, NEIGHBOR)
-        .ipv4([101, 1, 2, 3], VIP)
-        .udp(5200, 4789)
-        .vxlan(45654)
-        .eth(ENI, PEER)
-        .ipv4([10, 1, 1, 1], vm)
-        .udp(9, port)
-        .payload(vec![0xa5; payload])
-        .build()
+    to_vm(n, 9, payload)
 }
 
 /// The answer to [`outbound`]: the other direction of the `n`th flow.
 pub fn reply(n: u32, payload: usize) -> Vec<u8> {
+    to_vm(n, 2000, payload)
+}
+
+/// A packet of the `n`th flow to the VM, from this port and a PA of the VNET.
+fn to_vm(n: u32, from: u16, payload: usize) -> Vec<u8> {
     let (vm, port) = flow(n);
     Packet::eth(DPU, NEIGHBOR)
         .ipv4([101, 1, 2, 3], VIP)
@@ -207,7 +203,7 @@ pub fn reply(n: u32, payload: usize) -> Vec<u8> {
         .vxlan(45654)
         .eth(ENI, PEER)
         .ipv4([10, 1, 1, 1], vm)
-        .udp(2000, port)
+        .udp(from, port)
         .payload(vec![0xa5; payload])
         .build()
 }

@@ -13,12 +13,15 @@ use nic_linux::{AfPacketPort, LinuxDevice};
 use nic_sim::checksum::Sum;
 use nic_sim::packet::tcp_flags::{ACK, SYN};
 use nic_sim::{Packet, describe};
-use nic_target::{Device, Frame, FramePool, Link, Port, Rx, Tx};
+use nic_target::{Device, FramePool, Link, Port, Rx, Tx};
 
 use netns::{in_namespace, ip};
+use traffic::{receive, receive_until, send, warm_up};
 
 #[path = "support/netns.rs"]
 mod netns;
+#[path = "support/traffic.rs"]
+mod traffic;
 
 /// `va` and `vb`, up and quiet.
 fn veth() -> (AfPacketPort, AfPacketPort) {
@@ -30,86 +33,9 @@ fn veth() -> (AfPacketPort, AfPacketPort) {
         AfPacketPort::open("va").unwrap(),
         AfPacketPort::open("vb").unwrap(),
     );
-    // The kernel turns the queues of a new link on from a work queue, and until then loses what is
-    // sent without a word.
     warm_up(&mut a, &mut b);
     warm_up(&mut b, &mut a);
     (a, b)
-}
-
-/// Sends until something arrives, then takes all of it.
-fn warm_up(from: &mut AfPacketPort, to: &mut AfPacketPort) {
-    let probe = Packet::eth([2; 6], [4; 6])
-        .ethertype(0x88b5)
-        .payload([0xee; 46])
-        .build();
-    let (mut pool, mut burst, mut sent, mut received) = (FramePool::new(64), Vec::new(), 0, 0);
-    for _ in 0..30_000 {
-        if received == 0 {
-            sent += send(from, [&probe]).sent;
-        }
-        to.idle();
-        let Rx::Received(n) = to.rx(0, &mut pool, &mut burst, 64).unwrap() else {
-            panic!("the port ended")
-        };
-        burst.drain(..).for_each(|frame| pool.give(frame));
-        received += n;
-        // Delivery is in order, so an empty queue after an arrival means that all have arrived.
-        if received > 0 && n == 0 {
-            return;
-        }
-    }
-    panic!("{sent} frames sent, {received} received");
-}
-
-/// Sends frames, all in one call.
-fn send<F: AsRef<[u8]>>(port: &mut AfPacketPort, frames: impl IntoIterator<Item = F>) -> Tx {
-    let mut burst = frames
-        .into_iter()
-        .map(|data| {
-            let mut frame = Frame::new();
-            assert!(frame.fill(data.as_ref()));
-            frame
-        })
-        .collect::<Vec<_>>();
-    let (mut pool, count) = (FramePool::new(0), burst.len());
-    let tx = port.tx(&mut pool, &mut burst).unwrap();
-    assert_eq!((pool.available(), tx.sent + tx.dropped), (count, count));
-    tx
-}
-
-/// Receives until `wanted` says it has enough; polls generously, because nothing tells how long a
-/// loaded machine takes.
-fn receive_until(
-    port: &mut AfPacketPort,
-    mut wanted: impl FnMut(&[Vec<u8>], &AfPacketPort) -> bool,
-) -> Vec<Vec<u8>> {
-    let (mut pool, mut burst, mut got) = (FramePool::new(64), Vec::new(), Vec::new());
-    for _ in 0..30_000 {
-        if wanted(&got, port) {
-            return got;
-        }
-        match port.rx(3, &mut pool, &mut burst, 64).unwrap() {
-            Rx::Received(0) => port.idle(),
-            Rx::Received(n) => assert_eq!(n, burst.len()),
-            Rx::End => panic!("the port ended"),
-        }
-        for frame in burst.drain(..) {
-            assert_eq!(frame.port, 3);
-            assert_ne!(frame.timestamp_ns, 0);
-            got.push(frame.data().to_vec());
-            pool.give(frame);
-        }
-        assert_eq!(pool.available(), 64);
-    }
-    panic!(
-        "waited in vain; got {:#?}",
-        got.iter().map(|f| describe(f)).collect::<Vec<_>>()
-    );
-}
-
-fn receive(port: &mut AfPacketPort, count: usize) -> Vec<Vec<u8>> {
-    receive_until(port, |got, _| got.len() >= count)
 }
 
 #[test]

@@ -15,9 +15,12 @@ use nic_sim::Packet;
 use nic_target::{Frame, FramePool, Port, Rx, Tx};
 
 use netns::{in_namespace, ip};
+use traffic::{receive, send, warm_up};
 
 #[path = "support/netns.rs"]
 mod netns;
+#[path = "support/traffic.rs"]
+mod traffic;
 
 const ETHERTYPE: u16 = 0x88b5;
 
@@ -68,64 +71,6 @@ fn pair(options: &XdpOptions) -> (XdpPort, XdpPort) {
     warm_up(&mut a, &mut b);
     warm_up(&mut b, &mut a);
     (a, b)
-}
-
-/// Sends until something arrives, then takes all of it: the kernel turns the queues of a new link on
-/// from a work queue, and until then loses what is sent.
-fn warm_up(from: &mut impl Port, to: &mut impl Port) {
-    let (mut pool, mut burst, mut received) = (FramePool::new(64), Vec::new(), 0);
-    for _ in 0..30_000 {
-        if received == 0 {
-            send(from, [frame(0, 46)]);
-        }
-        to.idle();
-        let Rx::Received(n) = to.rx(0, &mut pool, &mut burst, 64).unwrap() else {
-            panic!("the port ended")
-        };
-        burst.drain(..).for_each(|frame| pool.give(frame));
-        received += n;
-        if received > 0 && n == 0 {
-            return;
-        }
-    }
-    panic!("nothing arrives");
-}
-
-/// Sends frames of our own memory, all in one call.
-fn send<F: AsRef<[u8]>>(port: &mut impl Port, frames: impl IntoIterator<Item = F>) -> Tx {
-    let fill = |data: F| {
-        let mut frame = Frame::new();
-        assert!(frame.fill(data.as_ref()));
-        frame
-    };
-    let mut burst = frames.into_iter().map(fill).collect::<Vec<_>>();
-    let (mut pool, count) = (FramePool::new(0), burst.len());
-    let tx = port.tx(&mut pool, &mut burst).unwrap();
-    assert_eq!((pool.available(), tx.sent + tx.dropped), (count, count));
-    tx
-}
-
-/// Receives this many frames; polls generously, because nothing tells how long a loaded machine takes.
-fn receive(port: &mut impl Port, count: usize) -> Vec<Vec<u8>> {
-    let (mut pool, mut burst, mut got) = (FramePool::new(64), Vec::new(), Vec::new());
-    for _ in 0..30_000 {
-        if got.len() >= count {
-            assert_eq!(pool.available(), 64);
-            return got;
-        }
-        match port.rx(3, &mut pool, &mut burst, 64).unwrap() {
-            Rx::Received(0) => port.idle(),
-            Rx::Received(n) => assert_eq!(n, burst.len()),
-            Rx::End => panic!("the port ended"),
-        }
-        for frame in burst.drain(..) {
-            assert_eq!(frame.port, 3);
-            assert_ne!(frame.timestamp_ns, 0);
-            got.push(frame.data().to_vec());
-            pool.give(frame);
-        }
-    }
-    panic!("waited in vain for {count} frames; got {}", got.len());
 }
 
 /// Fails unless every chunk is free or the kernel's to receive into, soon.
