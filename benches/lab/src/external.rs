@@ -16,6 +16,7 @@ mod target;
 
 pub use capture::capture;
 pub use nic_targets::TargetSpec;
+pub(crate) use target::Running;
 pub use target::target;
 
 /// Connections that the tables hold.

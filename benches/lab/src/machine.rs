@@ -32,6 +32,30 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
+/// Time for which the calling thread could have run and was not let, ns: others ran on its processor. 0
+/// where the system does not count it.
+pub fn run_delay_ns() -> u64 {
+    let text = read("/proc/thread-self/schedstat");
+    let delay = text.split_whitespace().nth(1);
+    delay.and_then(|ns| ns.parse().ok()).unwrap_or(0)
+}
+
+/// Time that the host kept all processors of this machine from running, ns, in steps of 10 ms. 0 on
+/// hardware, and where the host does not tell.
+pub fn stolen_ns() -> u64 {
+    stolen(&read("/proc/stat"))
+}
+
+/// A tick of /proc/stat, ns: USER_HZ is 100 on every architecture that Linux still has but Alpha.
+const TICK_NS: u64 = 10_000_000;
+
+fn stolen(stat: &str) -> u64 {
+    let all = stat.lines().find_map(|line| line.strip_prefix("cpu "));
+    let steal = all.and_then(|all| all.split_whitespace().nth(7));
+    let ticks: u64 = steal.and_then(|n| n.parse().ok()).unwrap_or(0);
+    ticks * TICK_NS
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
@@ -150,6 +174,17 @@ mod tests {
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(at(1_795_305_599), "2026-11-21T23:59:59Z");
+    }
+
+    #[test]
+    fn what_the_host_took_is_the_eighth_column() {
+        let stat = "cpu  10 20 30 40 50 60 70 8 90 100\ncpu0 1 2 3 4 5 6 7 4 9 10\n";
+        assert_eq!(stolen(stat), 80_000_000);
+        assert_eq!(stolen("cpu  1 2 3\n"), 0);
+        // Never runs backwards; a thread alone on a processor has none.
+        let before = run_delay_ns();
+        std::thread::yield_now();
+        assert!(run_delay_ns() >= before);
     }
 
     #[test]

@@ -188,6 +188,19 @@ impl Measurement {
         self
     }
 
+    /// Gives it a goal, its number in the row's unit; `most` when a figure may be at most that.
+    pub(crate) fn aim(&mut self, text: impl Into<String>, limit: f64, most: bool) -> &mut Self {
+        let median = self.median();
+        let reached = if most {
+            median <= limit
+        } else {
+            median >= limit
+        };
+        self.goal = Some((text.into(), reached));
+        self.limit = Some(limit);
+        self
+    }
+
     /// How to read it.
     pub(crate) fn note(&mut self, note: impl Into<String>) -> &mut Self {
         self.note = Some(note.into());

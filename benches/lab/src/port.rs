@@ -14,7 +14,7 @@ use crossbeam_queue::ArrayQueue;
 use hdrhistogram::Histogram;
 use nic_target::{Frame, FramePool, Port, Rx, Tx};
 
-use crate::machine::thread_cpu_ns;
+use crate::machine::{run_delay_ns, thread_cpu_ns};
 use crate::pace::TimeRing;
 use crate::traffic::{Cursor, Expect, Order, Traffic};
 
@@ -135,6 +135,8 @@ pub struct Outcome {
     pub cpu_ns: u64,
     /// Time that passed, ns.
     pub wall_ns: u64,
+    /// Time for which the worker's thread was not let run, ns; see [`run_delay_ns`].
+    pub held_up_ns: u64,
     /// Buffers missing from the worker's pool afterwards.
     pub buffers_missing: i64,
     /// Latencies from the time each packet was due, ns.
@@ -278,6 +280,7 @@ struct Running {
     outcome: Outcome,
     pool_before: usize,
     cpu_start: u64,
+    delay_start: u64,
     wall_start: Instant,
     /// All was handed out, and when the count of what came out last moved.
     settling: Option<(Instant, u64)>,
@@ -352,6 +355,7 @@ impl LabPort {
                 ..Outcome::default()
             },
             pool_before: pool.available(),
+            delay_start: run_delay_ns(),
             cpu_start: thread_cpu_ns(),
             wall_start: Instant::now(),
             until: job.time.map(|time| Instant::now() + time),
@@ -371,6 +375,7 @@ impl LabPort {
         let (since, before) = running.settling.get_or_insert_with(|| {
             running.outcome.cpu_ns = thread_cpu_ns() - running.cpu_start;
             running.outcome.wall_ns = (now - running.wall_start).as_nanos() as u64;
+            running.outcome.held_up_ns = run_delay_ns().saturating_sub(running.delay_start);
             (now, out)
         });
         if *before != out {

@@ -15,15 +15,16 @@ mod html;
 mod json;
 mod number;
 mod plot;
+mod summary;
 mod terminal;
 mod xml;
 
 #[cfg(test)]
 mod tests;
 
-pub use charts::summary_svg;
 pub use html::html;
 pub use json::{ReadError, SCHEMA, json, read_json};
+pub use summary::summary_svg;
 pub use terminal::terminal;
 
 use crate::result::{Measurement, Run};
@@ -47,6 +48,7 @@ pub fn sound(run: &Run) -> Run {
     for m in run.groups.iter_mut().flat_map(|g| &mut g.measurements) {
         m.samples = m.samples.iter().copied().filter_map(figure).collect();
         m.x = m.x.and_then(figure);
+        m.limit = m.limit.and_then(figure);
     }
     for load in &mut run.machine.load {
         *load = figure(*load).unwrap_or(0.0);

@@ -62,6 +62,9 @@ pub struct Measurement {
     pub series: Option<String>,
     /// Goal, where there is one: the text of it, and whether it was reached.
     pub goal: Option<(String, bool)>,
+    /// The goal's number in the same unit, to be drawn.
+    #[serde(default)]
+    pub limit: Option<f64>,
     /// What holds it back, or how to read it.
     pub note: Option<String>,
 }

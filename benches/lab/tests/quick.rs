@@ -78,12 +78,21 @@ fn peers_are_shown_or_said_to_be_missing() {
     );
     for (peer, figure) in [
         ("c", "ours / C pipeline, both without the floor"),
-        ("testpmd", "ours / testpmd io, net_pcap"),
-        ("ovs", "ours / OVS-DPDK VXLAN push"),
+        ("testpmd", "testpmd io, net_pcap, 110 B, our capture"),
+        ("ovs", "OVS-DPDK VXLAN push, net_pcap, 64 B"),
     ] {
         let shown = group.measurements.iter().any(|row| row.name == figure);
         let skipped = group.skipped.iter().any(|why| why.starts_with(peer));
         assert!(shown != skipped, "{peer}: {:?}", group.skipped);
+    }
+    // A figure of a port says what was counted there.
+    for row in group
+        .measurements
+        .iter()
+        .filter(|row| row.unit == "ns/packet")
+    {
+        let note = row.note.as_deref().unwrap_or_default();
+        assert!(note.contains("counted: "), "{row:?}");
     }
     assert!(group.skipped.iter().any(|why| why.starts_with("l3fwd")));
 }
@@ -121,7 +130,7 @@ quick! {
     floors "floors": "I/O, receive and send", "worker loop, drop at the VIP", "dependent load, 1 MiB", "reading the clock";
     engines "engines": "outbound vnet, established: native", "outbound vnet, established: interp / native", "inbound, first of a flow: model / native";
     packets "packets": "outbound vnet, 64 B, established", "outbound vnet, 64 B, first of a flow", "inbound, IMIX, established", "outbound direct, 9000 B, floor", "outbound, denied by an ACL, 64 B, every packet";
-    flows "flows": "16 k flows, established", "cost at 32768 flows / cost at 1024";
+    flows "flows": "16 k flows, established", "cost at 32 k flows / cost at 1 k";
     cps "cps": "TCP, 6 packets", "TCP, 6 packets, lost in the data plane", "UDP, 1 packet";
     one_ip "one-ip": "load time", "TCP connections, 6 packets, with background";
     baby_hero "baby-hero": "load time", "TCP connections, 6 packets, with background";

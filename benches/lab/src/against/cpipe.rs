@@ -11,7 +11,8 @@ use dash_runtime::datapath::Fate;
 use dash_wire::tables::Direction;
 use nic_target::{Frame, PacketEngine, Target, Verdict};
 
-use super::{Peer, Sample, cpu};
+use super::counted::{Counted, Sample};
+use super::{Peer, cpu};
 use crate::configs::{Config, Flow, Scale};
 
 /// Name of ours.
@@ -186,10 +187,18 @@ impl Both {
 
 impl Peer for Both {
     fn sample(&mut self) -> Result<Vec<Sample>> {
+        let packets = self.packets.len() as u64 * self.passes;
+        // Every packet's fate was looked at, or there is an error.
+        let counted = Counted {
+            received: packets,
+            sent: packets,
+            octets: None,
+        };
+        let sample = |name, ns| Sample { name, ns, counted };
         Ok(vec![
-            (OURS, self.time(Self::ours)?),
-            (THEIRS, self.time(Self::theirs)?),
-            (FLOOR, self.time(Self::nothing)?),
+            sample(OURS, self.time(Self::ours)?),
+            sample(THEIRS, self.time(Self::theirs)?),
+            sample(FLOOR, self.time(Self::nothing)?),
         ])
     }
 }

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dash_engine::{Engine, Options as EngineOptions};
+use dash_model::Txn;
 use dash_runtime::runtime::Options as RuntimeOptions;
 use dash_runtime::{Runtime, RuntimeHandle};
-use dash_wire::stats::PortStat;
-use nic_target::{Device, Frame, FramePool, Port, Rx, Target as _, Tx};
+use dash_wire::stats::{EniStat, PortStat};
+use nic_target::{Capacity, Device, Frame, FramePool, Port, Rx, Target as _, Tx};
 use nic_targets::{AnyPort, TargetSpec};
 
 use crate::against::cpu;
 use crate::machine;
 use crate::measure::Bench;
+use crate::options::Options;
 use crate::result::Group;
 
 /// How often it is looked whether the ports have ended.
@@ -70,7 +72,12 @@ impl Port for Behind {
         self.port.start()
     }
     fn idle(&mut self) {
-        self.port.idle();
+        if self.door.open.load(Ordering::Relaxed) {
+            self.port.idle();
+        } else {
+            // Others may be measured meanwhile.
+            std::thread::sleep(LOOK);
+        }
     }
     fn virtual_time(&self) -> bool {
         self.port.virtual_time()
@@ -78,7 +85,7 @@ impl Port for Behind {
 }
 
 /// Everything that counts, at one time.
-struct Reading {
+pub(crate) struct Reading {
     at: Instant,
     received: u64,
     octets: u64,
@@ -86,13 +93,40 @@ struct Reading {
     handed: u64,
     /// Found no room: at ports, or on the way between workers.
     overrun: u64,
+    /// Flows made, of all ENIs.
+    pub(crate) flows_made: u64,
     /// Of all workers, ns; `None` when the system does not tell.
-    cpu_ns: Option<u64>,
+    pub(crate) cpu_ns: Option<u64>,
+    /// What devices of DPDK count themselves, all together.
+    pub(crate) at_devices: AtDevices,
     /// Counters of devices that are of losses.
     losses: BTreeMap<String, u64>,
 }
 
-struct Running {
+/// Packets as devices count them; 0 where they do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AtDevices {
+    /// Packets received.
+    pub(crate) received: u64,
+    /// Packets sent.
+    pub(crate) sent: u64,
+    /// Their bytes.
+    pub(crate) sent_octets: u64,
+}
+
+impl AtDevices {
+    fn add(&mut self, counter: &str, value: u64) {
+        match counter {
+            "rx_good_packets" => self.received += value,
+            "tx_good_packets" => self.sent += value,
+            "tx_good_bytes" => self.sent_octets += value,
+            _ => {}
+        }
+    }
+}
+
+/// A data plane on a target's ports, behind a door that is shut at first.
+pub(crate) struct Running {
     // Before the devices: their queues are to close first.
     engine: Engine<RuntimeHandle<Behind>>,
     devices: Vec<Box<dyn Device>>,
@@ -100,14 +134,20 @@ struct Running {
 }
 
 impl Running {
-    fn start(spec: &TargetSpec, files: &[PathBuf], bench: &Bench<'_>) -> Result<Self> {
-        let options = bench.options;
+    /// Opens the ports and loads a configuration.
+    ///
+    /// # Errors
+    /// The target does not open, or the configuration is refused.
+    pub(crate) fn start(
+        spec: &TargetSpec,
+        txns: Vec<Txn>,
+        capacity: Capacity,
+        options: &Options,
+    ) -> Result<Self> {
         ensure!(
             !matches!(spec, TargetSpec::Kernel { .. }),
             "{spec}: packets that the kernel runs by itself come to no worker, and are not counted here"
         );
-        // Before a device is touched.
-        let (txns, capacity) = super::configuration(files, options)?;
         let mut runtime = RuntimeOptions::new(dash_runtime::Engine::Native, capacity.clone());
         runtime.cores = machine::worker_cores(options.workers);
         runtime.check(options.workers)?;
@@ -141,7 +181,15 @@ impl Running {
         })
     }
 
-    fn read(&mut self) -> Result<Reading> {
+    /// Lets packets in, or not.
+    pub(crate) fn open(&self, open: bool) {
+        for door in &self.doors {
+            door.open.store(open, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything that counts, now.
+    pub(crate) fn read(&mut self) -> Result<Reading> {
         let target = self.engine.target_mut();
         let workers = target.worker_stats();
         let counters = target.counters()?;
@@ -152,11 +200,15 @@ impl Running {
             cpu::of(pid, thread).ok().filter(|_| thread != 0)
         });
         let cpu_ns = cpu.sum();
-        let mut losses = BTreeMap::new();
+        let eni = counters.eni.values();
+        let flows_made = eni.filter_map(|block| block.get(EniStat::FlowCreated as usize));
+        let flows_made = flows_made.sum();
+        let (mut losses, mut at_devices) = (BTreeMap::new(), AtDevices::default());
         for device in &mut self.devices {
             let name = device.name().to_owned();
             // A device that is gone has no counters any more.
             for (counter, value) in device.xstats().unwrap_or_default() {
+                at_devices.add(&counter, value);
                 let of_loss = ["miss", "drop", "error", "nombuf", "full"];
                 let lower = counter.to_ascii_lowercase();
                 if of_loss.iter().any(|part| lower.contains(part)) {
@@ -172,7 +224,9 @@ impl Running {
             handed: workers.iter().map(|w| w.handed).sum(),
             overrun: port(PortStat::IfOutDiscards)
                 + workers.iter().map(|w| w.handoff_drops).sum::<u64>(),
+            flows_made,
             cpu_ns,
+            at_devices,
             losses,
         })
     }
@@ -215,13 +269,13 @@ pub fn target(spec: &TargetSpec, files: &[PathBuf], bench: &Bench<'_>) -> Result
         ..Group::default()
     };
     (bench.progress)("target: configuration");
-    let mut running = Running::start(spec, files, bench)?;
+    // Before a device is touched.
+    let (txns, capacity) = super::configuration(files, options)?;
+    let mut running = Running::start(spec, txns, capacity, options)?;
     let samples = options.samples();
     let part = Duration::from_secs_f64(options.seconds(0.3, 10.0) / samples as f64);
     let mut before = running.read()?;
-    for door in &running.doors {
-        door.open.store(true, Ordering::Relaxed);
-    }
+    running.open(true);
     for n in 0..samples {
         (bench.progress)(&format!("target: part {} of {samples}", n + 1));
         let ended = running.wait(before.at + part);

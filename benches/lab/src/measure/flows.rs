@@ -16,6 +16,15 @@ use crate::world::{self, Way};
 /// A connection may take this much at most for a scale to be tried: more than the goal of 128 bytes.
 const ROOM: u64 = 260;
 
+/// A power of two as it is called: 64 k, 32 M.
+fn scale(flows: u32) -> String {
+    if flows >= 1 << 20 {
+        format!("{} M", flows >> 20)
+    } else {
+        format!("{} k", flows >> 10)
+    }
+}
+
 pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
     let options = bench.options;
     let scales = options.scale(
@@ -25,11 +34,7 @@ pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
     let packets = options.scale(2_000, 1_000_000);
     let traffic = Arc::new(Traffic::of(Way::Vnet.template(64)?));
     for flows in scales {
-        let name = if flows >= 1 << 20 {
-            format!("{} M flows", flows >> 20)
-        } else {
-            format!("{} k flows", flows >> 10)
-        };
+        let name = format!("{} flows", scale(flows));
         let (needs, has) = (u64::from(flows) * ROOM, available_memory());
         if needs > has / 4 * 3 {
             let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -63,12 +68,9 @@ pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
             row.note(format!(
                 "growth of the process; {empty:.0} of it before the first flow"
             ));
-            row.goal = (flows >= 16 << 20).then(|| {
-                (
-                    "at most 128 bytes a connection (P4)".to_owned(),
-                    bytes <= 128.0,
-                )
-            });
+            if flows >= 16 << 20 {
+                row.aim("at most 128 bytes a connection (P4)", 128.0, true);
+            }
         }
         let made = lab.eni_counter(EniStat::FlowCreated)?;
         for n in 0..options.samples() {
@@ -124,13 +126,16 @@ fn spread(group: &mut Group) {
         return;
     };
     let ratio = last.1 / first.1;
-    let name = format!("cost at {} flows / cost at {}", last.0, first.0);
+    let scale = |flows: f64| scale(flows as u32);
+    let name = format!(
+        "cost at {} flows / cost at {}",
+        scale(last.0),
+        scale(first.0)
+    );
     let row = group.sample(&name, "x", ratio);
     let all = last.0 >= f64::from(32 << 20) && first.0 == f64::from(64 << 10);
-    row.goal = all.then(|| {
-        (
-            "32 M flows cost at most 1.6 times what 64 k cost (P4)".to_owned(),
-            ratio <= 1.6,
-        )
-    });
+    if all {
+        let goal = "32 M flows cost at most 1.6 times what 64 k cost (P4)";
+        row.aim(goal, 1.6, true);
+    }
 }

@@ -24,6 +24,8 @@ const UDP: u8 = 17;
 const SMALL: usize = 18;
 /// Flows of a template that differ in the port alone: more would move the VM's address.
 const PORTS: u32 = 1 << 14;
+/// Passes over all flows at most, until none of them had aged since the last.
+const REFRESHES: u32 = 4;
 /// Flows of background traffic are the upper half of a template's ports, connections the lower.
 const HALF: u32 = PORTS / 2;
 
@@ -126,6 +128,17 @@ fn fit(bench: &Bench<'_>, config: &Config, wanted: u32, connections: u32) -> (u3
     (background, config.capacity(background + connections))
 }
 
+/// Visits every background flow once, so that none is close to its age; how many had aged and were made
+/// again.
+fn refresh(lab: &mut Lab, udp: &Arc<Traffic>, base: u32, each: u32) -> Result<u64> {
+    let made = lab.eni_counter(EniStat::FlowCreated)?;
+    lab.forward("flows in use", |worker| {
+        let from = base + each * worker as u32;
+        Job::new(udp, Order::Sequential { from }, u64::from(each))
+    })?;
+    Ok(lab.eni_counter(EniStat::FlowCreated)? - made)
+}
+
 fn test(
     bench: &Bench<'_>,
     group: &mut Group,
@@ -193,10 +206,16 @@ fn test(
     }
     let memory = resident_memory().saturating_sub(before);
     group.sample("memory with flows", "bytes", memory as f64);
+    let per_worker = background / options.workers as u32;
+    for _ in 0..REFRESHES {
+        if refresh(&mut lab, &udp, base, per_worker)? == 0 {
+            break;
+        }
+    }
 
     let packets = options.scale(2_000, 300_000);
     let aged = lab.eni_counter(EniStat::FlowAged)?;
-    let mut from = 0;
+    let (mut from, mut renewed, mut visited) = (0, 0, 0);
     for n in 0..samples {
         (bench.progress)(&format!("{}: sample {}", group.name, n + 1));
         let order = |worker: usize| Order::Random {
@@ -204,7 +223,10 @@ fn test(
             flows: background,
             seed: options.seed + u64::from(n) * 64 + worker as u64,
         };
+        let made = lab.eni_counter(EniStat::FlowCreated)?;
         let run = lab.forward("established", |w| Job::new(&udp, order(w), packets))?;
+        renewed += lab.eni_counter(EniStat::FlowCreated)? - made;
+        visited += run.packets();
         let name = format!("established, {background} flows");
         group.sample(&name, "ns/packet", run.ns_per_packet());
         group.sample(&name, "Mpps", 1e3 / run.ns_per_packet());
@@ -237,18 +259,36 @@ fn test(
         );
     }
     let aged = lab.eni_counter(EniStat::FlowAged)? - aged;
+    if renewed > 0 {
+        let share = renewed as f64 / visited.max(1) as f64 * 100.0;
+        for row in &mut group.measurements {
+            if row.name.starts_with("established") {
+                row.note(format!(
+                    "{share:.2} % of the packets made their flow anew, as it had aged: that cost is in it"
+                ));
+            }
+        }
+    }
     let name = "TCP connections, 6 packets, with background";
-    let median = group.median(name, "CPS");
+    let first = group.median("first packets of flows", "ns/packet");
+    let established = group.median(&format!("established, {background} flows"), "ns/packet");
     if let Some(row) = group.measurements.iter_mut().find(|m| m.name == name) {
-        row.note(format!(
+        let mut note = format!(
             "a core; one packet of the {background} background flows for each connection is in it; {aged} flows aged meanwhile"
-        ));
-        row.goal = (goal.is_finite() && !options.quick).then(|| {
-            (
-                format!("at least {goal:.0} CPS a core (P5)"),
-                median >= goal,
-            )
-        });
+        );
+        if goal.is_finite() && row.median() < goal {
+            // Five of the six packets and the background's are of flows that are there.
+            let whole = 1e9 / row.median();
+            note.push_str(&format!(
+                "; what holds it back: {whole:.0} ns a connection, when one first packet is {first:.0} ns and six \
+                 established ones are {:.0} ns",
+                6.0 * established
+            ));
+        }
+        row.note(note);
+        if goal.is_finite() && !options.quick {
+            row.aim(format!("at least {goal:.0} CPS a core (P5)"), goal, false);
+        }
     }
     Ok(())
 }

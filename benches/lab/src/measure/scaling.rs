@@ -191,7 +191,7 @@ pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
         let name = format!("{} / 1 worker", plural(workers));
         let goal = GOAL / 2.0 * workers as f64;
         if let Some(row) = group.measurements.iter_mut().find(|m| m.name == name) {
-            row.goal = Some((format!("P10: >= {goal}"), row.median() >= goal));
+            row.aim(format!("P10: >= {goal}"), goal, false);
         }
     }
     Ok(())

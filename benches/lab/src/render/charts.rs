@@ -1,93 +1,11 @@
 //! Which plots a run gives.
 
+use super::is_ratio;
 use super::plot::{Axis, Bar, Curve, Plot, Point, Spacing, bars};
-use super::{is_ratio, sound};
-use crate::result::{Group, Measurement, Run};
-
-/// Scale points of the hero test, least first.
-const LADDER: [&str; 3] = ["one-ip", "baby-hero", "hero"];
+use crate::result::{Group, Measurement};
 
 /// Largest ratio between values on an evenly spaced axis.
 const EVEN: f64 = 25.0;
-
-/// The plot for a README: the band of packets a second if the hero tests ran, else the cost by
-/// number of flows, else by frame size; an empty plot that says so if nothing of it was measured.
-pub fn summary_svg(run: &Run) -> String {
-    let run = sound(run);
-    let curves = |name: &str| {
-        let mut groups = run.groups.iter().filter(|g| g.name == name);
-        groups.find_map(|g| curves(g).into_iter().next())
-    };
-    let plot = bands(&run).into_iter().next();
-    let plot = plot
-        .or_else(|| curves("flows"))
-        .or_else(|| curves("packets"));
-    let plot = plot.unwrap_or_else(|| Plot {
-        heading: "Nothing to plot".to_owned(),
-        about: "The run has neither hero tests nor curves.".to_owned(),
-        x: Axis::fitting("", std::iter::empty(), EVEN),
-        y: Axis::fitting("", std::iter::empty(), EVEN),
-        curves: vec![],
-        levels: vec![],
-        numbers: false,
-    });
-    plot.svg(true)
-}
-
-/// Bands of the hero tests, one for each unit measured at two scales or more: from the worst case
-/// to the best case, as the hero document shows results.
-pub(super) fn bands(run: &Run) -> Vec<Plot> {
-    let of_ladder = |g: &&Group| LADDER.contains(&g.name.as_str());
-    let groups: Vec<&Group> = run.groups.iter().filter(of_ladder).collect();
-    let units = units(groups.iter().flat_map(|g| &g.measurements));
-    let plots = units.into_iter().filter(|u| *u != "x").map(|unit| {
-        let mut names = vec![];
-        let mut points = vec![];
-        for scale in LADDER {
-            let all = groups.iter().filter(|g| g.name == scale);
-            let medians: Vec<f64> = all
-                .flat_map(|g| &g.measurements)
-                .filter(|m| m.unit == unit && !m.samples.is_empty())
-                .map(Measurement::median)
-                .collect();
-            if let Some(point) = band(names.len() as f64, medians) {
-                names.push(scale.to_owned());
-                points.push(point);
-            }
-        }
-        let places: Vec<String> = points
-            .iter()
-            .zip(&names)
-            .map(|(p, n)| format!("{n} {} to {}", p.low, p.high))
-            .collect();
-        Plot {
-            heading: format!("Best to worst case, {unit}"),
-            about: format!("Band by scale of the configuration: {}.", places.join(", ")),
-            x: Axis {
-                label: "scale of the configuration".to_owned(),
-                spacing: Spacing::Names(names),
-            },
-            y: Axis::fitting(unit, points.iter().flat_map(|p| [p.low, p.high]), EVEN),
-            curves: vec![Curve {
-                name: "median of the cases".to_owned(),
-                points,
-            }],
-            levels: vec![],
-            numbers: true,
-        }
-    });
-    plots.filter(|p| p.curves[0].points.len() > 1).collect()
-}
-
-fn band(x: f64, mut values: Vec<f64>) -> Option<Point> {
-    values.sort_by(f64::total_cmp);
-    Some(Point {
-        x,
-        y: *values.get(values.len() / 2)?,
-        low: *values.first()?,
-        high: *values.last()?,
-    })
-}
 
 fn units<'a>(measurements: impl Iterator<Item = &'a Measurement>) -> Vec<&'a str> {
     let mut units = vec![];
@@ -160,8 +78,6 @@ pub(super) fn curves(group: &Group) -> Vec<Plot> {
             y: Axis::fitting(unit, points().flat_map(|p| [p.low, p.high]), EVEN),
             x,
             curves,
-            levels: vec![],
-            numbers: false,
         }
     });
     // A curve is two points at least.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::number::{NONE, bytes, number, range};
 use super::xml::Text;
-use super::{busy, charts, plot, sound};
+use super::{busy, charts, plot, sound, summary};
 use crate::result::{Group, Machine, Measurement, Run};
 
 const STYLE: &str = "\
@@ -49,8 +49,8 @@ pub fn html(run: &Run) -> String {
     contents(&mut out, &run);
     machine(&mut out, &run);
     goals(&mut out, &run);
-    for band in charts::bands(&run) {
-        figure(&mut out, &band.svg(false));
+    if let Some(summary) = summary::of(&run) {
+        figure(&mut out, &summary);
     }
     for (n, group) in run.groups.iter().enumerate() {
         section(&mut out, n, group);

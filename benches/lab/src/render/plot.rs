@@ -101,10 +101,6 @@ pub(super) struct Plot {
     pub(super) x: Axis,
     pub(super) y: Axis,
     pub(super) curves: Vec<Curve>,
-    /// Values worth a line of their own, with their names.
-    pub(super) levels: Vec<(String, f64)>,
-    /// Write the numbers at the ends of each band.
-    pub(super) numbers: bool,
 }
 
 fn extremes(values: impl Iterator<Item = f64>) -> (f64, f64) {
@@ -116,7 +112,7 @@ fn extremes(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 /// Values to positions between two pixels.
-struct Mapping {
+pub(super) struct Mapping {
     spacing: Spacing,
     from: f64,
     to: f64,
@@ -133,7 +129,7 @@ impl Mapping {
         }
     }
 
-    fn new(spacing: &Spacing, low: f64, high: f64, pixels: (f64, f64)) -> Self {
+    pub(super) fn new(spacing: &Spacing, low: f64, high: f64, pixels: (f64, f64)) -> Self {
         let (mut from, mut to) = (Self::measure(spacing, low), Self::measure(spacing, high));
         if !(from.is_finite() && to.is_finite()) {
             (from, to) = (0.0, 1.0);
@@ -152,7 +148,7 @@ impl Mapping {
         }
     }
 
-    fn at(&self, v: f64) -> f64 {
+    pub(super) fn at(&self, v: f64) -> f64 {
         let part = (Self::measure(&self.spacing, v) - self.from) / (self.to - self.from);
         let (a, b) = self.pixels;
         a + part * (b - a)
@@ -160,7 +156,7 @@ impl Mapping {
 }
 
 /// 1, 2 or 5 times a power of ten, not below `v`.
-fn nice_step(v: f64) -> f64 {
+pub(super) fn nice_step(v: f64) -> f64 {
     if !(v.is_finite() && v > 0.0) {
         return 1.0;
     }
@@ -172,7 +168,7 @@ fn nice_step(v: f64) -> f64 {
         .unwrap_or(decade * 10.0)
 }
 
-fn linear_ticks(high: f64) -> Vec<f64> {
+pub(super) fn linear_ticks(high: f64) -> Vec<f64> {
     let step = nice_step(high / 5.0);
     (0..=6)
         .map(|i| f64::from(i) * step)
@@ -194,7 +190,7 @@ fn log_ticks(low: f64, high: f64) -> Vec<f64> {
         .collect()
 }
 
-fn marker(out: &mut String, n: usize, x: f64, y: f64) {
+pub(super) fn marker(out: &mut String, n: usize, x: f64, y: f64) {
     let _ = match n % COLOURS {
         0 => write!(
             out,
@@ -288,9 +284,7 @@ impl Plot {
     }
 
     fn y_mapping(&self, pixels: (f64, f64)) -> Mapping {
-        let levels = self.levels.iter().map(|l| l.1);
-        let values = self.points().flat_map(|p| [p.low, p.y, p.high]);
-        let (low, high) = extremes(values.chain(levels));
+        let (low, high) = extremes(self.points().flat_map(|p| [p.low, p.y, p.high]));
         match self.y.spacing {
             Spacing::Log if low > 0.0 => {
                 Mapping::new(&Spacing::Log, low / 1.15, high * 1.15, pixels)
@@ -410,19 +404,6 @@ impl Plot {
             top - 14.0,
             Text(&self.y.label)
         );
-        for (name, level) in &self.levels {
-            if !level.is_finite() {
-                continue;
-            }
-            let at = y.at(*level);
-            let _ = write!(
-                out,
-                r#"<path class="level" d="M{LEFT} {at:.1}H{right}"/><text class="soft" x="{right}" y="{:.1}" text-anchor="end">{} {}</text>"#,
-                at - 5.0,
-                Text(name),
-                number(*level)
-            );
-        }
     }
 
     fn curve(&self, out: &mut String, n: usize, curve: &Curve, x: &Mapping, y: &Mapping) {
@@ -456,26 +437,8 @@ impl Plot {
                 r#"<path class="line" d="M{at:.1} {low:.1}V{high:.1}"/>"#
             );
             marker(out, n, at, y.at(p.y));
-            if self.numbers {
-                self.band_numbers(out, p, (at, low, high));
-            }
         }
         out.push_str("</g>");
-    }
-
-    fn band_numbers(&self, out: &mut String, p: &Point, (at, low, high): (f64, f64, f64)) {
-        let mut number_at = |at_y: f64, v: f64| {
-            let _ = write!(
-                out,
-                r#"<text x="{:.1}" y="{at_y:.1}">{}</text>"#,
-                at + 8.0,
-                number(v)
-            );
-        };
-        number_at(high - 3.0, p.high);
-        if low - high > 16.0 {
-            number_at(low + 12.0, p.low);
-        }
     }
 }
 
@@ -483,7 +446,7 @@ fn trim(v: f64) -> String {
     format!("{v}")
 }
 
-fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
+pub(super) fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
     let mut out = String::new();
     for (i, (x, y)) in points.enumerate() {
         let _ = write!(out, "{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' });

@@ -55,8 +55,8 @@ fn html_has_the_parts_of_the_run() {
     let doc = parse(&text);
     check_plots(&doc);
     assert_eq!(named(&doc, "section").len(), run.groups.len());
-    // packets, flows, latency; two bands; ratios of flows and of peers.
-    assert_eq!(named(&doc, "svg").len(), 3 + 2 + 2);
+    // packets, flows, latency; the summary; ratios of flows and of peers.
+    assert_eq!(named(&doc, "svg").len(), 3 + 1 + 2);
     // A table each, and the goals'.
     assert_eq!(named(&doc, "table").len(), run.groups.len() + 1);
     let rows: usize = run.groups.iter().map(|g| g.measurements.len()).sum();
@@ -97,18 +97,84 @@ fn html_needs_nothing_from_outside() {
 }
 
 #[test]
-fn the_summary_is_one_plot_with_its_own_style() {
+fn the_summary_has_a_panel_of_each_thing_measured_and_its_own_style() {
     let text = summary_svg(&made_up());
     let doc = parse(&text);
     check_plots(&doc);
     assert_eq!(doc.root_element().tag_name().name(), "svg");
     assert_eq!(named(&doc, "style").len(), 1);
-    assert!(text_of(doc.root()).contains("Best to worst case, CPS"));
-    // Without hero tests: another plot; without any: one that says so.
+    let heads = |run: &Run| -> Vec<String> {
+        let svg = summary_svg(run);
+        let doc = parse(&svg);
+        let panels = named(&doc, "g").into_iter();
+        let panels = panels.filter(|g| g.attribute("transform").is_some());
+        panels
+            .filter_map(|g| g.first_element_child().map(text_of))
+            .collect()
+    };
+    let connections = "TCP connections of six packets";
+    let flows = "Established packets by size of the flow table";
+    let ratios = "Ratios and their goals";
+    assert_eq!(heads(&made_up()), [connections, flows, ratios]);
+    let all = text_of(doc.root());
+    assert!(all.contains("Made-up CPU"), "the machine is named");
+    assert!(all.contains("ours / OVS-DPDK VXLAN push (not reached)"));
+    // What was not measured has no panel; a run without any says so.
     let mut run = made_up();
-    run.groups.retain(|g| g.name == "flows");
-    assert!(summary_svg(&run).contains("flows: ns/packet"));
+    run.groups
+        .retain(|g| g.name == "one-ip" || g.name == "hero");
+    assert_eq!(heads(&run), [connections]);
+    run.groups.truncate(1);
+    assert!(summary_svg(&run).contains("Nothing to plot"));
     assert!(summary_svg(&Run::default()).contains("Nothing to plot"));
+}
+
+/// What the lab's own rows are called is what the summary looks for.
+#[test]
+fn goals_are_drawn_where_they_are() {
+    let row = |name: &str, unit: &str, sample: f64| Measurement {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        samples: vec![sample],
+        ..Measurement::default()
+    };
+    let test = |name: &str, cps: f64| {
+        let mut connections = row("TCP connections, 6 packets, with background", "CPS", cps);
+        connections.aim("at least 1000000 CPS a core (P5)", 1e6, false);
+        Group {
+            name: name.to_owned(),
+            measurements: vec![
+                row("first packets of flows", "ns/packet", 500.0),
+                row("established, 100 flows", "Mpps", 8.0),
+                connections,
+            ],
+            ..Group::default()
+        }
+    };
+    let run = Run {
+        groups: vec![test("baby-hero", 2e6), test("hero", 3e5)],
+        ..Run::default()
+    };
+    let svg = summary_svg(&run);
+    let doc = parse(&svg);
+    check_plots(&doc);
+    let texts: Vec<String> = named(&doc, "text").into_iter().map(text_of).collect();
+    let has = |text: &str| texts.iter().filter(|t| *t == text).count();
+    assert_eq!(has("Packets, worst to best case"), 1, "{texts:?}");
+    // 500 ns a packet are two million a second.
+    assert_eq!((has("2.00"), has("8.00")), (2, 2), "{texts:?}");
+    assert_eq!(
+        (has("goal 1M"), has("2M"), has("300k")),
+        (2, 2, 1),
+        "{texts:?}"
+    );
+    let classes = |class| {
+        named(&doc, "g")
+            .into_iter()
+            .filter(|g| g.attribute("class") == Some(class))
+            .count()
+    };
+    assert_eq!((classes("good"), classes("bad")), (1, 1));
 }
 
 #[test]
@@ -133,8 +199,6 @@ fn a_curve_goes_down_where_the_cost_does() {
                 name: "c".to_owned(),
                 points: vec![point(1.0, 10.0), point(10.0, 30.0), point(100.0, 90.0)],
             }],
-            levels: vec![],
-            numbers: false,
         };
         let svg = plot.svg(true);
         let doc = parse(&svg);
@@ -282,17 +346,21 @@ fn any_measurement() -> impl Strategy<Value = Measurement> {
         any::<Option<f64>>(),
         any::<Option<String>>(),
         any::<Option<(String, bool)>>(),
+        any::<Option<f64>>(),
         any::<Option<String>>(),
     )
-        .prop_map(|(name, unit, samples, x, series, goal, note)| Measurement {
-            name,
-            unit: unit.to_owned(),
-            samples,
-            x,
-            series,
-            goal,
-            note,
-        })
+        .prop_map(
+            |(name, unit, samples, x, series, goal, limit, note)| Measurement {
+                name,
+                unit: unit.to_owned(),
+                samples,
+                x,
+                series,
+                goal,
+                limit,
+                note,
+            },
+        )
 }
 
 fn any_run() -> impl Strategy<Value = Run> {

@@ -1,12 +1,13 @@
 //! Control's end of running workers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dash_wire::tables::FlowEntry;
-use nic_target::{Capacity, CounterSnapshot, Target, TargetError, Update};
+use nic_target::{Capacity, CounterSnapshot, Table, Target, TargetError, Update};
 
 use super::watchdog::{Change, Watchdog};
 use super::{Punt, RuntimeEvents, WorkerStats};
@@ -128,6 +129,12 @@ impl<P> RuntimeHandle<P> {
     /// Capacity of each worker's tables: what images are to be compiled for.
     pub fn capacity(&self) -> &Capacity {
         &self.capacity
+    }
+
+    /// Bytes of memory each policy table of the current generation holds, what other generations share
+    /// included. Takes time in proportion to the routes.
+    pub fn table_memory(&self) -> BTreeMap<Table, usize> {
+        self.publisher.with_current(|g| g.tables().memory())
     }
 
     /// True when every port has ended and everything it brought was run and sent.
