@@ -3,10 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
-use dash_bench::{compare, established, world};
+use anyhow::{Context, Result};
+use dash_bench::{callgrind, compare, established, world};
 
 /// Packets of the two runs: what they do not differ in falls out.
 const RUNS: [u64; 2] = [1_000, 11_000];
@@ -16,17 +14,17 @@ fn main() -> Result<()> {
     if let Some(packets) = std::env::args().nth(1) {
         return established::run(packets.parse().context("usage: instructions")?);
     }
-    callgrind()?;
+    process()?;
     kernel()
 }
 
-fn callgrind() -> Result<()> {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        eprintln!("SKIP: no valgrind: no instruction counts by callgrind");
+fn process() -> Result<()> {
+    if !callgrind::is_here() {
         return Ok(());
     }
     // Proofs are made once, here: under valgrind they would take minutes.
     established::run(1)?;
+    let collected = |packets: u64| callgrind::instructions(&[&packets.to_string()]);
     let [few, many] = [collected(RUNS[0])?, collected(RUNS[1])?];
     let packet = many.saturating_sub(few) as f64 / (RUNS[1] - RUNS[0]) as f64;
     println!("callgrind: established outbound packet, native, runtime and compiled code");
@@ -34,23 +32,6 @@ fn callgrind() -> Result<()> {
     println!("  {} packets: {many} instructions", RUNS[1]);
     println!("  instructions a packet: {packet:.1}");
     Ok(())
-}
-
-/// Instructions of a whole run.
-fn collected(packets: u64) -> Result<u64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(std::env::current_exe()?)
-        .arg(packets.to_string())
-        .output()
-        .context("starting valgrind")?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "valgrind failed:\n{text}");
-    let line = text
-        .lines()
-        .find_map(|line| line.split_once("Collected : "));
-    let (_, count) = line.with_context(|| format!("no count from valgrind:\n{text}"))?;
-    Ok(count.trim().parse()?)
 }
 
 fn kernel() -> Result<()> {

@@ -3,10 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::Command;
-
-use anyhow::{Context, Result, bail, ensure};
-use dash_bench::live;
+use anyhow::{Result, bail};
+use dash_bench::{callgrind, live};
 
 /// Packets of the two runs: what they do not differ in falls out.
 const RUNS: [u64; 2] = [32_000, 352_000];
@@ -23,8 +21,7 @@ fn main() -> Result<()> {
 }
 
 fn counts() -> Result<()> {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        eprintln!("SKIP: no valgrind: no instruction counts by callgrind");
+    if !callgrind::is_here() {
         return Ok(());
     }
     // Proofs are made once, here: under valgrind they would take minutes.
@@ -43,24 +40,11 @@ fn counts() -> Result<()> {
 
 fn a_packet(how: &[&str], flows: u32) -> Result<f64> {
     let [few, many] = RUNS;
-    let more = collected(how, many, flows)?.saturating_sub(collected(how, few, flows)?);
+    let flows = flows.to_string();
+    let collected = |packets: u64| {
+        let packets = packets.to_string();
+        callgrind::instructions(&[how, &[&packets, &flows]].concat())
+    };
+    let more = collected(many)?.saturating_sub(collected(few)?);
     Ok(more as f64 / (many - few) as f64)
-}
-
-/// Instructions of a whole run.
-fn collected(how: &[&str], packets: u64, flows: u32) -> Result<u64> {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(std::env::current_exe()?)
-        .args(how)
-        .args([packets.to_string(), flows.to_string()])
-        .output()
-        .context("starting valgrind")?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "valgrind failed:\n{text}");
-    let line = text
-        .lines()
-        .find_map(|line| line.split_once("Collected : "));
-    let (_, count) = line.with_context(|| format!("no count from valgrind:\n{text}"))?;
-    Ok(count.trim().parse()?)
 }
