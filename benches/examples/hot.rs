@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use dash_bench::{step, world};
 use dash_native::{Isa, Options, Part, compile_with_listing};
-use dash_pipeline::template::FLOW_STAGE;
+use dash_pipeline::template::{APPLY_STAGE, FLOW_STAGE};
 use dash_verify::Verifier;
 use dashctl::engines::EngineName;
 use nic_target::Table;
@@ -31,12 +31,17 @@ fn main() -> Result<()> {
     });
     let object = verifier.verify(&image.object)?;
     let programs = &object.get().programs;
-    let cut = programs.iter().position(|p| p.name == FLOW_STAGE);
-    let cut = cut.context("no flow stage")? as u32;
+    let place = |name| programs.iter().position(|p| p.name == name);
+    let flow = place(FLOW_STAGE).context("no flow stage")? as u32;
+    let apply = place(APPLY_STAGE).context("no apply stage")? as u32;
     let native = image.native.as_ref().context("no native code")?;
-    let rest = native.rest().context("code in one part")?;
+    let [hit, miss] = native.rest().context("code in one part")?;
     let mut lines = BTreeMap::new();
-    for (base, part) in [(0, Part::Before(cut)), (rest, Part::From(cut))] {
+    for (base, part) in [
+        (0, Part::Before(flow)),
+        (hit, Part::Path(flow, apply)),
+        (miss, Part::Resume(flow, apply)),
+    ] {
         let options = Options {
             part,
             found: Some(Table::FlowIndex.index()),

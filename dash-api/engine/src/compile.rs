@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dash_bpf::Object;
 use dash_native::{Listing, NativeCode, Part};
 use dash_pipeline::plan::Shape;
-use dash_pipeline::template::FLOW_STAGE;
+use dash_pipeline::template::{APPLY_STAGE, FLOW_STAGE};
 use dash_pipeline::{lower, template, text};
 use dash_verify::{Verified, Verifier};
 use nic_target::image::ShapeHash;
@@ -151,21 +151,30 @@ fn native_image(verified: &Verified<Object>) -> Result<NativeImage, CompileError
         dash_native::compile(verified, &options)
     };
     let programs = &verified.get().programs;
-    let Some(cut) = programs.iter().position(|p| p.name == FLOW_STAGE) else {
+    let place = |name| programs.iter().position(|p| p.name == name);
+    let (Some(flow), Some(apply)) = (place(FLOW_STAGE), place(APPLY_STAGE)) else {
         let NativeCode {
             code, entry_offset, ..
         } = compile(Part::Whole)?;
         // SAFETY: as below.
         return Ok(unsafe { NativeImage::new(code.into(), entry_offset) });
     };
-    let cut = cut as u32;
-    let (first, second) = (compile(Part::Before(cut))?, compile(Part::From(cut))?);
+    let (flow, apply) = (flow as u32, apply as u32);
+    let first = compile(Part::Before(flow))?;
     let mut code = first.code;
-    code.resize(code.len().next_multiple_of(second.align), 0);
-    let rest = code.len() + second.entry_offset;
-    code.extend_from_slice(&second.code);
+    let mut add = |part| -> Result<usize, CompileError> {
+        let part = compile(part)?;
+        code.resize(code.len().next_multiple_of(part.align), 0);
+        let entry = code.len() + part.entry_offset;
+        code.extend_from_slice(&part.code);
+        Ok(entry)
+    };
+    let (hit, miss) = (
+        add(Part::Path(flow, apply))?,
+        add(Part::Resume(flow, apply))?,
+    );
     // SAFETY: the code is dash-native's for the machine we run on, made from an object that has a
     // `Verified`, which only the verifier hands out, and whose maps it was verified with; the
     // compiler's promise is that such code is sound to run under `dash_wire::abi`.
-    Ok(unsafe { NativeImage::in_two(code.into(), first.entry_offset, rest) })
+    Ok(unsafe { NativeImage::in_parts(code.into(), first.entry_offset, hit, miss) })
 }

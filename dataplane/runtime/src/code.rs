@@ -3,7 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 
-use dash_wire::abi::EntryFn;
+use dash_wire::abi::{CONTINUE, EntryFn, RunCtx};
 use nic_target::{NativeImage, TargetError};
 
 /// Machine code of an image, mapped to run.
@@ -12,7 +12,36 @@ pub struct CodePages {
     start: NonNull<u8>,
     mapped: usize,
     entry: usize,
-    rest: Option<usize>,
+    rest: Option<[usize; 2]>,
+}
+
+/// What follows the entry of code in parts ([`NativeImage::in_parts`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    hit: EntryFn,
+    miss: EntryFn,
+}
+
+impl Rest {
+    /// Runs a packet from its flow look-up to the end.
+    ///
+    /// # Safety
+    /// The context is as the entry left it, and keeps the promises of `dash_wire::abi`; the pages this
+    /// came from are still mapped.
+    #[inline(always)]
+    pub unsafe fn run(self, ctx: *mut RunCtx) -> u32 {
+        // SAFETY: by contract.
+        match unsafe { (self.hit)(ctx) } {
+            end @ ..CONTINUE => end,
+            more => {
+                // SAFETY: by contract; the first part is done with the context.
+                unsafe {
+                    (*ctx).resume = more - CONTINUE;
+                    (self.miss)(ctx)
+                }
+            }
+        }
+    }
 }
 
 // SAFETY: the pages are never written after `map`, so any thread may run or free them.
@@ -27,7 +56,7 @@ impl CodePages {
     /// The image is empty or its entry is outside it, or the system gave no pages.
     pub fn map(image: &NativeImage) -> Result<Self, TargetError> {
         let code = image.code();
-        let mut entries = std::iter::once(image.entry()).chain(image.rest());
+        let mut entries = std::iter::once(image.entry()).chain(image.rest().into_iter().flatten());
         if let Some(entry) = entries.find(|entry| *entry >= code.len()) {
             let reason = format!("entry {entry} is outside {} bytes of code", code.len());
             return Err(TargetError::Unsupported {
@@ -94,11 +123,15 @@ impl CodePages {
         unsafe { self.at(self.entry) }
     }
 
-    /// The second part of a program in two ([`NativeImage::in_two`]), to run when the first returned
-    /// `CONTINUE`.
-    pub fn rest(&self) -> Option<EntryFn> {
-        // SAFETY: as in `entry`, by the promise of `NativeImage::in_two`.
-        self.rest.map(|rest| unsafe { self.at(rest) })
+    /// What to run when the entry returned `CONTINUE`, of code in parts.
+    pub fn rest(&self) -> Option<Rest> {
+        // SAFETY: as in `entry`, by the promise of `NativeImage::in_parts`.
+        self.rest.map(|[hit, miss]| unsafe {
+            Rest {
+                hit: self.at(hit),
+                miss: self.at(miss),
+            }
+        })
     }
 
     /// # Safety

@@ -258,7 +258,7 @@ impl Bound<'_> {
             helpers: HELPERS.as_ptr(),
             worker: core.helpers.address(),
             cpu: core.cpu,
-            reserved: 0,
+            resume: 0,
             // Nothing is looked up ahead: programs do it themselves.
             found_key: std::ptr::null(),
             found_value: std::ptr::null_mut(),
@@ -275,7 +275,7 @@ impl Bound<'_> {
             (Code::Native(pages), Exec::Native) => unsafe {
                 let first = pages.entry()(&raw mut ctx);
                 match pages.rest() {
-                    Some(rest) if first == CONTINUE => rest(&raw mut ctx),
+                    Some(rest) if first == CONTINUE => rest.run(&raw mut ctx),
                     _ => first,
                 }
             },

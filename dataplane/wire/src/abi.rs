@@ -9,8 +9,9 @@ use core::ffi::c_void;
 /// Entry of a compiled program.
 pub type EntryFn = unsafe extern "C" fn(*mut RunCtx) -> u32;
 
-/// What the first part of a chain that was cut returns when the second part is to run, with the same
-/// context. Not an `XDP_*` code.
+/// What a part of a chain that was cut returns when another part is to go on with the same context:
+/// this and, where that part has more than one entry, the number of the program to go on with
+/// ([`RunCtx::resume`]). Not an `XDP_*` code, nor is anything above.
 pub const CONTINUE: u32 = 0x100;
 
 /// A helper as compiled code calls it: context, then r1..r5; the result goes to r0.
@@ -56,8 +57,8 @@ pub struct RunCtx {
     pub worker: *mut c_void,
     /// `bpf_get_smp_processor_id`: index of the worker.
     pub cpu: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Program that code with several entries starts with.
+    pub resume: u32,
     /// Address of the key that the caller looked up ahead of the program; null for none. See
     /// [`found_value`](Self::found_value).
     pub found_key: *const u8,
@@ -160,6 +161,8 @@ pub mod run_ctx {
         HELPERS = helpers;
         /// Of `cpu`.
         CPU = cpu;
+        /// Of `resume`.
+        RESUME = resume;
         /// Of `found_key`.
         FOUND_KEY = found_key;
         /// Of `found_value`.

@@ -400,7 +400,8 @@ layout! {
     }
 
     /// The only row of `meta`, per worker: what one stage tells the next about the packet. Fields that
-    /// lie side by side in a packet do so here, in the same order, so that one access moves them.
+    /// lie side by side in a packet, received or sent, do so here, in the same order, so that one access
+    /// moves them.
     Meta[200] {
         /// Key of the inner packet.
         key: FlowKey,
@@ -410,10 +411,10 @@ layout! {
         rkey: FlowKey,
         /// The decision for the other direction.
         ractions: FlowActions,
-        /// Destination MAC of the received frame.
-        outer_dmac: [u8; 6],
         /// Source MAC of the received frame.
         outer_smac: [u8; 6],
+        /// Destination MAC of the received frame.
+        outer_dmac: [u8; 6],
         /// What the ACL stages found: [`acl_state`].
         acl: u32,
         /// VNI of the received encap.

@@ -13,7 +13,7 @@ use crate::tables::Table;
 pub struct NativeImage {
     code: Arc<[u8]>,
     entry: usize,
-    rest: Option<usize>,
+    rest: Option<[usize; 2]>,
 }
 
 impl NativeImage {
@@ -31,17 +31,19 @@ impl NativeImage {
             rest: None,
         }
     }
-    /// The same for code in two parts: `entry` parses a packet and leaves its flow key in `meta`, then
-    /// returns `dash_wire::abi::CONTINUE`; `rest` starts with the flow look-up and needs the same
-    /// context and `meta`. Another core may run `rest`, with its own tables, on a copy of `meta`.
+    /// The same for code in parts. `entry` parses a packet and leaves its flow key in `meta`, then
+    /// returns `dash_wire::abi::CONTINUE`. `hit` starts with the flow look-up and needs the same
+    /// context and `meta`; packets of known flows it runs to the end, for others it returns `CONTINUE`
+    /// and the number with which `miss` goes on as `RunCtx::resume`. Another core may run `hit` and
+    /// `miss`, with its own tables, on a copy of `meta`.
     ///
     /// # Safety
-    /// As [`new`](Self::new), for both.
-    pub unsafe fn in_two(code: Arc<[u8]>, entry: usize, rest: usize) -> Self {
+    /// As [`new`](Self::new), for all.
+    pub unsafe fn in_parts(code: Arc<[u8]>, entry: usize, hit: usize, miss: usize) -> Self {
         Self {
             code,
             entry,
-            rest: Some(rest),
+            rest: Some([hit, miss]),
         }
     }
     /// The bytes.
@@ -52,8 +54,8 @@ impl NativeImage {
     pub fn entry(&self) -> usize {
         self.entry
     }
-    /// Offset of the second part, of code in two.
-    pub fn rest(&self) -> Option<usize> {
+    /// Offsets of what follows the entry in code in parts: for packets of known flows, and for others.
+    pub fn rest(&self) -> Option<[usize; 2]> {
         self.rest
     }
 }

@@ -3,6 +3,8 @@
 //! Tail calls become jumps, so the number of them in a row is known when compiling: cycles and
 //! chains longer than Linux allows at run time are refused here and nothing is counted later.
 
+use std::collections::BTreeSet;
+
 use dash_bpf::{Object, Op, ProgramKind, decode};
 
 use crate::analysis::{self, Analysis};
@@ -22,21 +24,43 @@ pub(crate) struct Unit {
     pub(crate) analysis: Analysis,
     /// Homes of stack bytes, by depth.
     pub(crate) frames: Vec<Frame>,
+    /// The function may start here.
+    pub(crate) root: bool,
     /// By step: everything that runs before it in the function reads only. Empty where nobody asks.
     pub(crate) untouched: Vec<bool>,
 }
 
 /// Decodes, expands and analyses the programs of the part, the one it starts with first.
 pub(crate) fn units(object: &Object, options: &Options) -> Result<Vec<Unit>, NativeError> {
+    if let Part::Resume(first, then) = options.part {
+        let path = Options {
+            part: Part::Path(first, then),
+            ..*options
+        };
+        let path = from(object, &path, &[first])?;
+        let left = path.iter().flat_map(|unit| &unit.analysis.tail_calls);
+        let inside = |&p: &u32| path.iter().any(|unit| unit.region.program == p as usize);
+        let roots: BTreeSet<u32> = left.copied().filter(|p| !inside(p)).collect();
+        return from(object, options, &roots.into_iter().collect::<Vec<_>>());
+    }
+    let first = match options.part {
+        Part::Path(first, _) => first,
+        Part::Whole | Part::Before(_) | Part::Resume(..) => 0,
+    };
+    from(object, options, &[first])
+}
+
+/// The programs that a function with these entries has.
+fn from(object: &Object, options: &Options, roots: &[u32]) -> Result<Vec<Unit>, NativeError> {
     let mut units: Vec<Unit> = Vec::new();
     let mut budget = MAX_STEPS;
     let mut asked = vec![false; object.programs.len()];
-    let (first, cut) = match options.part {
-        Part::Whole => (0, None),
-        Part::Before(program) => (0, Some(program)),
-        Part::From(program) => (program as usize, None),
+    let follows = |&p: &u32| match options.part {
+        Part::Before(cut) => p != cut,
+        Part::Path(_, then) => p == then,
+        Part::Whole | Part::Resume(..) => true,
     };
-    let mut work = vec![first];
+    let mut work: Vec<usize> = roots.iter().rev().map(|&root| root as usize).collect();
     while let Some(index) = work.pop() {
         let Some(program) = object.programs.get(index) else {
             return Err(NativeError::NoPrograms);
@@ -62,10 +86,10 @@ pub(crate) fn units(object: &Object, options: &Options) -> Result<Vec<Unit>, Nat
                 reason: Reason::TailCallProgram(p),
             });
         }
-        let followed = analysis.tail_calls.iter().filter(|&&p| Some(p) != cut);
+        let followed = analysis.tail_calls.iter().filter(|p| follows(p));
         work.extend(followed.map(|&p| p as usize));
         let frames = stack::layout(&analysis, region.frames, options.promote_stack);
-        let begins = matches!(options.part, Part::From(_)) && units.is_empty();
+        let begins = matches!(options.part, Part::Path(..)) && units.is_empty();
         let untouched = match options.found {
             Some(_) if begins => untouched::steps(&region, &analysis),
             _ => Vec::new(),
@@ -74,6 +98,7 @@ pub(crate) fn units(object: &Object, options: &Options) -> Result<Vec<Unit>, Nat
             region,
             analysis,
             frames,
+            root: roots.contains(&(index as u32)),
             untouched,
         });
     }
@@ -101,8 +126,12 @@ fn check_chains(units: &[Unit]) -> Result<(), NativeError> {
     // Longest chain from each unit, once all its targets are done; on the path until then.
     let mut longest: Vec<Option<usize>> = vec![None; units.len()];
     let mut on_path = vec![false; units.len()];
-    let mut stack = vec![0];
+    let mut stack: Vec<usize> = (0..units.len()).filter(|&unit| units[unit].root).collect();
     while let Some(&unit) = stack.last() {
+        if longest[unit].is_some() {
+            stack.pop();
+            continue;
+        }
         let open = targets[unit].iter().find(|&&t| longest[t].is_none());
         on_path[unit] = true;
         match open {
@@ -120,7 +149,7 @@ fn check_chains(units: &[Unit]) -> Result<(), NativeError> {
             }
         }
     }
-    let length = longest[0].unwrap_or(0);
+    let length = longest.into_iter().flatten().max().unwrap_or(0);
     if length > MAX_TAIL_CALLS {
         return Err(NativeError::TailCallDepth {
             length,

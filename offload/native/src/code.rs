@@ -33,7 +33,7 @@ pub struct Options {
     pub part: Part,
     /// A map, of an object of XDP programs, in which the caller looks a key up ahead
     /// ([`dash_wire::abi::RunCtx::found_value`]): a look-up that nothing written precedes takes that result
-    /// when its key is at the same address. Only with [`Part::From`].
+    /// when its key is at the same address. Only with [`Part::Path`].
     pub found: Option<u32>,
     /// A hash map with 8-byte keys whose rows stay what and where they are between two runs
     /// until the caller clears [`dash_wire::abi::RunCtx::memo`]: look-ups are answered from there if they can.
@@ -49,8 +49,14 @@ pub enum Part {
     Whole,
     /// From program 0; a tail call to this program returns [`dash_wire::abi::CONTINUE`] instead.
     Before(u32),
-    /// From this program to the end, with the context that the part before it left.
-    From(u32),
+    /// These two programs, the first of them on entry, with the context that the part before left; a
+    /// tail call to another program returns [`dash_wire::abi::CONTINUE`] and its number.
+    ///
+    /// What most packets run, as a function of its own: no register holds what others need.
+    Path(u32, u32),
+    /// What that path leaves: from the program whose number is in
+    /// [`dash_wire::abi::RunCtx::resume`] to the end. `XDP_ABORTED` for a number that the path never returns.
+    Resume(u32, u32),
 }
 
 impl Default for Options {

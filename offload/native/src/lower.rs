@@ -21,6 +21,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use dash_bpf::helper::XdpAction;
 use dash_bpf::op::{Cond, Imm64};
 use dash_bpf::{Object, Op, Operand, ProgramKind, Reg, Width};
 use dash_wire::abi::run_ctx;
@@ -109,8 +110,8 @@ struct Lowering<'a> {
     registers: Vec<[Variable; 11]>,
     /// Stack memory by depth, with its size in bytes, where there is any.
     slots: Vec<Option<(StackSlot, i32)>>,
-    /// Tail calls to this program end the function instead.
-    cut: Option<u32>,
+    /// Which tail calls end the function instead.
+    part: Part,
     /// Map in which the caller looked a key up.
     found: Option<u32>,
     /// Stack memory for the key of a remembered look-up, once there was one.
@@ -183,10 +184,7 @@ impl<'a> Lowering<'a> {
             helpers,
             registers,
             slots,
-            cut: match options.part {
-                Part::Before(program) => Some(program),
-                Part::Whole | Part::From(_) => None,
-            },
+            part: options.part,
             found: options.found,
             key: None,
             entries,
@@ -202,10 +200,33 @@ impl<'a> Lowering<'a> {
         }
         let frame_pointer = this.frame_pointer(0);
         this.set(0, Reg::R10, frame_pointer);
-        if let Some(first) = units.first().and_then(|u| this.entries[u.region.program]) {
-            this.b.ins().jump(first, &[]);
-        }
+        this.start(units);
         this
+    }
+
+    /// From the function's entry to that of a program.
+    fn start(&mut self, units: &[Unit]) {
+        let programs = units.iter().filter(|unit| unit.root);
+        let mut entries = programs.filter_map(|unit| {
+            let program = unit.region.program;
+            Some((program as i64, self.entries[program]?))
+        });
+        if !matches!(self.part, Part::Resume(..)) {
+            if let Some((_, first)) = entries.next() {
+                self.b.ins().jump(first, &[]);
+            }
+            return;
+        }
+        let at = run_ctx::RESUME;
+        let wanted = self.b.ins().uload32(self.flags.table, self.ctx, at);
+        for (program, entry) in entries {
+            let this_one = self.b.ins().icmp_imm_u(IntCC::Equal, wanted, program);
+            let next = self.b.create_block();
+            self.b.ins().brif(this_one, entry, &[], next, &[]);
+            self.b.switch_to_block(next);
+        }
+        let aborted = self.b.ins().iconst(types::I32, XdpAction::Aborted as i64);
+        self.b.ins().return_(&[aborted]);
     }
 
     fn finish(mut self, isa: &dyn TargetIsa) {

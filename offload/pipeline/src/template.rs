@@ -36,6 +36,9 @@ pub fn pipeline_text(shape: &Shape) -> String {
 /// The stage that looks flows up. When it starts, `meta.key` is the packet's flow key.
 pub const FLOW_STAGE: &str = "flow";
 
+/// The stage that packets of known flows go to next, and others in the end.
+pub const APPLY_STAGE: &str = "apply";
+
 const RX: &str = "\
 # Outer headers, VIP, direction, ENI, decap.
 stage rx {

@@ -21,6 +21,7 @@ use dash_wire::tables::Meta;
 use nic_target::{Frame, Table, Verdict};
 
 use super::{Bound, Datapath, verdict};
+use crate::code::Rest;
 use crate::exec::{Code, Engine};
 use crate::helpers::HELPERS;
 use crate::prefetch::prefetch;
@@ -82,7 +83,7 @@ impl Places {
             helpers: HELPERS.as_ptr(),
             worker: std::ptr::null_mut(),
             cpu: 0,
-            reserved: 0,
+            resume: 0,
             found_key: std::ptr::null(),
             found_value: std::ptr::null_mut(),
             memo: std::ptr::null_mut(),
@@ -192,7 +193,7 @@ impl Bound<'_> {
             let row = places.rows[place].0.get();
             // SAFETY: `arrays` has an entry for every table.
             unsafe { *arrays.add(Table::Meta.index() as usize) = row.cast() };
-            // SAFETY: the code was verified with these maps (`NativeImage::in_two`, `check_maps`);
+            // SAFETY: the code was verified with these maps (`NativeImage::in_parts`, `check_maps`);
             // the context points to the frame, borrowed here, to the core's tables, borrowed
             // through `core`, and to those of the generation, borrowed by `self`; the row is as
             // long as an element of `meta`; arrays, maps and helpers have as many entries as
@@ -225,7 +226,7 @@ impl Bound<'_> {
     }
 
     /// Runs the second part of the first `open` places that wait for it.
-    fn finish(&mut self, rest: EntryFn, frames: &mut [Frame], open: usize) {
+    fn finish(&mut self, rest: Rest, frames: &mut [Frame], open: usize) {
         let core = &mut *self.core;
         let arrays = core.arrays.as_mut_ptr();
         let places = &mut core.places;
@@ -248,8 +249,9 @@ impl Bound<'_> {
             ctx.found_key = std::ptr::from_ref(key).cast();
             ctx.found_value = core.tables.find_ahead(key, &places.ahead[place]).cast();
             // SAFETY: as in `parse`; the row and the frame are as `entry` left them, here or, in
-            // copy, on another core, which is what `rest` needs (`NativeImage::in_two`).
-            let r0 = unsafe { rest(ctx) };
+            // copy, on another core, which is what `rest` needs (`NativeImage::in_parts`); and what was
+            // found is what the program's look-up would give, as nothing ran in between.
+            let r0 = unsafe { rest.run(ctx) };
             places.fates[place] = Fate::Done(verdict(ctx, frame, port, r0));
             // One lost is a flow that never ages.
             if core.tables.flow_events.len() * 2 >= core.events_capacity {

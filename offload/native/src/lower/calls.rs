@@ -5,7 +5,7 @@ use crate::analysis;
 use crate::calls::{Key, MapOperation};
 use crate::helpers;
 use dash_bpf::Size;
-use dash_bpf::helper::{self, XdpAction};
+use dash_bpf::helper;
 use dash_wire::abi::{
     CONTINUE, HELPER_SLOTS, MEMO_BITS, MEMO_MULTIPLIER, MemoEntry, map_handle, memo_entry,
 };
@@ -70,8 +70,12 @@ impl Lowering<'_> {
             }
             (Some(Callee::Remembered { key }), _) => return self.remembered(place, i, key),
             (Some(Callee::Map(operation)), _) => self.map_operation(depth, operation),
-            (Some(Callee::TailCall(Some(program))), _) if Some(program) == self.cut => {
-                let more = self.b.ins().iconst(types::I32, i64::from(CONTINUE));
+            (Some(Callee::TailCall(Some(program))), _) if self.leaves(program) => {
+                let more = match self.part {
+                    Part::Path(..) => i64::from(CONTINUE) + i64::from(program),
+                    _ => i64::from(CONTINUE),
+                };
+                let more = self.b.ins().iconst(types::I32, more);
                 self.b.ins().return_(&[more]);
                 return Ok(true);
             }
@@ -117,6 +121,20 @@ impl Lowering<'_> {
         };
         self.clobber(depth, result);
         Ok(false)
+    }
+
+    /// Whether a tail call to a program ends the function.
+    fn leaves(&self, program: u32) -> bool {
+        match self.part {
+            Part::Before(cut) => program == cut,
+            Part::Path(..) => self
+                .entries
+                .get(program as usize)
+                .copied()
+                .flatten()
+                .is_none(),
+            Part::Whole | Part::Resume(..) => false,
+        }
     }
 
     /// Calls through the helper table.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::analysis;
 use crate::stack::{Home, Piece};
-use cranelift_codegen::ir::AtomicRmwOp;
+use cranelift_codegen::ir::{AtomicRmwOp, Opcode};
 use dash_bpf::op::AtomicOp;
 use dash_bpf::{Size, helper::xdp_md};
 
@@ -154,10 +154,24 @@ impl Lowering<'_> {
             2 => types::I16,
             4 => types::I32,
             8 => return value,
+            _ if self.fits(value, piece.size) => return value,
             odd => return self.b.ins().band_imm_u(value, (1i64 << (8 * odd)) - 1),
         };
         let low = self.b.ins().ireduce(narrow, value);
         self.b.ins().uextend(types::I64, low)
+    }
+
+    /// A value that cannot be wider than so many bytes: just loaded.
+    fn fits(&self, value: Value, bytes: u8) -> bool {
+        let Some(inst) = self.b.func.dfg.value_def(value).inst() else {
+            return false;
+        };
+        match self.b.func.dfg.insts[inst].opcode() {
+            Opcode::Uload8 => bytes >= 1,
+            Opcode::Uload16 => bytes >= 2,
+            Opcode::Uload32 => bytes >= 4,
+            _ => false,
+        }
     }
 
     /// Sign-extends what was loaded zero-extended, where the instruction says so.

@@ -87,7 +87,7 @@ fn ahead(keys: &[u64], at: usize, value: &mut u64) -> World {
     let key = world.arrays[0].as_mut_ptr().wrapping_add(at).cast_const();
     world.found = (key.cast(), (&raw mut *value).cast());
     world.options = Options {
-        part: Part::From(0),
+        part: Part::Path(0, 0),
         found: Some(1),
         ..Options::default()
     };

@@ -4,6 +4,8 @@ use dash_bpf::builder::Builder;
 use dash_bpf::op::AluOp;
 use dash_bpf::program::TailCalls;
 use dash_bpf::{MapKind, Object, Program, Reg, Size, helper};
+use dash_native::Part;
+use dash_wire::abi::CONTINUE;
 
 use crate::world::{World, map, refused, xdp};
 
@@ -138,4 +140,49 @@ fn targets_not_known_when_compiling_are_refused() {
     let mut open = chained(vec![calls("main", 0, 0)], None);
     open.tail_calls.clear();
     assert!(refused(&open).contains("not known when compiling"));
+}
+
+/// Goes to program 2 for packets of port 20, else to program 1, which goes there too.
+fn hit_or_miss() -> Object {
+    let fork = xdp("fork", |b| {
+        let other = b.label();
+        b.load(Size::W, Reg::R4, Reg::R1, 12);
+        b.jump_if(dash_bpf::op::Cond::Ne, Reg::R4, 20, other);
+        tail_call(b, 1);
+        b.bind(other);
+        tail_call(b, 0);
+        b.mov(Reg::R0, 0);
+        b.exit();
+    });
+    let programs = vec![fork, calls("miss", 1, 0), returns_ifindex("last")];
+    chained(programs, None)
+}
+
+fn run_part(part: Part, port: u32, resume: u32) -> u32 {
+    let mut world = World::new(60);
+    world.ifindex[0] = port;
+    world.resume = resume;
+    world.options.part = part;
+    world.run(&hit_or_miss()).verdict
+}
+
+#[test]
+fn a_part_before_a_program_ends_where_that_would_start() {
+    assert_eq!(run_part(Part::Before(2), 20, 0), CONTINUE);
+    assert_eq!(run_part(Part::Before(2), 30, 0), CONTINUE);
+    assert_eq!(run_part(Part::Before(1), 30, 0), CONTINUE);
+    assert_eq!(run_part(Part::Before(1), 20, 0), 21);
+}
+
+#[test]
+fn a_path_names_the_program_it_leaves_for_and_the_rest_goes_on_with_it() {
+    assert_eq!(run_part(Part::Path(0, 2), 20, 0), 21);
+    assert_eq!(run_part(Part::Path(0, 2), 30, 0), CONTINUE + 1);
+    assert_eq!(run_part(Part::Resume(0, 2), 30, 1), 31);
+    // Programs that the path never leaves for are no entries, though they may be run.
+    for other in [0, 2, 3, u32::MAX] {
+        assert_eq!(run_part(Part::Resume(0, 2), 30, other), 0, "{other}");
+    }
+    assert_eq!(run_part(Part::Path(0, 1), 30, 0), CONTINUE + 2);
+    assert_eq!(run_part(Part::Resume(0, 1), 30, 2), 31);
 }

@@ -47,6 +47,7 @@ pub(crate) struct World {
     /// Key and value of the context's look-up made ahead.
     pub(crate) found: (*const u8, *mut u8),
     pub(crate) memo: Vec<MemoEntry>,
+    pub(crate) resume: u32,
     /// How it is compiled, but for the stack's place.
     pub(crate) options: Options,
 }
@@ -79,6 +80,7 @@ impl World {
             cpu: 0,
             found: (std::ptr::null(), null_mut()),
             memo: vec![MemoEntry::EMPTY; MEMO_ENTRIES],
+            resume: 0,
             options: Options::default(),
         }
     }
@@ -156,7 +158,7 @@ impl World {
             helpers: helpers.as_ptr(),
             worker: (&raw mut calls).cast::<c_void>(),
             cpu: self.cpu,
-            reserved: 0,
+            resume: self.resume,
             found_key: self.found.0,
             found_value: self.found.1,
             memo: self.memo.as_mut_ptr(),

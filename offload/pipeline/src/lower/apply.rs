@@ -133,6 +133,7 @@ impl StageLower<'_> {
     /// jumps to `done`.
     fn combine(&mut self, mark: Label, done: Label) {
         let not_ce = self.b.label();
+        self.b.jump_if(C::Eq, R4, 0, done);
         self.b.jump_if(C::Ne, R4, 3, not_ce);
         self.b.jump_if(C::Eq, KEEP, 0, done);
         self.b.jump_if(C::Eq, KEEP, 3, done);
@@ -159,8 +160,8 @@ impl StageLower<'_> {
         self.need(R2, VXLAN_ENCAP, internal);
 
         // Back to where it came from unless an underlay route says otherwise.
-        self.copy(R2, 0, META, meta!(outer_smac), 6);
-        self.copy(R2, 6, META, meta!(outer_dmac), 6);
+        const { assert!(offset_of!(Meta, outer_dmac) == offset_of!(Meta, outer_smac) + 6) };
+        self.copy(R2, 0, META, meta!(outer_smac), 12);
         self.b.store(Size::H, R2, 12, 0x0008);
 
         // IPv4: words in wire order, summed as they are stored.
@@ -199,8 +200,8 @@ impl StageLower<'_> {
         self.b.store(Size::H, R2, ETH + 22, R1);
         self.b.alu(AluOp::Add, R4, 16);
         self.b.be16(R4);
-        self.b.store(Size::H, R2, ETH + 24, R4);
-        self.b.store(Size::H, R2, ETH + 26, 0);
+        // With a checksum of 0 behind it.
+        self.b.store(Size::W, R2, ETH + 24, R4);
         self.b.store(Size::W, R2, ETH + 28, 0x08);
         self.b.load(Size::W, R1, META, action!(u0_vni));
         self.b.alu(AluOp::Lsh, R1, 8);
@@ -239,8 +240,8 @@ impl StageLower<'_> {
         self.b.jump_if(C::Eq, R1, 0, bare);
         self.load_packet();
         self.need(R2, i32::from(ETH), internal);
-        self.copy(R2, 0, base, offset_of!(UnderlayRow, dmac) as i16, 6);
-        self.copy(R2, 6, base, offset_of!(UnderlayRow, smac) as i16, 6);
+        const { assert!(offset_of!(UnderlayRow, smac) == offset_of!(UnderlayRow, dmac) + 6) };
+        self.copy(R2, 0, base, offset_of!(UnderlayRow, dmac) as i16, 12);
         self.b.bind(bare);
         self.b
             .load(Size::W, R1, base, offset_of!(UnderlayRow, port) as i16);

@@ -58,13 +58,15 @@ impl StageLower<'_> {
         self.b.call(helper::KTIME_GET_NS);
         self.b.store(Size::Dw, META, meta!(now_ns), R0);
         self.b.store(Size::B, META, meta!(drop), 0);
-        self.b.store(Size::W, META, meta!(acl), 0);
         self.load_packet();
         self.b.mov(R5, R3);
         self.b.alu(AluOp::Sub, R5, R2);
         self.b.store(Size::W, META, meta!(frame_len), R5);
         self.need(R2, i32::from(ETH), malformed);
-        self.copy(META, meta!(outer_dmac), R2, 0, 12);
+        // Swapped, as the answer has them. Each access takes two bytes more than the address, and the
+        // next one, `acl` in the end, overwrites them.
+        self.swap_macs();
+        self.b.store(Size::W, META, meta!(acl), 0);
 
         let (ipv4, pass) = (self.b.label(), self.b.label());
         self.b.load(Size::H, R1, R2, 12);
@@ -106,8 +108,23 @@ impl StageLower<'_> {
         self.copy(META, meta!(outer_sip), R2, ETH + 12, 8);
     }
 
+    /// Source, then destination MAC of the frame at r2, at least 14 bytes long. Uses r1. Writes two
+    /// bytes behind them.
+    fn swap_macs(&mut self) {
+        const { assert!(offset_of!(Meta, outer_dmac) == offset_of!(Meta, outer_smac) + 6) };
+        const { assert!(offset_of!(Meta, acl) == offset_of!(Meta, outer_dmac) + 6) };
+        self.b.load(Size::Dw, R1, R2, 6);
+        self.b.store(Size::Dw, META, meta!(outer_smac), R1);
+        self.b.load(Size::Dw, R1, R2, 0);
+        self.b.store(Size::Dw, META, meta!(outer_dmac), R1);
+    }
+
     /// Sums the IPv4 header at r2 + 14, r4 bytes long; uses r0, r1, r5. The one's complement sum
     /// does not depend on byte order (RFC 1071), so words are added as loaded.
+    ///
+    /// Folding the sum would give its remainder by 0xffff, and as the sum is not 0 (the version is not)
+    /// the header is good when that is 0. A multiple of 0xffff times the inverse of 0xffff modulo
+    /// 2^64 is the quotient; any other number gives more than the greatest quotient.
     fn header_checksum(&mut self, malformed: Label) {
         let folded = self.b.label();
         self.b.load(Size::W, R5, R2, ETH);
@@ -123,17 +140,24 @@ impl StageLower<'_> {
             self.b.alu(AluOp::Add, R5, R1);
         }
         self.b.bind(folded);
-        self.fold(R5);
-        self.b.jump_if(C::Ne, R5, 0xffff, malformed);
+        // The greatest quotient; minus it is the inverse, since 0xffff * it = 2^64 - 1.
+        const GREATEST: u64 = u64::MAX / 0xffff;
+        const { assert!(GREATEST.wrapping_neg().wrapping_mul(0xffff) == 1) };
+        self.b.load_imm64(R1, GREATEST);
+        self.b.alu(AluOp::Mul, R5, R1);
+        self.b.neg(R5);
+        self.b.jump_if(C::Gt, R5, R1, malformed);
     }
 
-    /// Folds a sum of up to 16 32-bit words into 16 bits. Uses r1.
+    /// Folds a sum of up to 16 32-bit words into its low 16 bits; those above are anything. Uses r1.
     pub(super) fn fold(&mut self, sum: Reg) {
         // At most 2^36 -> 2^20 + 2^16 -> 2^16 + 2^4 -> 2^16 - 1: each adds what is above the low half.
-        for _ in 0..3 {
+        for round in 0..3 {
             self.b.mov(R1, sum);
             self.b.alu(AluOp::Rsh, R1, 16);
-            self.b.alu(AluOp::And, sum, 0xffff);
+            if round < 2 {
+                self.b.alu(AluOp::And, sum, 0xffff);
+            }
             self.b.alu(AluOp::Add, sum, R1);
         }
     }
@@ -168,7 +192,10 @@ impl StageLower<'_> {
         self.b.be32(R1);
         self.b.alu(AluOp::Rsh, R1, 8);
         self.b.store(Size::W, META, meta!(vni), R1);
-        self.copy(META, meta!(inner_dmac), R2, ETH + 16, 12);
+        // Four bytes, then eight: each address then lies in what one store wrote from four bytes on, and
+        // a load of it need not wait for the cache.
+        self.copy(META, meta!(inner_dmac), R2, ETH + 16, 4);
+        self.copy(META, meta!(inner_dmac) + 4, R2, ETH + 20, 8);
         Ok(())
     }
 
