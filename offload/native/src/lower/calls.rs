@@ -103,7 +103,7 @@ impl Lowering<'_> {
             (Some(Callee::AdjustHead), _) if self.metadata => {
                 self.call_helper(depth, helper::XDP_ADJUST_HEAD)
             }
-            (Some(Callee::AdjustHead), _) => self.adjust_head(depth),
+            (Some(Callee::AdjustHead), _) => return self.adjust_head(place, i),
             (Some(Callee::AdjustTail), _) => self.adjust_tail(depth),
             (None, Op::CallReg { reg }) => {
                 // The verifier proved which helper this is; the mask only keeps a wrong proof
@@ -394,8 +394,11 @@ impl Lowering<'_> {
     }
 
     /// `bpf_xdp_adjust_head` without metadata: the head moves by r2 (an `int`) within
-    /// `frame_start ..= data_end - 14`, and the (empty) metadata with it.
-    fn adjust_head(&mut self, depth: usize) -> Value {
+    /// `frame_start ..= data_end - 14`, and the (empty) metadata with it. Where the program tests
+    /// the result right away, what it says is where control goes. Returns whether it ended the block.
+    fn adjust_head(&mut self, place: &Place<'_>, i: usize) -> Result<bool, NativeError> {
+        let step = place.unit.region.steps[i];
+        let depth = usize::from(step.depth);
         let delta = self.int_argument(depth, Reg::R2);
         let data = self.ctx_pointer(run_ctx::DATA);
         let new = self.b.ins().iadd(data, delta);
@@ -407,11 +410,36 @@ impl Lowering<'_> {
             .ins()
             .icmp(IntCC::UnsignedGreaterThanOrEqual, new, start);
         let high = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, new, last);
-        self.checked(&[low, high], |this| {
-            this.set_ctx_pointer(run_ctx::DATA, new);
+        let moved = |this: &mut Self| {
             this.set_ctx_pointer(run_ctx::DATA_META, new);
+            // Last, so that a load of it that follows needs no memory.
+            this.set_ctx_pointer(run_ctx::DATA, new);
             this.iconst(0)
-        })
+        };
+        let Some((refused, done)) = null_test(place, &step) else {
+            let result = self.checked(&[low, high], moved);
+            self.clobber(depth, result);
+            return Ok(false);
+        };
+        let (refused, done) = (
+            self.target(place, i, refused)?,
+            self.target(place, i, done)?,
+        );
+        let fail = self.b.create_block();
+        self.b.set_cold_block(fail);
+        for test in [low, high] {
+            let next = self.b.create_block();
+            self.b.ins().brif(test, next, &[], fail, &[]);
+            self.b.switch_to_block(next);
+        }
+        let result = moved(self);
+        self.clobber(depth, result);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(fail);
+        let error = self.iconst(EINVAL);
+        self.clobber(depth, error);
+        self.b.ins().jump(refused, &[]);
+        Ok(true)
     }
 
     /// `bpf_xdp_adjust_tail`: shrinks in place down to 14 bytes. Growing zeroes the new bytes,

@@ -149,6 +149,49 @@ fn the_head_moves_between_the_frames_start_and_the_last_14_bytes() {
 }
 
 #[test]
+fn a_test_of_the_moved_head_and_loads_after_it_see_the_move() {
+    use dash_bpf::op::Cond;
+    for equal in [true, false] {
+        for (delta, expected) in [(3, ROOM + 3), (-2, ROOM - 2), (47, 7), (i32::MIN, 7)] {
+            let mut world = World::new(60);
+            let program = object(vec![], |b| {
+                let other = b.label();
+                b.mov(Reg::R6, Reg::R1);
+                b.mov(Reg::R2, delta);
+                b.call(helper::XDP_ADJUST_HEAD);
+                let refused = |b: &mut dash_bpf::builder::Builder| {
+                    b.mov(Reg::R0, 7);
+                    b.exit();
+                };
+                // The new first byte, which the frame's pattern tells.
+                let moved = |b: &mut dash_bpf::builder::Builder| {
+                    b.load(Size::W, Reg::R2, Reg::R6, 0);
+                    b.load(Size::B, Reg::R0, Reg::R2, 0);
+                    b.exit();
+                };
+                let cond = if equal { Cond::Eq } else { Cond::Ne };
+                b.jump_if(cond, Reg::R0, 0, other);
+                if equal {
+                    refused(b)
+                } else {
+                    moved(b)
+                }
+                b.bind(other);
+                if equal { moved(b) } else { refused(b) }
+            });
+            (0..).zip(&mut world.frame).for_each(|(n, byte)| *byte = n);
+            let outcome = world.run(&program);
+            assert_eq!(outcome.verdict, expected as u32, "{delta}");
+            let data = if expected == 7 { ROOM } else { expected };
+            assert_eq!(
+                (outcome.data, outcome.data_meta),
+                (data as isize, data as isize)
+            );
+        }
+    }
+}
+
+#[test]
 fn the_tail_shrinks_to_14_bytes_and_grows_by_the_helper() {
     for packet in [14, 15, 60] {
         let most = 14 - packet as i32;

@@ -36,6 +36,20 @@ macro_rules! key {
     };
 }
 
+/// The key's last 8 bytes while they are put together. They are stored whole, as the key is soon
+/// read in words, which bytes from several stores would have to wait for.
+const TAIL: Reg = Reg::R8;
+
+/// Where a field is in [`TAIL`], in bits.
+macro_rules! bit {
+    ($field:ident) => {
+        const {
+            assert!(offset_of!(FlowKey, sport) + 8 == size_of::<FlowKey>());
+            ((offset_of!(FlowKey, $field) - offset_of!(FlowKey, sport)) * 8) as i32
+        }
+    };
+}
+
 impl StageLower<'_> {
     /// r2 = packet start, r3 = packet end.
     pub(super) fn load_packet(&mut self) {
@@ -225,10 +239,9 @@ impl StageLower<'_> {
         self.b.mov(R5, R3);
         self.b.alu(AluOp::Sub, R5, R2);
         self.need(R2, i32::from(ETH), malformed);
-        self.b.load(Size::W, R1, META, meta!(eni));
-        self.b.store(Size::H, META, key!(eni), R1);
+        self.b.load(Size::H, TAIL, META, meta!(eni));
+        self.b.alu(AluOp::Lsh, TAIL, bit!(eni));
         self.b.store(Size::B, META, meta!(tcp_flags), 0);
-        self.b.store(Size::W, META, key!(sport), 0);
         self.b.store(Size::W, META, meta!(acl_sport), 0);
 
         let (v6, done) = (self.b.label(), self.b.label());
@@ -254,13 +267,13 @@ impl StageLower<'_> {
         self.b.jump_if(C::Ne, R1, 0, fragment);
         for (field, off) in [(key!(sip), 12), (key!(dip), 16)] {
             self.b.store(Size::Dw, META, field, 0);
-            self.b.store(Size::W, META, field + 8, 0);
             self.b.load(Size::W, R1, R2, ETH + off);
-            self.b.store(Size::W, META, field + 12, R1);
+            self.b.alu(AluOp::Lsh, R1, 32);
+            self.b.store(Size::Dw, META, field + 8, R1);
         }
         self.flags(0);
         self.b.load(Size::B, R5, R2, ETH + 9);
-        self.b.store(Size::B, META, key!(proto), R5);
+        self.proto();
         self.b.alu(AluOp::Sub, R4, 20);
         self.l4(ETH + 20, ICMP, (8, 0), malformed);
         self.b.load(Size::B, R1, R2, ETH + 1);
@@ -283,7 +296,7 @@ impl StageLower<'_> {
         self.flags(flow_flags::V6);
         self.b.load(Size::B, R5, R2, ETH + 6);
         self.b.jump_if(C::Eq, R5, 44, fragment);
-        self.b.store(Size::B, META, key!(proto), R5);
+        self.proto();
         self.l4(ETH + 40, ICMPV6, (128, 129), malformed);
         self.b.load(Size::B, R1, R2, ETH + 1);
         self.b.alu(AluOp::Rsh, R1, 4);
@@ -301,7 +314,7 @@ impl StageLower<'_> {
         Ok(())
     }
 
-    /// `key.flags` from the direction. Uses r1.
+    /// `key.flags` in TAIL, from the direction. Uses r1.
     fn flags(&mut self, family: u8) {
         self.b.load(Size::B, R1, META, meta!(direction));
         self.b
@@ -309,11 +322,19 @@ impl StageLower<'_> {
         if family != 0 {
             self.b.alu(AluOp::Or, R1, i32::from(family));
         }
-        self.b.store(Size::B, META, key!(flags), R1);
+        self.b.alu(AluOp::Lsh, R1, bit!(flags));
+        self.b.alu(AluOp::Or, TAIL, R1);
+    }
+
+    /// `key.proto` in TAIL, from r5. Uses r1.
+    fn proto(&mut self) {
+        self.b.mov(R1, R5);
+        self.b.alu(AluOp::Lsh, R1, bit!(proto));
+        self.b.alu(AluOp::Or, TAIL, R1);
     }
 
     /// Ports, flags and identifiers of the transport header at a constant offset of r2; r4 = its
-    /// length, r5 = its protocol.
+    /// length, r5 = its protocol. Stores the key's last 8 bytes.
     fn l4(&mut self, off: i16, icmp: i32, echo: (i32, i32), malformed: Label) {
         let (not_tcp, ports, not_udp, end) = (
             self.b.label(),
@@ -334,7 +355,7 @@ impl StageLower<'_> {
         self.b.bind(ports);
         self.need(R2, i32::from(off) + 8, malformed);
         self.b.load(Size::W, R1, R2, off);
-        self.b.store(Size::W, META, key!(sport), R1);
+        self.b.alu(AluOp::Or, TAIL, R1);
         self.b.store(Size::W, META, meta!(acl_sport), R1);
         self.b.jump(end);
 
@@ -349,8 +370,10 @@ impl StageLower<'_> {
         self.b.bind(is_echo);
         // The identifier stands for both ports, so request and reply are one flow.
         self.b.load(Size::H, R1, R2, off + 4);
-        self.b.store(Size::H, META, key!(sport), R1);
-        self.b.store(Size::H, META, key!(dport), R1);
+        self.b.alu(AluOp::Or, TAIL, R1);
+        self.b.alu(AluOp::Lsh, R1, bit!(dport));
+        self.b.alu(AluOp::Or, TAIL, R1);
         self.b.bind(end);
+        self.b.store(Size::Dw, META, key!(sport), TAIL);
     }
 }

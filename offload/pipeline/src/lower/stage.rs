@@ -175,7 +175,12 @@ impl StageLower<'_> {
             Stmt::ParseUnderlay => self.parse_underlay(),
             Stmt::ParseVxlan(port) => self.parse_vxlan(port)?,
             Stmt::Decap => self.decap(),
-            Stmt::ParseInner => self.parse_inner()?,
+            Stmt::ParseInner => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("parse inner inside a match"));
+                }
+                self.parse_inner()?;
+            }
             Stmt::Account if self.counts_always => {
                 self.find_counters();
                 self.b.store(Size::Dw, FP, self.stats_slot, Reg::R0);
