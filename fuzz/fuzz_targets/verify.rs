@@ -28,7 +28,8 @@ fuzz_target!(init: {
         name: "fuzzed".to_owned(),
         kind: ProgramKind::Xdp,
         insns,
-    };
+..Program::default()
+};
     let object = Object {
         maps: map_defs(&Capacity::default()),
         programs: vec![program],

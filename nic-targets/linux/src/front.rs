@@ -179,6 +179,7 @@ impl Front {
             value_size: 4,
             max_entries: entries,
             flags: 0,
+            ..MapDef::default()
         };
         let ups = array("ups", MapKind::ProgArray, interfaces.len().max(1) as u32);
         let ups = Arc::new(loader::create_map(&ups).map_err(refused)?);
@@ -468,6 +469,7 @@ fn program(
         name: name.to_owned(),
         kind: ProgramKind::Xdp,
         insns: insns.map_err(unsupported)?,
+        ..Program::default()
     })
 }
 

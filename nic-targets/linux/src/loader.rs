@@ -82,14 +82,14 @@ pub enum Purpose {
     },
 }
 
-/// Creates a map, with an error that names it and its size.
+/// Creates a map with its initial contents, with an error that names it and its size.
 pub fn create_map(def: &MapDef) -> Result<Map, LoadError> {
     if def.kind == MapKind::Acl {
         return Err(LoadError::AclMap {
             map: def.name.clone(),
         });
     }
-    Map::create(def).map_err(|source| LoadError::Map {
+    let map = Map::create(def).map_err(|source| LoadError::Map {
         map: def.name.clone(),
         kind: def.kind,
         entries: def.max_entries,
@@ -97,7 +97,15 @@ pub fn create_map(def: &MapDef) -> Result<Map, LoadError> {
         value: def.value_size,
         bytes: (u64::from(def.key_size) + u64::from(def.value_size)) * u64::from(def.max_entries),
         source,
-    })
+    })?;
+    if !def.contents.is_empty() {
+        let filled = map.update(&0u32.to_ne_bytes(), &def.contents);
+        filled.map_err(|source| LoadError::Fill {
+            map: def.name.clone(),
+            source,
+        })?;
+    }
+    Ok(map)
 }
 
 /// An object in the kernel.

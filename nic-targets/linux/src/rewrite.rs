@@ -34,6 +34,7 @@ pub fn executor_map() -> MapDef {
         value_size: EXECUTOR_VALUE as u32,
         max_entries: 1,
         flags: 0,
+        ..MapDef::default()
     }
 }
 

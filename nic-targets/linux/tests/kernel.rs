@@ -32,6 +32,7 @@ fn program(name: &str, write: impl FnOnce(&mut Builder)) -> Program {
         name: name.to_owned(),
         kind: ProgramKind::Xdp,
         insns: b.finish().unwrap(),
+        ..Program::default()
     }
 }
 
@@ -76,6 +77,7 @@ fn map(name: &str, kind: MapKind, key_size: u32, value_size: u32, max_entries: u
         value_size,
         max_entries,
         flags,
+        ..MapDef::default()
     }
 }
 
@@ -298,6 +300,35 @@ fn tail_calls_reach_their_programs_and_heads_move() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn global_variables_start_with_their_contents() {
+    if skip() {
+        return;
+    }
+    let data = MapDef {
+        contents: [7u32.to_ne_bytes(), 30u32.to_ne_bytes()].concat(),
+        ..map(".data", MapKind::Array, 4, 8, 1)
+    };
+    let adds = program("adds", |b| {
+        b.load_map_value(R1, 0, 0);
+        b.load(Size::W, R0, R1, 0);
+        b.load(Size::W, R2, R1, 4);
+        b.alu(AluOp::Add, R0, R2);
+        b.store(Size::W, R1, 0, R0);
+        b.exit();
+    });
+    let object = Object {
+        maps: vec![data],
+        programs: vec![adds],
+        tail_calls: vec![],
+    };
+    let loaded = Loaded::load(&object, |_| None, Purpose::TestRun).unwrap();
+    for expected in [37, 67] {
+        let (run, _) = loaded.run(0, &PACKET, &mut [0; 256]).unwrap();
+        assert_eq!(run.retval, expected);
+    }
 }
 
 #[test]

@@ -47,7 +47,8 @@ macro_rules! tables {
                     value_size: value as u32,
                     max_entries: entries,
                     flags: if kind == MapKind::LpmTrie { F_NO_PREALLOC } else { 0 },
-                }
+..MapDef::default()
+}
             }
         }
     };

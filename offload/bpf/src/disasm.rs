@@ -9,7 +9,9 @@ use std::fmt;
 
 use crate::decode::{DecodeError, GOTOL, decode};
 use crate::insn::Insn;
+use crate::map::MapDef;
 use crate::op::{AluOp, AtomicOp, Cond, Endian, Imm64, Op, Operand, Reg, Size, Width};
+use crate::program::Program;
 
 /// One line an instruction; jumps are relative, as the assembler reads them.
 ///
@@ -26,6 +28,63 @@ pub fn disassemble(insns: &[Insn]) -> Result<String, DecodeError> {
 /// The program is malformed.
 pub fn annotate(insns: &[Insn], comments: &[(usize, String)]) -> Result<String, DecodeError> {
     listing(insns, comments, true)
+}
+
+/// A whole program for people: each function's name before it, the source's lines before what was
+/// made of them, as `llvm-objdump -S` shows them, and names of maps and functions behind
+/// instructions that refer to them. The assembler reads everything but the numbers.
+///
+/// # Errors
+/// The program is malformed.
+pub fn with_source(program: &Program, maps: &[MapDef]) -> Result<String, DecodeError> {
+    let ops = decode(&program.insns)?;
+    let debug = &program.debug;
+    let mut functions = debug.functions().iter().peekable();
+    let mut lines = debug.lines().iter().peekable();
+    let mut out = String::new();
+    let mut last = None;
+    for (pc, (op, insn)) in ops.iter().zip(&program.insns).enumerate() {
+        while let Some(function) = functions.next_if(|f| f.slot as usize <= pc) {
+            let gap = if pc == 0 { "" } else { "\n" };
+            out.push_str(&format!("{gap}{}:\n", function.name));
+            last = None;
+        }
+        while let Some(line) = lines.next_if(|l| l.slot as usize <= pc) {
+            let place = (&line.file, line.line);
+            // Code without a line of its own, and more of the same line, are not worth saying.
+            if line.line != 0 && last.replace(place) != Some(place) {
+                let text = line.text.trim().replace(['\n', '\r'], " ");
+                out.push_str(&format!("; {}:{}: {text}\n", line.file, line.line));
+            }
+        }
+        if *op == Op::LoadImm64Hi {
+            continue;
+        }
+        let long = insn.code == GOTOL;
+        out.push_str(&format!("{pc:5}: {}", Text { op, pc, long }));
+        if let Some(name) = referred(program, maps, pc, op) {
+            out.push_str(&format!(" ; {name}"));
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+/// Name of what an instruction refers to.
+fn referred<'p>(program: &'p Program, maps: &'p [MapDef], pc: usize, op: &Op) -> Option<&'p str> {
+    let map = |map: u32| maps.get(map as usize).map(|m| m.name.as_str());
+    let function = |slot: usize| {
+        let found = program.debug.function(slot)?;
+        (found.slot as usize == slot).then_some(&*found.name)
+    };
+    match *op {
+        Op::LoadImm64 { imm, .. } => match imm {
+            Imm64::Map(index) | Imm64::MapValue { map: index, .. } => map(index),
+            other => function(other.function(pc)?),
+        },
+        Op::CallLocal { target } => function(target),
+        _ => None,
+    }
 }
 
 fn listing(
@@ -46,14 +105,8 @@ fn listing(
         if numbers {
             out.push_str(&format!("{pc:5}: "));
         }
-        out.push_str(&format!(
-            "{}\n",
-            Text {
-                op,
-                pc,
-                long: insn.code == GOTOL
-            }
-        ));
+        let long = insn.code == GOTOL;
+        out.push_str(&format!("{}\n", Text { op, pc, long }));
     }
     Ok(out)
 }

@@ -1,29 +1,50 @@
 //! Objects as ELF files: what compilers write, libbpf loads and a target can be handed.
 //!
-//! ELF64 little-endian, machine `EM_BPF`. Programs lie one after the other in section `xdp`
-//! (`raw` for bare ones), a global function symbol each. Maps are BTF-defined in section `.maps`,
-//! as libbpf 1.0 and later want them; program arrays carry their contents as relocations to
-//! program symbols. References to maps are `R_BPF_64_64` relocations. Kinds of maps Linux does not
-//! have keep our number: no kernel creates them, [`read`] gives them back.
+//! ELF64 little-endian, machine `EM_BPF`, relocatable. What is read:
 //!
-//! [`read`] also takes what clang writes for XDP programs without global variables and without
-//! functions outside the program's own section.
+//! - **Programs**: global functions in sections named as libbpf names them for XDP (`xdp`, `xdp/...`,
+//!   `xdp.frags`, `xdp/devmap`, and, as older ones, whatever starts with `xdp`) or `raw`; where no
+//!   section but `.text` has code, its global functions, as bare programs.
+//! - **Functions** that programs call or hand to helpers, wherever they are: appended to each program
+//!   that reaches them, once.
+//! - **Maps**: BTF-defined in `.maps`, with fixed contents of program arrays and of maps of maps; of
+//!   the legacy `maps` section; and one array of one value for each of `.data`, `.rodata`, `.bss` and
+//!   their like, with its contents.
+//! - **Lines and functions** of the source, from `.BTF.ext`.
+//!
+//! Several files are linked as `bpftool gen object` does: strong over weak, each name defined once,
+//! externs resolved, data sections put one after the other.
+//!
+//! Kinds of maps Linux does not have keep our number: no kernel creates them, [`read`] gives them
+//! back. [`write()`] writes what [`read`] reads.
 
 mod btf;
+mod code;
+mod data;
+mod link;
+mod maps;
 mod read;
+mod source;
+mod unit;
 mod write;
 
 use thiserror::Error;
 
 pub use btf::BtfError;
-pub use read::read;
+pub use read::{Loaded, Skipped, link, load, read};
 pub use write::write;
 
 const XDP: &str = "xdp";
 const RAW: &str = "raw";
+const TEXT: &str = ".text";
 const MAPS: &str = ".maps";
+const LEGACY_MAPS: &str = "maps";
 const BTF: &str = ".BTF";
+const BTF_EXT: &str = ".BTF.ext";
 const LICENSE: &str = "license";
+
+/// Most slots of all programs of an object together: 2^20, as many as the kernel looks at in one.
+pub const MAX_SLOTS: usize = 1 << 20;
 
 /// Why an object has no ELF form.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -40,6 +61,14 @@ pub enum WriteError {
         #[source]
         error: crate::DecodeError,
     },
+    /// A program's section is no section of programs, or not one for its kind.
+    #[error("program {name}: section {section:?} is not one for it")]
+    Section {
+        /// Name of the program.
+        name: String,
+        /// Its section.
+        section: String,
+    },
     /// A program refers to a map that is not there.
     #[error("program {name}, instruction {pc}: no map {map}")]
     NoMap {
@@ -50,14 +79,20 @@ pub enum WriteError {
         /// Index of the map.
         map: u32,
     },
-    /// Addresses of map values have no relocation.
-    #[error("program {name}, instruction {pc}: the address of a map value cannot be written")]
+    /// Data sections are referred to by their values, other maps only as maps.
+    #[error("program {name}, instruction {pc}: this address of a map or value cannot be written")]
     MapValue {
         /// Name of the program.
         name: String,
         /// Slot.
         pc: usize,
     },
+    /// Only data sections come with contents: arrays of one value, named as such a section.
+    #[error("contents of map {0:?} cannot be written")]
+    Contents(String),
+    /// A map of maps names a map that is not there, or one that holds maps itself.
+    #[error("inner maps of map {0:?} do not fit the object")]
+    Inner(String),
     /// Contents of a program array name a map or program that is not there, or come twice.
     #[error("contents of program array {0} do not fit the object")]
     TailCalls(u32),
@@ -75,28 +110,83 @@ pub enum ReadError {
     /// An ELF file for something else.
     #[error("not a little-endian ELF64 relocatable for eBPF")]
     NotBpf,
-    /// There is no function symbol in a program section.
-    #[error("no program")]
-    NoProgram,
-    /// A function symbol does not cover whole instructions of its section.
-    #[error("program {0} does not lie in its section")]
-    ProgramRange(String),
+    /// No section holds a program of a kind we know.
+    #[error("no program{}", others(.skipped))]
+    NoProgram {
+        /// Sections of programs of other kinds.
+        skipped: Vec<String>,
+    },
+    /// A function's symbol does not cover whole instructions of its section.
+    #[error("function {0} does not lie in its section")]
+    FunctionRange(String),
     /// Two programs or two maps have one name.
     #[error("name {0:?} is used twice")]
     Name(String),
-    /// A relocation this reader does not resolve: to a variable, or a function elsewhere.
-    #[error("section {section}, offset {offset:#x}: relocation to {target:?} is not supported")]
+    /// Two files define a name, neither of them weakly.
+    #[error("{name:?} is defined by file {first} and file {second}")]
+    Duplicate {
+        /// The name.
+        name: String,
+        /// Number of the file that came first, from 0.
+        first: usize,
+        /// Number of the other.
+        second: usize,
+    },
+    /// Two files define a name, but not as the same thing.
+    #[error("{name:?} of file {first} and of file {second} differ: {why}")]
+    Conflict {
+        /// The name.
+        name: String,
+        /// Number of the file that came first, from 0.
+        first: usize,
+        /// Number of the other.
+        second: usize,
+        /// In what.
+        why: &'static str,
+    },
+    /// No file defines a name that is used.
+    #[error("section {section}, offset {offset:#x}: {name:?} is not defined")]
+    Undefined {
+        /// Section that uses it.
+        section: String,
+        /// Byte offset in it.
+        offset: u64,
+        /// The name.
+        name: String,
+    },
+    /// A relocation of a kind or to a place that has no meaning there.
+    #[error("section {section}, offset {offset:#x}: reference to {target:?}: {why}")]
     Relocation {
         /// Name of the section.
         section: String,
         /// Byte offset in it.
         offset: u64,
-        /// Name of the symbol.
+        /// Name of the symbol, or of its section where it has none.
         target: String,
+        /// What is wrong.
+        why: &'static str,
     },
-    /// Maps of the legacy `maps` section.
-    #[error("legacy map definitions; only BTF-defined maps are read")]
-    LegacyMaps,
+    /// Something is wrong with a section.
+    #[error("section {section}: {why}")]
+    Section {
+        /// Its name.
+        section: String,
+        /// What.
+        why: &'static str,
+    },
+    /// Something is wrong at a place in a section.
+    #[error("section {section}, offset {offset:#x}: {why}")]
+    Place {
+        /// Name of the section.
+        section: String,
+        /// Byte offset in it.
+        offset: u64,
+        /// What.
+        why: &'static str,
+    },
+    /// Programs with all their functions, or names, are too much for memory.
+    #[error("programs or names are too large: {MAX_SLOTS} instruction slots an object")]
+    TooLarge,
     /// The type information is damaged.
     #[error("BTF: {0}")]
     Btf(#[from] BtfError),
@@ -108,8 +198,8 @@ pub enum ReadError {
         /// What is wrong.
         why: &'static str,
     },
-    /// A program is malformed.
-    #[error("program {name}: {error}")]
+    /// A function is malformed; slots are counted from its start.
+    #[error("function {name}: {error}")]
     Malformed {
         /// Its name.
         name: String,
@@ -117,4 +207,20 @@ pub enum ReadError {
         #[source]
         error: crate::DecodeError,
     },
+    /// One of several files cannot be read.
+    #[error("file {file}: {error}")]
+    File {
+        /// Its number, from 0.
+        file: usize,
+        /// Why.
+        #[source]
+        error: Box<ReadError>,
+    },
+}
+
+fn others(skipped: &[String]) -> String {
+    if skipped.is_empty() {
+        return String::new();
+    }
+    format!("; sections for other hooks: {}", skipped.join(", "))
 }

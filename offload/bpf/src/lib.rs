@@ -5,6 +5,7 @@
 
 pub mod asm;
 pub mod builder;
+pub mod debug;
 pub mod decode;
 pub mod disasm;
 pub mod elf;
@@ -19,6 +20,7 @@ pub mod semantics;
 
 pub use asm::assemble;
 pub use builder::Builder;
+pub use debug::DebugInfo;
 pub use decode::{DecodeError, decode};
 pub use disasm::disassemble;
 pub use encode::encode;

@@ -1,11 +1,12 @@
 //! Map definitions: what a program and whoever runs it agree on about a table.
 
 /// Kinds of maps, with Linux's numbers where Linux has them (`enum bpf_map_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[expect(missing_docs, reason = "names of enum bpf_map_type")]
 pub enum MapKind {
     Hash = 1,
+    #[default]
     Array = 2,
     ProgArray = 3,
     PercpuHash = 5,
@@ -57,6 +58,10 @@ impl MapKind {
     pub fn is_array(self) -> bool {
         matches!(self, Self::Array | Self::PercpuArray)
     }
+    /// Values are maps, made after [`MapDef::inner`].
+    pub fn holds_maps(self) -> bool {
+        matches!(self, Self::ArrayOfMaps | Self::HashOfMaps)
+    }
 }
 
 /// `BPF_F_NO_PREALLOC`: required by LPM tries.
@@ -65,10 +70,36 @@ pub const F_NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`: an array whose elements a process can map into its memory.
 pub const F_MMAPABLE: u32 = 1 << 10;
 
-/// Shape of one map. Sizes are in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// `BPF_F_RDONLY_PROG`: programs may read the map and not write it.
+pub const F_RDONLY_PROG: u32 = 1 << 7;
+
+/// Where a map lives on after its object, as its definition asks (`enum libbpf_pin_type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Pinning {
+    /// Nowhere.
+    #[default]
+    None,
+    /// Under its name, in the loader's folder of pins: a map that is pinned there already is used
+    /// (`LIBBPF_PIN_BY_NAME`).
+    ByName,
+}
+
+/// What an array or hash of maps holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct InnerMaps {
+    /// Definition that every map put there must have; its name says nothing.
+    pub template: MapDef,
+    /// Initial contents: slot `i` holds the object's map `slots[i]`, if any. For a hash, `i` is the
+    /// key.
+    pub slots: Vec<Option<u32>>,
+}
+
+/// Shape of one map, and what is in it when it is made. Sizes are in bytes.
+///
+/// The default is an array of nothing, for `..MapDef::default()`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MapDef {
-    /// Unique in its object, at most 15 characters (Linux's limit).
+    /// Unique in its object, at most 15 characters where a kernel shall show the whole of it.
     pub name: String,
     /// Kind.
     pub kind: MapKind,
@@ -80,9 +111,21 @@ pub struct MapDef {
     pub max_entries: u32,
     /// `BPF_F_*` creation flags.
     pub flags: u32,
+    /// Initial bytes of the only value of an array, as many as it has; empty for zeros. Global
+    /// variables come this way.
+    pub contents: Vec<u8>,
+    /// For kinds that [hold maps](MapKind::holds_maps), and for no others.
+    pub inner: Option<Box<InnerMaps>>,
+    /// Whether it outlives its object.
+    pub pinning: Pinning,
 }
 
 impl MapDef {
+    /// Whether programs may not write it.
+    pub fn read_only(&self) -> bool {
+        self.flags & F_RDONLY_PROG != 0
+    }
+
     /// Bytes between two elements of an array map: values are kept 8-byte aligned, as Linux does.
     pub fn stride(&self) -> u32 {
         self.value_size.next_multiple_of(8)

@@ -180,6 +180,17 @@ pub enum Imm64 {
     },
 }
 
+impl Imm64 {
+    /// Slot of the function whose address this is (`src` = 4), for an instruction at slot `pc`;
+    /// `None` for everything else, and below slot 0.
+    pub fn function(self, pc: usize) -> Option<usize> {
+        match self {
+            Self::Other { src: 4, imm, .. } => (pc + 1).checked_add_signed(imm as isize),
+            _ => None,
+        }
+    }
+}
+
 /// One instruction. Jump targets are absolute slot numbers (an `LoadImm64` takes two slots).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "operand names are the RFC's")]

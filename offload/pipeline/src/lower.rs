@@ -68,6 +68,7 @@ pub fn lower(pipeline: &Pipeline, capacity: &Capacity) -> Result<Object, LowerEr
             name: stage.name.clone(),
             kind: ProgramKind::Xdp,
             insns: stage::lower_stage(pipeline, stage, Flows::Owned)?,
+            ..Program::default()
         });
     }
     let slots = (0..programs.len() as u32).map(Some).collect();

@@ -18,15 +18,17 @@ pub struct Array {
 }
 
 impl Array {
-    /// All values zero.
+    /// All values zero, but for what the definition puts into the first.
     pub fn new(def: &MapDef) -> Self {
         let stride = def.stride() as usize;
-        Self {
+        let mut array = Self {
             bytes: Bytes::zeroed(stride * def.max_entries as usize),
             value: def.value_size as usize,
             stride,
             entries: def.max_entries,
-        }
+        };
+        array.write(0, &def.contents);
+        array
     }
 
     /// Over memory of another's; `None` when it is too small.

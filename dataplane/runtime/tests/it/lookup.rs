@@ -15,6 +15,7 @@ fn def(kind: MapKind, key_size: usize, value_size: u32) -> MapDef {
         value_size,
         max_entries: 1 << 20,
         flags: 0,
+        ..MapDef::default()
     }
 }
 

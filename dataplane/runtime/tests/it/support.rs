@@ -42,6 +42,7 @@ pub(crate) fn program(name: &str, insns: Vec<Insn>) -> Program {
         name: name.to_owned(),
         kind: ProgramKind::Xdp,
         insns,
+        ..Program::default()
     }
 }
 

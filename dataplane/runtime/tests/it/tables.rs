@@ -7,6 +7,7 @@ use dash_bpf::{MapDef, MapKind};
 use dash_runtime::tables::acl::Acl;
 use dash_runtime::tables::acl::classifier::Classifier;
 use dash_runtime::tables::acl::linear;
+use dash_runtime::tables::array::{Array, PolicyArray};
 use dash_runtime::tables::lpm::Lpm;
 use dash_runtime::tables::policy_hash::PolicyHash;
 use dash_runtime::tables::ring::Ring;
@@ -23,6 +24,7 @@ fn def(kind: MapKind, key_size: u32, value_size: u32, max_entries: u32) -> MapDe
         value_size,
         max_entries,
         flags: 0,
+        ..MapDef::default()
     }
 }
 
@@ -82,6 +84,22 @@ proptest! {
             let want: BTreeMap<_, _> = twin.iter().map(|(&k, &v)| (wide::<20>(k).to_vec(), row(v))).collect();
             prop_assert_eq!(rows, want);
         }
+    }
+}
+
+#[test]
+fn arrays_start_with_what_their_definition_says() {
+    let def = MapDef {
+        contents: vec![1, 2, 3, 4, 5, 6],
+        ..def(MapKind::Array, 4, 6, 2)
+    };
+    let (array, policy) = (Array::new(&def), PolicyArray::new(&def));
+    for array in [&array, policy.array()] {
+        let mut value = [0xff; 6];
+        assert!(array.read(0, &mut value));
+        assert_eq!(value, [1, 2, 3, 4, 5, 6]);
+        assert!(array.read(1, &mut value));
+        assert_eq!(value, [0; 6]);
     }
 }
 

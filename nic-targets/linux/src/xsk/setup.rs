@@ -349,6 +349,7 @@ fn socket_map(interface: &Interface, sockets: &[Xsk]) -> Result<Map, XdpError> {
         value_size: 4,
         max_entries: interface.queues,
         flags: 0,
+        ..MapDef::default()
     };
     let map = loader::create_map(&def).map_err(|source| XdpError::Map {
         interface: interface.name.clone(),

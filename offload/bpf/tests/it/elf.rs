@@ -14,6 +14,7 @@ fn map(name: &str, kind: MapKind, key_size: u32, value_size: u32, flags: u32) ->
         value_size,
         max_entries: 16,
         flags,
+        ..MapDef::default()
     }
 }
 
@@ -22,6 +23,7 @@ fn program(name: &str, kind: ProgramKind, text: &str) -> Program {
         name: name.to_owned(),
         kind,
         insns: assemble(text).expect("text"),
+        ..Program::default()
     }
 }
 
@@ -144,7 +146,8 @@ fn files_for_something_else_are_refused() {
     other[18] = 62; // e_machine: x86-64
     assert_eq!(read(&other), Err(ReadError::NotBpf));
     let empty = write(&Object::default()).expect("written");
-    assert_eq!(read(&empty), Err(ReadError::NoProgram));
+    let skipped = Vec::new();
+    assert_eq!(read(&empty), Err(ReadError::NoProgram { skipped }));
 }
 
 #[test]

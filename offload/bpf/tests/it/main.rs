@@ -1,7 +1,10 @@
 //! Integration tests of the crate, one binary.
 
+mod clang;
 mod conformance;
 mod elf;
 mod memory;
+mod objdump;
+mod objects;
 mod roundtrip;
 mod vectors;

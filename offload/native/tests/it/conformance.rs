@@ -55,6 +55,7 @@ fn conformance_programs_return_what_the_suite_says() {
             name: name.to_owned(),
             kind: ProgramKind::Raw,
             insns,
+            ..Program::default()
         };
         let expected = field("result").expect("result").trim_start_matches("0x");
         let expected = u64::from_str_radix(expected, 16).expect("hex result");

@@ -345,6 +345,7 @@ fn program(bodies: &[Vec<Action>; 3], seeds: &[u64; 6]) -> Program {
         name: "random".into(),
         kind: ProgramKind::Raw,
         insns: e.b.finish().expect("labels are bound, jumps are short"),
+        ..Program::default()
     }
 }
 
@@ -517,6 +518,7 @@ fn divisions_and_shifts_agree_on_all_corner_pairs() {
                     name: format!("{op:?}"),
                     kind: ProgramKind::Raw,
                     insns: b.finish().expect("straight line"),
+                    ..Program::default()
                 };
                 let expected = interpreted(&program, &memory);
                 let got = compiled(&program, &memory, &Options::default());

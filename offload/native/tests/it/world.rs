@@ -271,6 +271,7 @@ pub(crate) fn xdp(name: &str, write: impl FnOnce(&mut Builder)) -> Program {
         name: name.into(),
         kind: ProgramKind::Xdp,
         insns: b.finish().expect("labels are bound, jumps are short"),
+        ..Program::default()
     }
 }
 
@@ -297,6 +298,7 @@ pub(crate) fn map(name: &str, kind: MapKind, value_size: u32, max_entries: u32) 
         value_size,
         max_entries,
         flags: 0,
+        ..MapDef::default()
     }
 }
 

@@ -55,6 +55,7 @@ pub fn lower_hits(pipeline: &Pipeline, capacity: &Capacity) -> Result<Hits, Lowe
             name: stage.name.clone(),
             kind: ProgramKind::Xdp,
             insns: lower_stage(pipeline, stage, Flows::Shared)?,
+            ..Program::default()
         });
     }
     let mut counted = Vec::new();

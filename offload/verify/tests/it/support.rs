@@ -14,6 +14,7 @@ fn map(name: &str, kind: MapKind, key_size: u32, value_size: u32, max_entries: u
         value_size,
         max_entries,
         flags: 0,
+        ..MapDef::default()
     }
 }
 
@@ -39,6 +40,7 @@ pub(crate) fn program(name: &str, text: &str) -> Program {
         name: name.to_owned(),
         kind: ProgramKind::Xdp,
         insns,
+        ..Program::default()
     }
 }
 

@@ -1,0 +1,28 @@
+//! Files that link do so in either order to as many programs; type and line information included.
+//! The input is two files, the length of the first in front.
+
+#![no_main]
+
+use dash_bpf::decode;
+use dash_bpf::disasm::with_source;
+use dash_bpf::elf::load;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((len, rest)) = data.split_first_chunk::<4>() else {
+        return;
+    };
+    let at = (u32::from_le_bytes(*len) as usize).min(rest.len());
+    let (one, two) = rest.split_at(at);
+    for files in [&[one][..], &[one, one], &[one, two], &[two, one]] {
+        let Ok(loaded) = load(files) else { continue };
+        for program in &loaded.object.programs {
+            decode(&program.insns).expect("programs that were read decode");
+            let listing = with_source(program, &loaded.object.maps);
+            assert!(!listing.expect("they have a listing").is_empty());
+            for slot in 0..program.insns.len() {
+                let _ = program.debug.line(slot);
+            }
+        }
+    }
+});
