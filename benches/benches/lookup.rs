@@ -164,7 +164,9 @@ fn flows(c: &mut Criterion) {
                 keys.fill_with(&mut next);
                 let hash = |key| tables.prefetch_bucket(tables.flow_hash(key));
                 let mut ahead = keys.each_ref().map(hash);
-                ahead.iter_mut().for_each(|a| tables.prefetch_entry(a));
+                ahead.iter_mut().for_each(|a| {
+                    tables.prefetch_entry(a);
+                });
                 let found = keys.iter().zip(&ahead);
                 found
                     .filter(|(key, a)| !tables.find_ahead(key, a).is_null())

@@ -2,11 +2,16 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use dash_bench::world::{self, Rows, Runner};
+use dash_runtime::{Options, Runtime};
 use dashctl::engines::EngineName;
-use nic_target::Verdict;
+use nic_target::{Capacity, Frame, FramePool, Port, Rx, Target as _, Tx, Verdict};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -39,13 +44,17 @@ static ALLOCATOR: Counting = Counting;
 
 const PACKETS: u64 = 10_000;
 
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("verdicts")
+}
+
 #[test]
 fn ten_thousand_packets_of_the_demo_mix_allocate_nothing() {
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
         eprintln!("SKIP: there is no native code for this processor");
         return;
     }
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("verdicts");
+    let cache = cache();
     let mut runner = Runner::start(EngineName::Native, Rows::All, Some(cache)).unwrap();
     // Every kind of packet, flows already there and flows that are new.
     let mut packets = world::mix();
@@ -79,4 +88,139 @@ fn ten_thousand_packets_of_the_demo_mix_allocate_nothing() {
     // The counter counts.
     drop(std::hint::black_box(vec![0u8; 16]));
     assert!(ALLOCATIONS.get() > before);
+}
+
+/// Packets until the collector of generations is done with what the update left: it looks every
+/// 128 bursts.
+const WARM_UP: u64 = 20_000;
+/// Packets after that.
+const WATCHED: u64 = 100_000;
+
+#[derive(Debug, Default)]
+struct Told {
+    /// The configuration is in.
+    open: AtomicBool,
+    sent: AtomicU64,
+    /// Allocations of the worker's thread + 1, once all packets have run; 0 until then.
+    allocations: AtomicU64,
+}
+
+/// Brings its packets in full bursts by the clock of the machine, and looks, from the worker's own
+/// thread, at what that allocates.
+#[derive(Debug)]
+struct Watching {
+    packets: Vec<Vec<u8>>,
+    made: u64,
+    before: u64,
+    told: Arc<Told>,
+}
+
+impl Port for Watching {
+    fn name(&self) -> &str {
+        "watching"
+    }
+    fn mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 0, 1]
+    }
+    fn rx(
+        &mut self,
+        index: u16,
+        pool: &mut FramePool,
+        burst: &mut Vec<Frame>,
+        max: usize,
+    ) -> io::Result<Rx> {
+        // Acquire: pairs with the Release of the test.
+        if !self.told.open.load(Ordering::Acquire) {
+            return Ok(Rx::Received(0));
+        }
+        if self.made >= WARM_UP + WATCHED {
+            let made = ALLOCATIONS.get() - self.before;
+            // Release: what was sent is seen by who sees this. Later rounds are not looked at.
+            let _ = self.told.allocations.compare_exchange(
+                0,
+                made + 1,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+            return Ok(Rx::Received(0));
+        }
+        if self.made < WARM_UP {
+            self.before = ALLOCATIONS.get();
+        }
+        let mut received = 0;
+        while received < max {
+            let Some(mut frame) = pool.take() else { break };
+            assert!(frame.fill(&self.packets[self.made as usize % self.packets.len()]));
+            frame.port = index;
+            burst.push(frame);
+            self.made += 1;
+            received += 1;
+        }
+        Ok(Rx::Received(received))
+    }
+    fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx> {
+        let mut tx = Tx::default();
+        for frame in frames.drain(..) {
+            tx.sent += 1;
+            tx.octets += frame.len() as u64;
+            pool.give(frame);
+        }
+        self.told.sent.fetch_add(tx.sent as u64, Ordering::Relaxed);
+        Ok(tx)
+    }
+}
+
+#[test]
+fn bursts_of_a_live_worker_allocate_nothing() {
+    if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        eprintln!("SKIP: there is no native code for this processor");
+        return;
+    }
+    // Flows: some that stay, and more new ones in the watched packets than in the warm-up. Bursts
+    // whose packets all leave, and mixed ones.
+    let mut packets: Vec<Vec<u8>> = (0..30_000)
+        .map(|n| world::outbound(n / 3, world::SMALL))
+        .collect();
+    packets.extend((0..10_000).map(|n| world::inbound(n, world::SMALL)));
+    packets.extend(world::mix().into_iter().cycle().take(10_000));
+    let told = Arc::new(Told::default());
+    let port = Watching {
+        packets,
+        made: 0,
+        before: 0,
+        told: Arc::clone(&told),
+    };
+    let capacity = Capacity {
+        flows: 1 << 16,
+        ..Capacity::default()
+    };
+    let options = Options::new(dash_runtime::Engine::Native, capacity);
+    let runtime = Runtime::spawn(vec![vec![port]], &options).unwrap();
+    let options = dash_engine::Options {
+        native: true,
+        ..world::options(runtime.capacity().clone(), Some(cache()))
+    };
+    let mut engine = dash_engine::Engine::new(options, Box::new(runtime)).unwrap();
+    world::configure(&mut engine, &world::rows(Rows::All).unwrap()).unwrap();
+    told.open.store(true, Ordering::Release);
+    let start = Instant::now();
+    // Acquire: pairs with the Release of the port.
+    let allocations = loop {
+        match told.allocations.load(Ordering::Acquire) {
+            0 => assert!(
+                start.elapsed() < Duration::from_secs(120),
+                "the packets never ended"
+            ),
+            told => break told - 1,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(allocations, 0, "allocations in {WATCHED} packets");
+    let sent = told.sent.load(Ordering::Relaxed);
+    assert!(
+        sent > WATCHED / 2 && sent < WARM_UP + WATCHED,
+        "{sent} were sent"
+    );
+    let flows = engine.target_mut().flow_count().unwrap();
+    assert!(flows > 10_000, "{flows} flows were made");
 }

@@ -158,4 +158,8 @@ impl Target for DataPlane {
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         self.target().flows()
     }
+
+    fn flow_count(&mut self) -> Result<usize, TargetError> {
+        self.target().flow_count()
+    }
 }

@@ -313,7 +313,7 @@ impl<T: Target + ?Sized> Engine<T> {
     /// # Errors
     /// The target cannot be read.
     pub fn flow_count(&mut self) -> Result<usize, EngineError> {
-        Ok(self.target.flows()?.len())
+        Ok(self.target.flow_count()?)
     }
 
     /// Bytes of a row, as they were received.

@@ -12,11 +12,11 @@
 use std::ops::Range;
 
 use dash_wire::stats::EniStat;
-use dash_wire::tables::{FlowEntry, flow_state};
+use dash_wire::tables::flow_state;
 
-use crate::tables::core_set::CoreTables;
+use crate::tables::core_set::{Ageing, CoreTables};
 use crate::tables::memory::MemoryError;
-use wheel::Wheel;
+use wheel::{BATCH, Wheel};
 
 mod wheel;
 
@@ -49,25 +49,43 @@ impl Ager {
         let mut expired = 0;
         while budget > 0
             && moves > 0
-            && let Some(due) = self.wheel.pop(now)
+            && let Some(due) = self.wheel.pop(now, budget.min(moves))
         {
+            let slots = due.slots();
             match due.exact {
-                true => budget -= 1,
-                false => moves -= 1,
+                true => budget -= slots.len(),
+                false => moves -= slots.len(),
             }
-            if let Some(then) = due.then {
-                tables.prefetch_ageing(then);
+            // What was not used for a while is in no cache: asked for at once.
+            slots.iter().for_each(|&slot| tables.prefetch_ageing(slot));
+            let mut gone = [(0, EniStat::FlowAged, 0); BATCH];
+            let mut count = 0;
+            for &slot in slots {
+                let Some((deadline, ageing)) = deadline(tables, slot) else {
+                    continue;
+                };
+                // Used since, or not exact yet.
+                if !due.exact || deadline > self.wheel.elapsed() {
+                    self.wheel.schedule(slot, deadline);
+                    continue;
+                }
+                tables.prefetch_keys(slot);
+                let stat = match ageing.state {
+                    flow_state::CLOSING => EniStat::FlowDeleted,
+                    _ => EniStat::FlowAged,
+                };
+                gone[count] = (slot, stat, u32::from(ageing.eni));
+                count += 1;
             }
-            let Some(deadline) = deadline(tables, due.slot) else {
-                continue;
-            };
-            // Used since, or not exact yet.
-            if !due.exact || deadline > self.wheel.elapsed() {
-                self.wheel.schedule(due.slot, deadline);
-            } else if let Some(flow) = tables.flow(due.slot) {
-                expire(tables, due.slot, &flow);
-                expired += 1;
+            let gone = &gone[..count];
+            for &(slot, ..) in gone {
+                tables.prefetch_rows(slot);
             }
+            for &(slot, stat, eni) in gone {
+                tables.count_eni(eni, stat, 1);
+                release(tables, slot);
+            }
+            expired += count;
         }
         expired
     }
@@ -75,20 +93,19 @@ impl Ager {
     /// Schedules the slots in `flow_events`.
     pub fn take_events(&mut self, tables: &CoreTables) {
         while let Some(slot) = tables.flow_events.pop_u32() {
-            if let Some(deadline) = deadline(tables, slot) {
+            if let Some((deadline, _)) = deadline(tables, slot) {
                 self.wheel.schedule(slot, deadline);
             }
         }
     }
 }
 
-/// When the flow in a slot is gone; `None` when there is none.
-fn deadline(tables: &CoreTables, slot: u32) -> Option<u64> {
+/// When the flow in a slot is gone, and what says so; `None` when there is none.
+fn deadline(tables: &CoreTables, slot: u32) -> Option<(u64, Ageing)> {
     let ageing = tables.ageing(slot)?;
     (ageing.state != flow_state::FREE).then(|| {
-        ageing
-            .last_seen_ns
-            .saturating_add(u64::from(ageing.timeout_ms) * NS_PER_MS)
+        let timeout = u64::from(ageing.timeout_ms) * NS_PER_MS;
+        (ageing.last_seen_ns.saturating_add(timeout), ageing)
     })
 }
 
@@ -99,31 +116,17 @@ pub fn purge(tables: &mut CoreTables, enis: &[u32], slots: Range<u32>) {
         if let Some(ageing) = tables.ageing(slot)
             && ageing.state != flow_state::FREE
             && enis.contains(&u32::from(ageing.eni))
-            && let Some(flow) = tables.flow(slot)
         {
-            release(tables, slot, &flow);
+            release(tables, slot);
         }
     }
 }
 
-/// Removes a flow whose time has come.
-fn expire(tables: &mut CoreTables, slot: u32, flow: &FlowEntry) {
-    let stat = if flow.state == flow_state::CLOSING {
-        EniStat::FlowDeleted
-    } else {
-        EniStat::FlowAged
-    };
-    tables.count_eni(u32::from(flow.eni), stat, 1);
-    release(tables, slot, flow);
-}
-
 /// Takes a flow out of the index and gives its slot back.
-fn release(tables: &mut CoreTables, slot: u32, flow: &FlowEntry) {
-    for key in flow.sides.iter().map(|side| &side.key) {
-        // A key may have been taken over by another flow since.
-        if (tables.flow_index.get(key)).is_some_and(|row| row >> 1 == slot) {
-            tables.flow_index.remove(key);
-        }
+fn release(tables: &mut CoreTables, slot: u32) {
+    for side in 0..2 {
+        // A key may have been taken over by another flow since: then it stays.
+        tables.flow_index.remove_row(slot << 1 | side);
     }
     tables.set_free(slot);
     // There are as many places as slots, and this slot was in use: it fits.

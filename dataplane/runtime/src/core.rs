@@ -122,6 +122,10 @@ impl Target for Core {
         self.datapath.tables().flows(0, self.flows, &mut flows);
         Ok(flows)
     }
+
+    fn flow_count(&mut self) -> Result<usize, TargetError> {
+        Ok(self.datapath.tables().flow_count())
+    }
 }
 
 impl PacketEngine for Core {

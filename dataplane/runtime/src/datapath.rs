@@ -21,6 +21,7 @@ pub use owner::{Owners, Secret};
 
 mod burst;
 mod owner;
+mod reply;
 
 /// State of the executor between runs.
 #[derive(Debug)]

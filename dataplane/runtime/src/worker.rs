@@ -110,6 +110,14 @@ impl<P: Port> Worker<P> {
             let mut bound = self.core.bind(pin.generation());
             while !self.burst.is_empty() {
                 let n = bound.run_burst(&mut self.burst);
+                // What bursts mostly are.
+                if n == self.burst.len()
+                    && let Some(port) = bound.all_leave_by(n)
+                {
+                    let tables = bound.core().tables_mut();
+                    self.lanes.put_all_out(tables, port, &mut self.burst);
+                    break;
+                }
                 for (place, frame) in self.burst.drain(..n).enumerate() {
                     match bound.fate(place) {
                         Fate::Foreign(owner) => {

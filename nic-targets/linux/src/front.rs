@@ -596,4 +596,8 @@ impl<T: Target> Target for Fronted<T> {
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         self.user.flows()
     }
+
+    fn flow_count(&mut self) -> Result<usize, TargetError> {
+        self.user.flow_count()
+    }
 }

@@ -98,6 +98,10 @@ impl Target for KernelEngine {
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         self.target.flows()
     }
+
+    fn flow_count(&mut self) -> Result<usize, TargetError> {
+        self.target.flow_count()
+    }
 }
 
 impl PacketEngine for KernelEngine {

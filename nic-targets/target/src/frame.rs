@@ -116,30 +116,36 @@ impl Frame {
     }
 
     /// True when the buffer is a device's.
+    #[inline]
     pub fn is_lent(&self) -> bool {
         self.lent.is_some()
     }
 
+    #[inline]
     fn buf(&self) -> &[u8] {
         // SAFETY: `base` points to `size` initialised bytes, ours while `self` lives.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.size as usize) }
     }
 
+    #[inline]
     fn buf_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `buf`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.size as usize) }
     }
 
     /// The packet.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         &self.buf()[self.start as usize..self.end as usize]
     }
     /// The packet, to change in place.
+    #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
         let bounds = self.start as usize..self.end as usize;
         &mut self.buf_mut()[bounds]
     }
     /// Length of the packet, bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
@@ -148,12 +154,14 @@ impl Frame {
         self.start == self.end
     }
     /// Space for a packet to be received into, at full headroom; at most [`MAX_FRAME`].
+    #[inline]
     pub fn space_mut(&mut self) -> &mut [u8] {
         let from = HEADROOM.min(self.size as usize);
         &mut self.buf_mut()[from..]
     }
     /// Makes the packet the first `len` bytes of [`space_mut`](Self::space_mut); false (and empty)
     /// when it does not fit.
+    #[inline]
     pub fn set_len(&mut self, len: usize) -> bool {
         let from = HEADROOM.min(self.size as usize);
         let fits = len <= self.size as usize - from;
@@ -162,6 +170,7 @@ impl Frame {
         fits
     }
     /// Copies a packet in; false when it does not fit.
+    #[inline]
     pub fn fill(&mut self, data: &[u8]) -> bool {
         if !self.set_len(data.len()) {
             return false;
@@ -170,12 +179,14 @@ impl Frame {
         true
     }
     /// The whole buffer and the packet's bounds in it, for who runs programs on it.
+    #[inline]
     pub fn parts_mut(&mut self) -> (&mut [u8], usize, usize) {
         let (start, end) = (self.start as usize, self.end as usize);
         (self.buf_mut(), start, end)
     }
     /// Moves the packet's bounds after a program did; false (unchanged) when they are not
     /// `start <= end <= buffer`.
+    #[inline]
     pub fn set_bounds(&mut self, start: usize, end: usize) -> bool {
         let ok = start <= end && end <= self.size as usize;
         if ok {
@@ -232,10 +243,12 @@ impl FramePool {
         }
     }
     /// One frame, if any is left.
+    #[inline]
     pub fn take(&mut self) -> Option<Frame> {
         self.free.pop()
     }
     /// Gives a frame back: here, or to its lender.
+    #[inline]
     pub fn give(&mut self, frame: Frame) {
         if !frame.is_lent() {
             self.free.push(frame);

@@ -78,6 +78,10 @@ pub trait Target: Send {
     fn counters(&mut self) -> Result<CounterSnapshot, TargetError>;
     /// Live connections, in no order.
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError>;
+    /// How many live connections there are. Default: counts a copy of all.
+    fn flow_count(&mut self) -> Result<usize, TargetError> {
+        Ok(self.flows()?.len())
+    }
 }
 
 /// A target whose packets are run by the caller, one by one: replay, scenarios, tests.

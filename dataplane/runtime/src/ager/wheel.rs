@@ -3,7 +3,7 @@
 //!
 //! A time is a number of digits, the lowest of 8 bits: a level of the wheel for each digit, a list of slots for
 //! each value of it. A slot lies at the level of the highest digit in which its time differs from
-//! `elapsed`. When a list's time comes its slots move to lower levels, one at a time, and what reaches
+//! `elapsed`. When a list's time comes its slots move to lower levels, a few at a time, and what reaches
 //! level 0 is due at exactly the list's nanosecond. The fourth digit has 12 bits, 16.8 ms to 69 s, so
 //! that a flow's 30 s wait in one list until the last few milliseconds, and the entries
 //! then read again are still in the cache when they expire.
@@ -42,14 +42,23 @@ struct Node {
     before: u32,
 }
 
-/// A slot whose list's time came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Most slots that come at once.
+pub(crate) const BATCH: usize = 16;
+
+/// Slots of one list whose time came.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Due {
-    pub(crate) slot: u32,
-    /// The slot's time is `Wheel::elapsed`; else it is at or after that and is to be scheduled again.
+    slots: [u32; BATCH],
+    len: usize,
+    /// The slots' time is `Wheel::elapsed`; else it is at or after that and they are to be scheduled
+    /// again.
     pub(crate) exact: bool,
-    /// The slot that follows, to fetch ahead what it needs.
-    pub(crate) then: Option<u32>,
+}
+
+impl Due {
+    pub(crate) fn slots(&self) -> &[u32] {
+        &self.slots[..self.len]
+    }
 }
 
 /// When slots are to be looked at, each at one time at most.
@@ -107,8 +116,9 @@ impl Wheel {
         self.next = self.next.min(time >> SHIFT[level] << SHIFT[level]);
     }
 
-    /// Takes the next slot whose list's time is at or before `now`.
-    pub(crate) fn pop(&mut self, now: u64) -> Option<Due> {
+    /// Takes the next slots whose list's time is at or before `now`: some of one list, `most` or
+    /// [`BATCH`] at most, and one at least.
+    pub(crate) fn pop(&mut self, now: u64, most: usize) -> Option<Due> {
         if self.next > now {
             // Nothing is between, so no slot's highest differing digit changes.
             self.elapsed = self.elapsed.max(now);
@@ -116,7 +126,7 @@ impl Wheel {
         }
         let Some((level, list, start)) = self.first() else {
             self.next = u64::MAX;
-            return self.pop(now.min(u64::MAX - 1));
+            return self.pop(now.min(u64::MAX - 1), most);
         };
         if start > now {
             self.next = start;
@@ -125,14 +135,28 @@ impl Wheel {
         }
         self.next = start;
         self.elapsed = self.elapsed.max(start);
-        let slot = self.heads[list].checked_sub(1)?;
-        let then = self.node(slot).after.checked_sub(1);
-        self.unlink(slot);
-        Some(Due {
-            slot,
+        let mut due = Due {
+            slots: [0; BATCH],
+            len: 0,
             exact: level == 0,
-            then,
-        })
+        };
+        // Those at the head go together, and the first that stays becomes the head.
+        let mut head = self.heads[list];
+        while due.len < most.clamp(1, BATCH)
+            && let Some(slot) = head.checked_sub(1)
+        {
+            due.slots[due.len] = slot;
+            due.len += 1;
+            let node = self.node(slot);
+            head = node.after;
+            (node.after, node.before) = (0, 0);
+        }
+        self.heads[list] = head;
+        match head.checked_sub(1) {
+            Some(slot) => self.node(slot).before = HEAD | list as u32,
+            None => self.busy[list / 64] &= !(1 << (list % 64)),
+        }
+        Some(due)
     }
 
     /// The list whose time comes first, with its level and time.
@@ -242,12 +266,14 @@ mod tests {
     ) -> Vec<(u64, u32)> {
         let mut taken = Vec::new();
         while taken.len() < most
-            && let Some(due) = wheel.pop(now)
+            && let Some(due) = wheel.pop(now, most - taken.len())
         {
-            if due.exact {
-                taken.push((wheel.elapsed(), due.slot));
-            } else {
-                wheel.schedule(due.slot, times[&due.slot]);
+            for &slot in due.slots() {
+                if due.exact {
+                    taken.push((wheel.elapsed(), slot));
+                } else {
+                    wheel.schedule(slot, times[&slot]);
+                }
             }
         }
         taken
@@ -326,6 +352,6 @@ mod tests {
     fn a_slot_beyond_the_last_is_not_scheduled() {
         let mut wheel = Wheel::new(2).unwrap();
         wheel.schedule(2, 0);
-        assert_eq!(wheel.pop(u64::MAX), None);
+        assert!(wheel.pop(u64::MAX, 1).is_none());
     }
 }

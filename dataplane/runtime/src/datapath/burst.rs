@@ -3,6 +3,7 @@
 //! ```text
 //!  each packet:  parse (`entry`) --CONTINUE--> hash of its flow key, ask for the index bucket
 //!  each of them: ask for the slab entry the bucket leads to
+//!  each without: ask for the memory of a new connection, and where its other key goes
 //!  each of them: look the key up, of which `rest` is told; policy, rewrite (`rest`)
 //! ```
 //!
@@ -20,6 +21,7 @@ use dash_wire::abi::{CONTINUE, EntryFn, RunCtx};
 use dash_wire::tables::Meta;
 use nic_target::{Frame, Table, Verdict};
 
+use super::reply::reply;
 use super::{Bound, Datapath, verdict};
 use crate::code::Rest;
 use crate::exec::{Code, Engine};
@@ -55,8 +57,8 @@ struct Row(UnsafeCell<Meta>);
 #[derive(Debug)]
 pub(super) struct Places {
     /// Fields that no packet changes are set by `renew`.
-    contexts: Box<[RunCtx]>,
-    rows: Box<[Row]>,
+    contexts: Box<[RunCtx; BURST]>,
+    rows: Box<[Row; BURST]>,
     /// Look-ups of flows.
     ahead: Box<[Ahead; BURST]>,
     /// Places whose second part is to run.
@@ -89,8 +91,8 @@ impl Places {
             memo: std::ptr::null_mut(),
         };
         Self {
-            contexts: std::iter::repeat_with(context).take(BURST).collect(),
-            rows: std::iter::repeat_with(Row::default).take(BURST).collect(),
+            contexts: Box::new(std::array::from_fn(|_| context())),
+            rows: Box::new(std::array::from_fn(|_| Row::default())),
             ahead: Box::new([Ahead::default(); BURST]),
             open: Box::new([0; BURST]),
             fates: Box::new([Fate::NotRun; BURST]),
@@ -103,7 +105,7 @@ impl Datapath {
     pub(super) fn renew_places(&mut self) {
         let (maps, worker) = (self.maps.as_ptr(), self.helpers.address());
         let memo = self.memo.as_mut_ptr();
-        for ctx in &mut self.places.contexts {
+        for ctx in self.places.contexts.iter_mut() {
             (ctx.maps, ctx.worker, ctx.cpu, ctx.memo) = (maps, worker, self.cpu, memo);
         }
     }
@@ -163,6 +165,16 @@ impl Bound<'_> {
         self.core.places.fates[place]
     }
 
+    /// The port by which the first `n` packets of the last burst leave, when it is one and they all do.
+    #[inline]
+    pub fn all_leave_by(&self, n: usize) -> Option<u16> {
+        let (first, rest) = self.core.places.fates[..n].split_first()?;
+        match first {
+            Fate::Done(Verdict::Send(port)) if rest.iter().all(|fate| fate == first) => Some(*port),
+            _ => None,
+        }
+    }
+
     /// What parsing left of a packet of the last burst.
     pub fn parsed(&self, place: usize) -> Meta {
         // SAFETY: no program runs, and only this thread knows the row.
@@ -180,6 +192,9 @@ impl Bound<'_> {
         let core = &mut *self.core;
         let arrays = core.arrays.as_mut_ptr();
         let places = &mut core.places;
+        // Every place below is one of the arrays', as the compiler now sees.
+        let n = frames.len().min(BURST);
+        let frames = &mut frames[..n];
         frames.iter().take(AHEAD).for_each(fetch_headers);
         let mut open = 0;
         for place in 0..frames.len() {
@@ -231,12 +246,25 @@ impl Bound<'_> {
         let arrays = core.arrays.as_mut_ptr();
         let places = &mut core.places;
         let open = &places.open[..open];
+        let (mut new, mut first) = ([0; BURST], 0);
         for &place in open {
-            core.tables
-                .prefetch_entry(&mut places.ahead[usize::from(place)]);
+            if !core
+                .tables
+                .prefetch_entry(&mut places.ahead[usize::from(place) % BURST])
+            {
+                new[first] = place;
+                first += 1;
+            }
+        }
+        for (nth, &place) in new[..first].iter().enumerate() {
+            // SAFETY: no program runs, and only this thread knows the row.
+            let key = unsafe { &(*places.rows[usize::from(place) % BURST].0.get()).key };
+            let back = core.tables.flow_hash(&reply(key));
+            core.tables.prefetch_bucket(back);
+            core.tables.prefetch_new(nth);
         }
         for &place in open {
-            let place = usize::from(place);
+            let place = usize::from(place) % BURST;
             let (frame, ctx) = (&mut frames[place], &mut places.contexts[place]);
             let port = frame.port;
             ctx.arrays = arrays;

@@ -377,6 +377,17 @@ impl<P: Send> Target for RuntimeHandle<P> {
         Ok(sum)
     }
 
+    fn flow_count(&mut self) -> Result<usize, TargetError> {
+        let mut sum = 0;
+        for answer in self.ask(|| Command::FlowCount)? {
+            let Answer::FlowCount(count) = answer else {
+                return Err(TargetError::Gone);
+            };
+            sum += count;
+        }
+        Ok(sum)
+    }
+
     /// Each connection is whole; the list is not of one moment, as packets run while it is made.
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         let slots = self.capacity.flows as usize;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dash_wire::abi::MapHandle;
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{FlowEntry, FlowKey, flow_state};
+use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, flow_state};
 use nic_target::tables::Discipline;
 use nic_target::{Capacity, CounterSnapshot, Table, TargetError};
 use zerocopy::{FromBytes, IntoBytes};
@@ -17,7 +17,7 @@ use super::free_slots::FreeSlots;
 use super::memory::{Mapping, MemoryError};
 use super::mirror::SharedFlows;
 use super::ring::Ring;
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, prefetch_write};
 
 /// Core tables. Boxed: programs hold their addresses.
 #[derive(Debug)]
@@ -168,6 +168,33 @@ impl CoreTables {
         }
     }
 
+    /// Asks for the lines in which a connection's keys are.
+    pub(crate) fn prefetch_keys(&self, slot: u32) {
+        if let Some(entry) = self.flow_slab.element(slot) {
+            prefetch(entry);
+            prefetch(entry.wrapping_add(size_of::<FlowHalf>()));
+        }
+    }
+
+    /// Asks for the lines of the index in which a connection's keys may be.
+    pub(crate) fn prefetch_rows(&self, slot: u32) {
+        for side in 0..2 {
+            self.flow_index.prefetch_row(slot << 1 | side);
+        }
+    }
+
+    /// Asks for the memory of the connection that is made `nth` from now, to be written.
+    #[inline]
+    pub(crate) fn prefetch_new(&self, nth: usize) {
+        if let Some(slot) = self.flow_free.upcoming(nth)
+            && let Some(entry) = self.flow_slab.element(slot)
+        {
+            for line in (0..size_of::<FlowEntry>()).step_by(64) {
+                prefetch_write(entry.wrapping_add(line));
+            }
+        }
+    }
+
     /// Hash of a flow's key, for the three below.
     #[inline]
     pub fn flow_hash(&self, key: &FlowKey) -> u64 {
@@ -181,10 +208,10 @@ impl CoreTables {
     }
 
     /// Asks for the lines of the connection that a packet of the flow will touch: the second pass,
-    /// which reads the index.
+    /// which reads the index. False when there is no such connection.
     #[inline]
-    pub fn prefetch_entry(&self, ahead: &mut Ahead) {
-        self.flow_index.prefetch_entry(ahead);
+    pub fn prefetch_entry(&self, ahead: &mut Ahead) -> bool {
+        self.flow_index.prefetch_entry(ahead)
     }
 
     /// The address of a flow's row in the index, null when there is none: what a program's look-up
@@ -224,6 +251,11 @@ impl CoreTables {
             }
         }
         snapshot
+    }
+
+    /// Live connections: the slots that are not free.
+    pub fn flow_count(&self) -> usize {
+        self.flow_slab.entries() as usize - self.flow_free.len()
     }
 
     /// Appends the live connections of slots `from..to`.

@@ -250,10 +250,10 @@ impl FlowIndex {
         }
     }
 
-    /// Goes on with it: asks for what a packet of the connection will touch of its entry. The bucket
-    /// should be in the cache by now.
+    /// Goes on with it: asks for what a packet of the connection will touch of its entry; false when
+    /// there is no entry. The bucket should be in the cache by now.
     #[inline]
-    pub fn prefetch_entry(&self, ahead: &mut Ahead) {
+    pub fn prefetch_entry(&self, ahead: &mut Ahead) -> bool {
         ahead.row = NO_ROW;
         ahead.changes = self.changes.get();
         for at in [ahead.first, ahead.second] {
@@ -270,8 +270,9 @@ impl FlowIndex {
                     + std::mem::offset_of!(FlowEntry, created_ns);
                 prefetch(self.slab.base.as_ptr().wrapping_add(shared));
             }
-            break;
+            return true;
         }
+        false
     }
 
     /// Ends it: what a look-up of the key that was hashed gives now, the address of its row or null.
@@ -303,6 +304,12 @@ impl FlowIndex {
         let Some(found) = self.find(self.hash_bytes(key), key) else {
             return false;
         };
+        self.take(found);
+        true
+    }
+
+    /// Takes a row out.
+    fn take(&self, found: Found) {
         let row = self.row_at(found);
         self.changed();
         match found {
@@ -317,6 +324,33 @@ impl FlowIndex {
         {
             mirror.borrow_mut().removed(row >> 1, &flow);
         }
+    }
+
+    /// Asks for the lines in which the key of a connection's direction may be.
+    pub(crate) fn prefetch_row(&self, row: u32) {
+        if self.slab.has(row) {
+            self.prefetch_bucket(self.hash(&self.slab.key(row)));
+        }
+    }
+
+    /// Takes out the key of a connection's direction, `slot << 1 | side`; false when it is not in, or
+    /// leads elsewhere.
+    pub fn remove_row(&self, row: u32) -> bool {
+        if !self.slab.has(row) {
+            return false;
+        }
+        let places = self.places_of(row);
+        let found = [places.first, places.second].into_iter().find_map(|at| {
+            let bucket = self.bucket(at);
+            let mut with = bits(bucket.with(places.tag));
+            with.find(|&n| bucket.row(n) == row)
+                .map(|n| Found::Bucket(at, n))
+        });
+        let aside = || (0..self.aside_len.get()).find(|&at| self.aside_row(at) == row);
+        let Some(found) = found.or_else(|| aside().map(Found::Aside)) else {
+            return false;
+        };
+        self.take(found);
         true
     }
 

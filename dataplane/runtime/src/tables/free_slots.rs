@@ -77,6 +77,20 @@ impl FreeSlots {
         Some(slot)
     }
 
+    /// The slot that is taken after `nth` others, if none is given back meanwhile.
+    #[inline]
+    pub fn upcoming(&self, nth: usize) -> Option<u32> {
+        match self.len.get().checked_sub(nth + 1) {
+            // SAFETY: a place of the ring that was written.
+            Some(at) => Some(unsafe { self.place(at).read() }),
+            None => {
+                let fresh = self.fresh.get() as usize + (nth - self.len.get());
+                // Below `end`, which is `u32`.
+                (fresh < self.end.get() as usize).then_some(fresh as u32)
+            }
+        }
+    }
+
     fn peek_u32(&self) -> Option<u32> {
         match self.len.get().checked_sub(1) {
             // SAFETY: a place of the ring that was written.
@@ -184,6 +198,10 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(free.len(), twin.len());
+                for nth in 0..12 {
+                    let want = twin.len().checked_sub(nth + 1).map(|at| twin[at]);
+                    prop_assert_eq!(free.upcoming(nth), want);
+                }
             }
         }
     }

@@ -132,6 +132,25 @@ impl<P: Port> Lanes<P> {
         Some((frame, lane.waiting.is_empty() && !lane.ended))
     }
 
+    /// Lays all frames on the lane of a port.
+    pub(super) fn put_all_out(
+        &mut self,
+        tables: &mut CoreTables,
+        port: u16,
+        frames: &mut Vec<Frame>,
+    ) {
+        for frame in frames.iter_mut() {
+            frame.port = port;
+        }
+        match self.lanes.get_mut(usize::from(port)) {
+            Some(lane) => lane.out.append(frames),
+            None => {
+                tables.count_port(PortStat::IfOutDiscards, frames.len() as u64);
+                frames.drain(..).for_each(|frame| self.pool.give(frame));
+            }
+        }
+    }
+
     /// Lays a frame on the lane of its port.
     #[inline]
     pub(super) fn put_out(&mut self, tables: &mut CoreTables, frame: Frame) {

@@ -59,6 +59,10 @@ impl<P: Port> Worker<P> {
                 self.rings
                     .answer(number, &asker, Answer::Counters(counters));
             }
+            Command::FlowCount => {
+                let count = self.core.tables().flow_count();
+                self.rings.answer(number, &asker, Answer::FlowCount(count));
+            }
             Command::Flows(flows) => self.job = Some(job(What::Flows(flows))),
             Command::Purge(enis) => self.job = Some(job(What::Purge(enis))),
         }

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Barrier,
     /// Counters now.
     Counters,
+    /// How many live connections there are.
+    FlowCount,
     /// Live connections, appended to memory that control brings; copied a budget a round.
     Flows(Vec<FlowEntry>),
     /// End the flows of ENIs that the generation just published no longer has, after running all
@@ -48,6 +50,7 @@ pub(crate) struct Reply {
 pub(crate) enum Answer {
     Done,
     Counters(CounterSnapshot),
+    FlowCount(usize),
     Flows(Vec<FlowEntry>),
     /// The list goes back: memory of control is freed by control.
     Purged(Vec<u32>),

@@ -154,6 +154,7 @@ proptest! {
             prop_assert_eq!(live, twin.keys().copied().collect::<Vec<_>>());
             prop_assert_eq!(tables.flow_index.len(), twin.len() * 2);
             prop_assert_eq!(tables.flow_free.len(), FLOWS as usize - twin.len());
+            prop_assert_eq!(tables.flow_count(), twin.len());
             for (id, t) in &twin {
                 for side in 0..2u8 {
                     let value = tables.flow_index.get(&key(*id, side));

@@ -173,6 +173,7 @@ fn a_capture_runs_to_its_end_on_its_own_clock() {
     assert_eq!(port(&counters, PortStat::IfOutUcastPkts), 200);
     assert_eq!(port(&counters, PortStat::IfOutOctets), 200 * 72);
     let flows = bench.runtime.flows().unwrap();
+    assert_eq!(bench.runtime.flow_count().unwrap(), flows.len());
     assert_eq!(flows.len(), 1);
     assert_eq!(flows[0].created_ns, 199 * second);
     let ports = bench.runtime.stop().unwrap();

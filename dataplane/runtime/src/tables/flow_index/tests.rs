@@ -83,6 +83,8 @@ fn key(n: u32) -> FlowKey {
 enum Step {
     Insert(u32, u64),
     Delete(u32),
+    /// By the row the key has, or one that is free.
+    DeleteRow(u32),
     Look(u32),
     /// Starts a look-up that ends only some steps later.
     Start(u32),
@@ -91,7 +93,8 @@ enum Step {
 fn step(keys: u32) -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..keys, 0u64..4).prop_map(|(n, flags)| Step::Insert(n, flags)),
-        2 => (0..keys).prop_map(Step::Delete),
+        1 => (0..keys).prop_map(Step::Delete),
+        1 => (0..keys).prop_map(Step::DeleteRow),
         1 => (0..keys).prop_map(Step::Look),
         1 => (0..keys).prop_map(Step::Start),
     ]
@@ -148,6 +151,15 @@ proptest! {
                 Step::Delete(n) => {
                     let gone = twin.remove(&n);
                     prop_assert_eq!(table.delete(&key(n)), if gone.is_some() { 0 } else { errno::ENOENT });
+                    free.extend(gone);
+                }
+                Step::DeleteRow(n) => {
+                    let gone = twin.remove(&n);
+                    let Some(row) = gone.or(free.last().copied()) else {
+                        continue;
+                    };
+                    prop_assert_eq!(table.index.remove_row(row), gone.is_some());
+                    prop_assert!(!table.index.remove_row(row), "it is out");
                     free.extend(gone);
                 }
                 Step::Look(n) => prop_assert_eq!(table.lookup(&key(n)), twin.get(&n).copied()),
