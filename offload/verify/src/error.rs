@@ -4,6 +4,7 @@ use dash_bpf::decode::DecodeError;
 use dash_bpf::encode::EncodeError;
 use thiserror::Error;
 
+use crate::own::Objection;
 use crate::rules::Refusal;
 
 /// Why an object is not accepted.
@@ -80,6 +81,9 @@ pub enum Reason {
         /// The rule.
         rule: Refusal,
     },
+    /// Our own verifier refuses an instruction.
+    #[error("{0}")]
+    Own(Box<Objection>),
     /// Its copy for PREVAIL has a jump that does not fit.
     #[error("too large to analyse: {0}")]
     Model(EncodeError),
@@ -105,6 +109,7 @@ impl Reason {
         match self {
             Self::Malformed(e) => Some(e.pc),
             Self::Rule { pc, .. } => Some(*pc),
+            Self::Own(objection) => Some(objection.pc),
             Self::Prevail { pc, .. } => *pc,
             Self::Kind | Self::TooLong { .. } | Self::Model(_) | Self::Panicked { .. } => None,
         }

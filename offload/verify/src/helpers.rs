@@ -155,6 +155,11 @@ pub(crate) fn find(number: u32) -> Option<&'static Helper> {
     HELPERS.iter().find(|h| h.number == number)
 }
 
+/// Whether programs may write values of such a map in place.
+pub(crate) fn is_writable(kind: MapKind) -> bool {
+    UPDATE.contains(&kind)
+}
+
 /// Map kinds as PREVAIL sees them: its masks of kinds have 64 bits, ours beyond Linux's takes the
 /// last.
 pub(crate) fn kind_number(kind: MapKind) -> u32 {

@@ -1,4 +1,4 @@
-//! One program before PREVAIL.
+//! One program before its judges.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,9 +14,10 @@ use prevail::spec::vm_isa::EbpfInst;
 
 use crate::error::Reason;
 use crate::model::{Model, model};
+use crate::own::{Limits, Walked};
 use crate::platform::Platform;
-use crate::rules;
-use crate::verifier::Policy;
+use crate::verifier::{Judge, Policy};
+use crate::{own, rules};
 
 /// Judges one program on its own.
 pub(crate) fn judge(program: &Program, maps: &[MapDef], policy: Policy) -> Result<(), Reason> {
@@ -28,6 +29,13 @@ pub(crate) fn judge(program: &Program, maps: &[MapDef], policy: Policy) -> Resul
         });
     }
     let ops = decode(&program.insns)?;
+    if policy.judge != Judge::Prevail {
+        own::check(&ops, maps, &policy.limits, None)
+            .map_err(|objection| Reason::Own(Box::new(objection)))?;
+    }
+    if policy.judge == Judge::Own {
+        return Ok(());
+    }
     let facts = rules::check(&ops, maps).map_err(|(pc, rule)| Reason::Rule { pc, rule })?;
     let model = model(&ops, &facts).map_err(Reason::Model)?;
     // PREVAIL asserts its own invariants and panics where they fail: on some input it will. That
@@ -41,6 +49,21 @@ pub(crate) fn judge(program: &Program, maps: &[MapDef], policy: Policy) -> Resul
             message: first.to_owned(),
         })
     })
+}
+
+/// What our own verifier says of one program, what that took, and on demand the states it went
+/// through, a line an instruction: what [`Verifier`](crate::Verifier) decides by, to be looked at.
+///
+/// # Errors
+/// The program is not accepted.
+pub fn examine(
+    program: &Program,
+    maps: &[MapDef],
+    limits: &Limits,
+    log: Option<&mut Vec<String>>,
+) -> Result<Walked, Reason> {
+    let ops = decode(&program.insns)?;
+    own::check(&ops, maps, limits, log).map_err(|objection| Reason::Own(Box::new(objection)))
 }
 
 fn options(policy: Policy) -> EbpfVerifierOptions {

@@ -591,17 +591,7 @@ impl Pass<'_> {
         state.clobber();
         let result = match helper.returns {
             Returns::Value => {
-                let kind = map.map(|m| m.kind);
-                let read_only = !matches!(
-                    kind,
-                    Some(
-                        MapKind::Hash
-                            | MapKind::Array
-                            | MapKind::PercpuHash
-                            | MapKind::PercpuArray
-                            | MapKind::LruHash
-                    )
-                );
+                let read_only = !map.is_some_and(|m| helpers::is_writable(m.kind));
                 Value::Element {
                     offset: Number::Const(0),
                     read_only,

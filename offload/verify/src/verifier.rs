@@ -13,9 +13,10 @@ use crate::cache::{Cache, Key, Source};
 use crate::error::{ObjectRule, Reason, VerifyError};
 use crate::helpers::HELPERS;
 use crate::judge::judge;
+use crate::own::Limits;
 
 /// Part of every verdict's key: change it when rules, model or PREVAIL change.
-const VERSION: &str = "dash-verify 1, prevail 0.2.6";
+const VERSION: &str = "dash-verify 2, prevail 0.2.6";
 
 /// PREVAIL recurses over nested loops; a stack overflow cannot be caught.
 const THREAD_STACK: usize = 64 << 20;
@@ -23,13 +24,30 @@ const THREAD_STACK: usize = 64 << 20;
 /// Largest key or value of a map, in bytes.
 const MAX_ELEMENT: u32 = 1 << 20;
 
+/// Who decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Judge {
+    /// Our own verifier: walks all paths, joins where they are too many.
+    Own,
+    /// Rules of ours, then PREVAIL.
+    #[default]
+    Prevail,
+    /// Both must accept.
+    Both,
+}
+
 /// What is demanded of programs. Part of a verdict's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// Who decides.
+    pub judge: Judge,
+    /// What our own verifier may spend on a program.
+    pub limits: Limits,
     /// Demand that array indices on the stack are provably in range. Not needed for safety: a
-    /// look-up out of range yields null, and null must be checked for anyway.
+    /// look-up out of range yields null, and null must be checked for anyway. PREVAIL's alone.
     pub strict: bool,
-    /// Demand a proof that every loop ends within 100,000 rounds.
+    /// Demand a proof that every loop ends within 100,000 rounds. PREVAIL's alone: our own verifier
+    /// always proves that programs end.
     pub check_termination: bool,
     /// Refuse longer programs, in instruction slots: PREVAIL's time grows faster than length and
     /// cannot be cut short.
@@ -39,6 +57,8 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            judge: Judge::default(),
+            limits: Limits::default(),
             strict: false,
             check_termination: true,
             max_insns: 16_384,

@@ -1,11 +1,14 @@
 //! Programs that are safe and must be accepted: the shapes the pipeline generates.
 
-use crate::support::verify;
+use crate::support::{own, verify};
 
 #[track_caller]
 fn accept(name: &str, text: &str) {
     if let Err(e) = verify(name, text) {
         panic!("{e}\n{text}");
+    }
+    if let Err(e) = own(name, text) {
+        panic!("{name}: ours refuses {}: {e}\n{text}", e.pc);
     }
 }
 

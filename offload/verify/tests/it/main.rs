@@ -2,7 +2,10 @@
 
 mod accepted;
 mod cached;
+mod clang;
+mod conformance;
 mod objects;
+mod own;
 mod rejected;
 mod sound;
 mod support;

@@ -4,11 +4,27 @@ use dash_bpf::decode::DecodeRule;
 use dash_bpf::{Insn, MapKind, Object};
 use dash_verify::{Options, Policy, Reason, Refusal, Verifier, VerifyError};
 
-use crate::support::{object, program, reason};
+use crate::support::{object, own, program, reason};
 
 #[track_caller]
 fn by_rule(name: &str, text: &str, pc: usize, rule: Refusal) {
+    by_rule_alone(name, text, pc, rule);
+    by_ours(name, text, pc);
+}
+
+/// Refused by a rule for what it cannot prove; our own verifier sees it otherwise.
+#[track_caller]
+fn by_rule_alone(name: &str, text: &str, pc: usize, rule: Refusal) {
     assert_eq!(reason(name, text), Reason::Rule { pc, rule }, "{name}");
+}
+
+/// Refused by our own verifier too, at this slot.
+#[track_caller]
+fn by_ours(name: &str, text: &str, pc: usize) {
+    match own(name, text) {
+        Ok(()) => panic!("{name}: ours accepts"),
+        Err(e) => assert_eq!(e.pc, pc, "{name}: {e}"),
+    }
 }
 
 /// Refused by PREVAIL, at this slot, in words that contain these.
@@ -20,6 +36,7 @@ fn by_prevail(name: &str, text: &str, at: usize, words: &str) {
                 pc == Some(at) && reason.contains(words),
                 "{name}: at {pc:?}: {reason}"
             );
+            by_ours(name, text, at);
         }
         other => panic!("{name}: {other}"),
     }
@@ -127,7 +144,7 @@ fn context_fields_are_whole_and_read_only() {
         1,
         Refusal::ContextWrite,
     );
-    by_rule(
+    by_rule_alone(
         "variable offset",
         "r2 = *(u32 *)(r1 + 16)\nr2 &= 4\nr1 += r2\nr0 = *(u32 *)(r1 + 12)\nexit",
         3,
@@ -296,7 +313,7 @@ fn helper_arguments_on_the_stack_stay_in_the_frame() {
         4,
         Refusal::UninitialisedStack { from: -4, to: 0 },
     );
-    by_rule(
+    by_rule_alone(
         "key at an unknown place",
         "*(u64 *)(r10 - 8) = 0\nr2 = *(u32 *)(r1 + 16)\nr2 &= 4\nr2 += r10\nr2 += -8
          r1 = map[0] ll\ncall 1\nr0 = 2\nexit",
@@ -553,7 +570,7 @@ fn frames_of_local_calls_do_not_touch() {
         1,
         Refusal::MixedPointer(0),
     );
-    by_rule(
+    by_rule_alone(
         "unknown offset",
         "r2 = *(u32 *)(r1 + 16)\nr2 &= 7\nr3 = r10\nr3 += -8\nr3 += r2\n*(u8 *)(r3 + 0) = 0
          call f\nexit\nf:\nr0 = 0\nexit",

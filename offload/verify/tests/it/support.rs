@@ -1,7 +1,7 @@
 //! Maps all tests use, and programs from text.
 
 use dash_bpf::{MapDef, MapKind, Object, Program, ProgramKind, assemble};
-use dash_verify::{Options, Reason, Verified, Verifier, VerifyError};
+use dash_verify::{Judge, Objection, Options, Policy, Reason, Verified, Verifier, VerifyError};
 
 pub(crate) const HASH: u32 = 0; // 4 -> 16
 pub(crate) const PROGRAMS: u32 = 6;
@@ -54,6 +54,30 @@ pub(crate) fn object(name: &str, text: &str) -> Object {
 
 pub(crate) fn verify(name: &str, text: &str) -> Result<Verified<Object>, VerifyError> {
     Verifier::new(Options::default()).verify(&object(name, text))
+}
+
+/// Options that let this judge decide.
+pub(crate) fn by(judge: Judge) -> Options {
+    let policy = Policy {
+        judge,
+        ..Policy::default()
+    };
+    Options {
+        policy,
+        ..Options::default()
+    }
+}
+
+/// What our own verifier says of a program of one.
+pub(crate) fn own(name: &str, text: &str) -> Result<(), Objection> {
+    match Verifier::new(by(Judge::Own)).verify(&object(name, text)) {
+        Ok(_) => Ok(()),
+        Err(VerifyError::Program {
+            reason: Reason::Own(objection),
+            ..
+        }) => Err(*objection),
+        Err(other) => panic!("{name}: {other}\n{text}"),
+    }
 }
 
 /// Why a program of one is refused.

@@ -1,0 +1,239 @@
+//! Our own verifier: all paths of a program, with exact knowledge where paths are few and joined
+//! knowledge where they are many.
+//!
+//! | module | what |
+//! |---|---|
+//! | `tnum`, `num`, `scalar` | sets of numbers: known bits, ranges, both halves |
+//! | `refine` | what comparisons tell of them |
+//! | `value`, `frame`, `state` | registers, stack frames, the machine |
+//! | `relate` | ids of related values across two states |
+//! | `graph` | loops, meeting paths, registers read later |
+//! | `walk` | the order of the walk, budgets, termination |
+//! | `step`, `access`, `call` | arithmetic and branches, memory, helpers |
+//! | `fault` | what is refused and what would be needed |
+
+mod access;
+mod call;
+mod fault;
+mod frame;
+mod graph;
+mod num;
+mod refine;
+mod relate;
+mod scalar;
+mod state;
+mod step;
+mod tnum;
+mod value;
+mod walk;
+
+#[cfg(test)]
+mod arith_tests;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use dash_bpf::MapDef;
+use dash_bpf::interp::MAX_FRAMES;
+use dash_bpf::op::Op;
+
+pub use fault::{Fault, Objection};
+use graph::Function;
+use walk::Walk;
+
+/// What one verification may cost. Beyond it a program is too complex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Instructions walked, counting each each time, as Linux's million.
+    pub instructions: u64,
+    /// Bytes of states kept at a time.
+    pub memory: usize,
+    /// Wall time of all walks.
+    pub time: Duration,
+    /// Bytes of stack in a chain of calls, each function's rounded up to 32.
+    pub stack: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            instructions: 1_000_000,
+            memory: 32 << 20,
+            time: Duration::from_secs(10),
+            stack: frame::FRAME,
+        }
+    }
+}
+
+/// What a verification did cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// Instructions, counting each each time.
+    pub instructions: u64,
+    /// States kept where paths meet.
+    pub states: u64,
+    /// Bytes of states at a time, at most.
+    pub memory: usize,
+    /// States kept apart at one place in the walk that decided.
+    pub paths: usize,
+}
+
+/// Paths kept apart at a place, one walk after the other until one accepts or refuses a single
+/// path.
+const PATHS: [usize; 4] = [2, 8, 48, 512];
+
+/// Checks a decoded XDP program. `log` gets a line an instruction of the last walk.
+pub(crate) fn check(
+    ops: &[Op],
+    maps: &[MapDef],
+    limits: &Limits,
+    mut log: Option<&mut Vec<String>>,
+) -> Result<Walked, Objection> {
+    let functions = functions(ops)?;
+    let mut refused = None;
+    let started = Instant::now();
+    for paths in PATHS {
+        if let Some(log) = log.as_deref_mut() {
+            log.clear();
+            log.push(format!("walk with {paths} paths kept apart"));
+        }
+        let mut walk = Walk::new(
+            ops,
+            maps,
+            limits,
+            &functions,
+            paths,
+            started,
+            log.as_deref_mut(),
+        );
+        let result = walk.run();
+        walk.walked.paths = paths;
+        match result {
+            Ok(()) => {
+                let deepest = walk.deepest;
+                total_stack(&functions, &deepest, limits.stack)?;
+                return Ok(walk.walked);
+            }
+            Err((objection, exact)) => {
+                if exact || !walk.joined {
+                    return Err(objection);
+                }
+                // Where a walk ran out of budget, one before says more.
+                let too_complex = matches!(objection.fault, Fault::TooComplex { .. });
+                if refused.is_none() || !too_complex {
+                    refused = Some(objection);
+                }
+                if started.elapsed() > limits.time {
+                    break;
+                }
+            }
+        }
+    }
+    Err(refused.unwrap_or(Objection {
+        pc: 0,
+        fault: Fault::Unreachable,
+        known: String::new(),
+    }))
+}
+
+fn objection(pc: usize, fault: Fault) -> Objection {
+    let known = String::new();
+    Objection { pc, fault, known }
+}
+
+/// All functions that can be called, none of them recursive, and no instruction outside them.
+fn functions(ops: &[Op]) -> Result<HashMap<usize, Rc<Function>>, Objection> {
+    /// Functions may share instructions; together they are not longer than this many programs.
+    const SHARED: usize = 4;
+    let mut functions: HashMap<usize, Rc<Function>> = HashMap::new();
+    let mut reached = vec![false; ops.len()];
+    let mut total = 0;
+    let mut todo = vec![0];
+    while let Some(entry) = todo.pop() {
+        if functions.contains_key(&entry) {
+            continue;
+        }
+        let function = Function::new(ops, entry).map_err(|(pc, fault)| objection(pc, fault))?;
+        for pc in function.reached() {
+            total += 1;
+            if let Some(reached) = reached.get_mut(pc) {
+                *reached = true;
+            }
+        }
+        if total > ops.len() * SHARED {
+            let what = "instructions in functions that share them";
+            let limit = (ops.len() * SHARED) as u64;
+            return Err(objection(entry, Fault::TooComplex { what, limit }));
+        }
+        todo.extend(function.calls.iter().map(|(_, target)| *target));
+        functions.insert(entry, Rc::new(function));
+    }
+    depth(&functions, 0, 1, &mut HashMap::new())?;
+    let unreachable = ops
+        .iter()
+        .zip(&reached)
+        .position(|(op, seen)| !seen && *op != Op::LoadImm64Hi);
+    match unreachable {
+        Some(pc) => Err(objection(pc, Fault::Unreachable)),
+        None => Ok(functions),
+    }
+}
+
+/// Frames from this function on. `frames` are live with it.
+fn depth(
+    functions: &HashMap<usize, Rc<Function>>,
+    entry: usize,
+    frames: usize,
+    known: &mut HashMap<usize, usize>,
+) -> Result<usize, Objection> {
+    let Some(function) = functions.get(&entry) else {
+        return Ok(0);
+    };
+    let mut deepest = 0;
+    for (pc, target) in &function.calls {
+        let below = match known.get(target) {
+            Some(below) => *below,
+            None if frames == MAX_FRAMES => return Err(objection(*pc, Fault::Depth)),
+            None => depth(functions, *target, frames + 1, known)?,
+        };
+        if frames + below > MAX_FRAMES {
+            return Err(objection(*pc, Fault::Depth));
+        }
+        deepest = deepest.max(below);
+    }
+    known.insert(entry, deepest + 1);
+    Ok(deepest + 1)
+}
+
+/// Stack of each chain of calls against the limit. Chains are short: `depth` saw to that.
+fn total_stack(
+    functions: &HashMap<usize, Rc<Function>>,
+    deepest: &HashMap<usize, i64>,
+    limit: i64,
+) -> Result<(), Objection> {
+    fn total(
+        functions: &HashMap<usize, Rc<Function>>,
+        deepest: &HashMap<usize, i64>,
+        entry: usize,
+        known: &mut HashMap<usize, i64>,
+    ) -> i64 {
+        if let Some(known) = known.get(&entry) {
+            return *known;
+        }
+        let own = deepest.get(&entry).copied().unwrap_or(0).max(1);
+        let calls = functions.get(&entry).map_or(&[][..], |f| &f.calls);
+        let below = calls
+            .iter()
+            .map(|(_, target)| total(functions, deepest, *target, known))
+            .max();
+        let sum = (own + 31) / 32 * 32 + below.unwrap_or(0);
+        known.insert(entry, sum);
+        sum
+    }
+    let bytes = total(functions, deepest, 0, &mut HashMap::new());
+    if bytes > limit {
+        return Err(objection(0, Fault::StackTotal { bytes, limit }));
+    }
+    Ok(())
+}
