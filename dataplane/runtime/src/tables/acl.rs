@@ -1,8 +1,10 @@
 //! ACL groups: the first rule of a group that matches a packet.
 //!
-//! [`classifier`] answers; [`linear`] says what the answer is.
+//! [`classifier`] answers; [`linear`] says what the answer is. Of the groups that an ENI binds for its
+//! stages the first asks for the memory of all ([`chains`]), so that five look-ups in memory that is not
+//! in the cache wait about as long as one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use dash_wire::tables::AclKey;
@@ -10,9 +12,12 @@ use nic_target::AclRuleRow;
 use zerocopy::FromBytes;
 
 use super::MapOps;
+pub use chains::Binding;
+use chains::Followers;
 use classes::Shared;
 use classifier::Classifier;
 
+mod chains;
 mod classes;
 pub mod classifier;
 pub mod linear;
@@ -23,6 +28,8 @@ mod vectors;
 #[derive(Clone, Debug, Default)]
 pub struct Acl {
     groups: Arc<Groups>,
+    /// Whose memory is asked for with whose.
+    followers: Arc<Followers>,
     /// What groups of this and other generations have in common.
     shared: Arc<Shared>,
 }
@@ -30,10 +37,17 @@ pub struct Acl {
 /// Groups by id: control numbers them from 1 up, so nearly all are found by index.
 #[derive(Clone, Debug, Default)]
 struct Groups {
-    near: Vec<Option<Arc<Classifier>>>,
+    near: Vec<Place>,
     /// Ids beyond [`NEAR`].
-    far: std::collections::BTreeMap<u32, Arc<Classifier>>,
+    far: BTreeMap<u32, Place>,
     len: usize,
+}
+
+/// A group, when there is one, and those that are asked next.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    group: Option<Arc<Classifier>>,
+    followers: Option<Arc<[u32]>>,
 }
 
 /// Ids below this are places in an array.
@@ -41,31 +55,56 @@ const NEAR: u32 = 1 << 16;
 
 impl Groups {
     #[inline]
-    fn get(&self, group: u32) -> Option<&Classifier> {
+    fn place(&self, group: u32) -> Option<&Place> {
         if group < NEAR {
-            return self.near.get(group as usize)?.as_deref();
+            return self.near.get(group as usize);
         }
-        self.far.get(&group).map(|group| &**group)
+        self.far.get(&group)
+    }
+
+    #[inline]
+    fn get(&self, group: u32) -> Option<&Classifier> {
+        self.place(group)?.group.as_deref()
+    }
+
+    fn place_mut(&mut self, group: u32) -> &mut Place {
+        let at = group as usize;
+        if group >= NEAR {
+            return self.far.entry(group).or_default();
+        }
+        if self.near.len() <= at {
+            self.near.resize(at + 1, Place::default());
+        }
+        &mut self.near[at]
     }
 
     fn set(&mut self, group: u32, new: Option<Arc<Classifier>>) {
+        if new.is_none() && self.get(group).is_none() {
+            return;
+        }
         let some = new.is_some();
-        let old = if group < NEAR {
-            let at = group as usize;
-            if some && self.near.len() <= at {
-                self.near.resize(at + 1, None);
-            }
-            self.near
-                .get_mut(at)
-                .and_then(|place| std::mem::replace(place, new))
-        } else {
-            match new {
-                Some(new) => self.far.insert(group, new),
-                None => self.far.remove(&group),
-            }
-        };
+        let place = self.place_mut(group);
+        let old = std::mem::replace(&mut place.group, new);
+        if place.group.is_none() && place.followers.is_none() {
+            self.far.remove(&group);
+        }
         self.len += usize::from(some);
         self.len -= usize::from(old.is_some());
+    }
+
+    fn follow(&mut self, followers: &Followers) {
+        let places = self.near.iter_mut().chain(self.far.values_mut());
+        places.for_each(|place| place.followers = None);
+        for (group, then) in followers {
+            self.place_mut(*group).followers = Some(then.as_slice().into());
+        }
+        let used = |place: &Place| place.group.is_some() || place.followers.is_some();
+        self.far.retain(|_, place| used(place));
+    }
+
+    fn classifiers(&self) -> impl Iterator<Item = &Arc<Classifier>> {
+        let places = self.near.iter().chain(self.far.values());
+        places.filter_map(|place| place.group.as_ref())
     }
 }
 
@@ -91,17 +130,24 @@ impl Acl {
         Arc::make_mut(&mut self.groups).set(group, new);
     }
 
+    /// Whether [`bind`](Self::bind) has been told of the same rows.
+    pub fn binds(&self, bindings: &[Binding]) -> bool {
+        *self.followers == chains::followers(bindings)
+    }
+
+    /// Tells which groups are looked up one after the other, so that the first look-up asks for the
+    /// memory of all. Answers do not depend on it.
+    pub fn bind(&mut self, bindings: &[Binding]) {
+        let followers = chains::followers(bindings);
+        Arc::make_mut(&mut self.groups).follow(&followers);
+        self.followers = Arc::new(followers);
+    }
+
     /// Bytes of memory held; what groups share is counted once.
     pub fn memory(&self) -> usize {
-        let groups = self
-            .groups
-            .near
-            .iter()
-            .flatten()
-            .chain(self.groups.far.values());
         let mut seen = HashSet::new();
-        let mut bytes = self.groups.near.len() * size_of::<usize>();
-        for group in groups {
+        let mut bytes = self.groups.near.len() * size_of::<Place>();
+        for group in self.groups.classifiers() {
             bytes += group.memory();
             let new = group.classes().filter(|c| seen.insert(Arc::as_ptr(c)));
             bytes += new.map(|classes| classes.memory()).sum::<usize>();
@@ -110,8 +156,16 @@ impl Acl {
     }
 
     /// Row of the first rule that matches.
+    #[inline]
     pub fn get(&self, key: &AclKey) -> Option<&u32> {
-        self.groups.get(key.group)?.first(key)
+        let place = self.groups.place(key.group)?;
+        let group = place.group.as_deref()?;
+        if let Some(followers) = place.followers.as_deref() {
+            group.prefetch(key);
+            let followers = followers.iter().filter_map(|group| self.groups.get(*group));
+            followers.for_each(|group| group.prefetch(key));
+        }
+        group.first(key)
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use dash_bpf::{MapDef, MapKind};
 use dash_wire::abi::MapHandle;
+use dash_wire::tables::EniRow;
 use nic_target::tables::Discipline;
 use nic_target::{Capacity, Table, TableDelta, TableOp, TargetError};
+use zerocopy::IntoBytes as _;
 
 use super::Handled;
-use super::acl::Acl;
+use super::acl::{Acl, Binding};
 use super::array::{Array, PolicyArray};
 use super::lpm::Lpm;
 use super::policy_hash::PolicyHash;
@@ -127,6 +129,9 @@ impl PolicyTables {
         for op in &delta.ops {
             touched.insert(next.op(op)?);
         }
+        if touched.contains(&Table::Eni) {
+            next.bind_acls();
+        }
         for table in touched {
             let capacity = next.defs[table.index() as usize].max_entries;
             if next
@@ -183,6 +188,29 @@ impl PolicyTables {
                 }
                 Ok(Table::Acl)
             }
+        }
+    }
+
+    /// Tells the ACL groups which of them ENIs bind in a row. It reads what the change of an ENI's
+    /// row has just copied: all rows.
+    fn bind_acls(&mut self) {
+        let enis = self.map(Table::Eni).and_then(PolicyMap::array);
+        let rows = enis.into_iter().flat_map(|enis| {
+            (0..enis.entries()).filter_map(|index| {
+                let mut row = EniRow::default();
+                enis.read(index, row.as_mut_bytes()).then_some(row)
+            })
+        });
+        let mut bindings: Vec<Binding> = rows.flat_map(|row| row.acl).collect();
+        bindings.retain(|groups| *groups != Binding::default());
+        bindings.sort_unstable();
+        bindings.dedup();
+        let known = |map: &PolicyMap| matches!(map, PolicyMap::Acl(acl) if acl.binds(&bindings));
+        if self.map(Table::Acl).is_none_or(known) {
+            return;
+        }
+        if let Ok((_, PolicyMap::Acl(acl))) = self.map_mut(Table::Acl) {
+            acl.bind(&bindings);
         }
     }
 

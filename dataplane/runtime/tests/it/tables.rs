@@ -9,12 +9,14 @@ use dash_runtime::tables::acl::classifier::Classifier;
 use dash_runtime::tables::acl::linear;
 use dash_runtime::tables::array::{Array, PolicyArray};
 use dash_runtime::tables::lpm::Lpm;
+use dash_runtime::tables::policy::{PolicyMap, PolicyTables};
 use dash_runtime::tables::policy_hash::PolicyHash;
 use dash_runtime::tables::ring::Ring;
 use dash_runtime::tables::{MapOps, errno};
-use dash_wire::tables::AclKey;
-use nic_target::{AclPrefix, AclPrefixes, AclRuleRow};
+use dash_wire::tables::{AclKey, EniRow};
+use nic_target::{AclPrefix, AclPrefixes, AclRuleRow, Capacity, Table, TableDelta, TableOp};
 use proptest::prelude::*;
+use zerocopy::IntoBytes as _;
 
 fn def(kind: MapKind, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
     MapDef {
@@ -429,6 +431,8 @@ fn agrees(rules: &[AclRuleRow], every: usize) {
     let alone = acl.memory();
     acl.set(2, Some(&reversed));
     assert!(acl.memory() < alone * 2, "{} and {alone}", acl.memory());
+    // Bound in a row, also with a group that is not there: a hint, answers are the same.
+    acl.bind(&[[1, 3, 2, 70_000, 0]]);
     let mut matched = 0;
     for (n, rule) in rules.iter().enumerate().step_by(every) {
         for nudge in 0..6 {
@@ -466,6 +470,39 @@ fn five_groups_of_1000_rules_with_100_prefixes_agree_with_the_linear_scan() {
     for stage in 0..5 {
         agrees(&tagged_rules(1_000, 100), 41 + stage);
     }
+}
+
+#[test]
+fn groups_know_what_enis_bind_in_a_row() {
+    let tables = PolicyTables::new(&Capacity::default());
+    let row = EniRow {
+        acl: [[1, 2, 3, 4, 5], [0; 5], [0, 6, 0, 0, 70_000], [0; 5]],
+        ..EniRow::default()
+    };
+    let (table, key) = (Table::Eni, Box::from(7u32.to_ne_bytes()));
+    let value = row.as_bytes().into();
+    let put = TableDelta {
+        ops: vec![TableOp::Put {
+            table,
+            key: Box::clone(&key),
+            value,
+        }],
+    };
+    let delete = TableDelta {
+        ops: vec![TableOp::Delete { table, key }],
+    };
+    let acl = |tables: &PolicyTables| match tables.map(Table::Acl) {
+        Some(PolicyMap::Acl(acl)) => Acl::clone(acl),
+        _ => panic!("a table of groups"),
+    };
+    let bound = tables.after(&put).expect("a row");
+    assert!(acl(&bound).binds(&[row.acl[0], row.acl[2]]));
+    assert!(!acl(&bound).binds(&[row.acl[0]]));
+    // A generation before or after has its own.
+    let gone = bound.after(&delete).expect("no row");
+    assert!(acl(&tables).binds(&[]) && acl(&gone).binds(&[]));
+    // Groups that are bound and do not exist are none.
+    assert_eq!(acl(&bound).len(), 0);
 }
 
 #[test]

@@ -20,8 +20,32 @@ pub(super) type SetId = u128;
 #[derive(Debug)]
 pub(super) struct Classes {
     ranges: Ranges,
-    /// Sets of each class, ascending, as places in the list the classes were made from.
-    members: Box<[Box<[u32]>]>,
+    members: Members,
+}
+
+/// Sets of each class, ascending, as places in the list the classes were made from.
+#[derive(Debug)]
+struct Members {
+    /// Where the sets of each class end; they begin where those of the class before end.
+    ends: Vec<u32>,
+    sets: Vec<u32>,
+}
+
+impl Members {
+    fn of(&self, class: usize) -> &[u32] {
+        let begin = class.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.sets[begin as usize..self.ends[class] as usize]
+    }
+
+    fn push(&mut self, sets: &[u32]) {
+        self.sets.extend_from_slice(sets);
+        let end = u32::try_from(self.sets.len()).expect("less than 16 GB of sets");
+        self.ends.push(end);
+    }
+
+    fn memory(&self) -> usize {
+        (self.ends.capacity() + self.sets.capacity()) * size_of::<u32>()
+    }
 }
 
 impl Classes {
@@ -58,9 +82,12 @@ impl Classes {
                 border(&mut borders, start, outside);
             }
         }
+        let mut members = interner.members;
+        members.ends.shrink_to_fit();
+        members.sets.shrink_to_fit();
         Self {
             ranges: Ranges::new(0, &borders),
-            members: interner.members.into(),
+            members,
         }
     }
 
@@ -70,17 +97,19 @@ impl Classes {
         self.ranges.class(address)
     }
 
+    /// Asks for the memory that finds the class of an address.
+    #[inline]
+    pub(super) fn prefetch(&self, address: u128) {
+        self.ranges.prefetch(address);
+    }
+
     /// For each class the sets it is in.
-    pub(super) fn members(&self) -> &[Box<[u32]>] {
-        &self.members
+    pub(super) fn members(&self) -> impl Iterator<Item = &[u32]> {
+        (0..self.members.ends.len()).map(|class| self.members.of(class))
     }
 
     pub(super) fn memory(&self) -> usize {
-        let members = self
-            .members
-            .iter()
-            .map(|m| size_of_val(m) + size_of_val(&**m));
-        self.ranges.memory() + members.sum::<usize>()
+        self.ranges.memory() + self.members.memory()
     }
 }
 
@@ -99,7 +128,7 @@ fn host(len: u8) -> u128 {
 
 /// Numbers for lists of sets.
 struct Interner {
-    members: Vec<Box<[u32]>>,
+    members: Members,
     known: HashMap<Box<[u32]>, u32>,
     /// Class and one set more, so that lists are compared once for each pair.
     steps: HashMap<(u32, u32), u32>,
@@ -109,7 +138,10 @@ impl Default for Interner {
     fn default() -> Self {
         // Class 0 is in no set.
         Self {
-            members: vec![Box::default()],
+            members: Members {
+                ends: vec![0],
+                sets: Vec::new(),
+            },
             known: HashMap::from([(Box::default(), 0)]),
             steps: HashMap::new(),
         }
@@ -121,14 +153,14 @@ impl Interner {
         if let Some(known) = self.steps.get(&(class, set)) {
             return *known;
         }
-        let mut list = self.members[class as usize].to_vec();
+        let mut list = self.members.of(class as usize).to_vec();
         if let Err(at) = list.binary_search(&set) {
             list.insert(at, set);
         }
-        let new = self.members.len() as u32;
+        let new = self.members.ends.len() as u32;
         let next = *self.known.entry(list.clone().into()).or_insert(new);
         if next == new {
-            self.members.push(list.into());
+            self.members.push(&list);
         }
         self.steps.insert((class, set), next);
         next

@@ -3,7 +3,7 @@
 //! Each of the five fields of a packet falls in a class of values that the rules cannot tell apart;
 //! a class has one bit a rule that accepts it. The AND of the five vectors are the rules that match,
 //! and the lowest bit is the first of them. Addresses come to their classes by [`classes`], which
-//! groups with the same sets share; ports and protocols by small arrays. A field in which no rule
+//! groups with the same sets share; ports and protocols by structures of the group's own. A field in which no rule
 //! lists anything is left out.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,8 @@ use dash_wire::tables::AclKey;
 use nic_target::{AclPrefix, AclPrefixes, AclRuleRow};
 
 use super::classes::{Classes, SetId, Shared};
-use super::vectors::{RULES, Vector, Vectors};
+use super::ranges::{Border, Ranges};
+use super::vectors::{Own, RULES, Vectors};
 
 /// A group, ready to answer.
 #[derive(Debug)]
@@ -23,21 +24,19 @@ pub struct Classifier {
     src: Option<Arc<Classes>>,
     dst: Option<Arc<Classes>>,
     proto: Option<Box<[u16; 256]>>,
-    sport: Option<Ports>,
-    dport: Option<Ports>,
+    sport: Option<Ranges>,
+    dport: Option<Ranges>,
     /// Each [`RULES`] rules.
     blocks: Box<[Block]>,
 }
 
-/// Vectors of each field that the group has.
+/// Vectors of some rules in the fields that the group has, each with the field's place among
+/// [`FIELDS`].
 #[derive(Debug)]
-struct Block {
-    src: Option<Vectors>,
-    dst: Option<Vectors>,
-    proto: Option<Vectors>,
-    sport: Option<Vectors>,
-    dport: Option<Vectors>,
-}
+struct Block(Box<[(usize, Vectors)]>);
+
+/// Addresses, protocol and ports.
+const FIELDS: usize = 5;
 
 impl Classifier {
     /// Compiles the rules, given in the order of evaluation.
@@ -56,12 +55,15 @@ impl Classifier {
         let ports = |list: &Option<Box<[(u16, u16)]>>| list.as_deref().map(<[_]>::to_vec);
         let sport = Values::new(rules, u16::MAX, |rule| ports(&rule.src_ports));
         let dport = Values::new(rules, u16::MAX, |rule| ports(&rule.dst_ports));
-        let block = |from: usize| Block {
-            src: src.as_ref().map(|field| field.vectors(from)),
-            dst: dst.as_ref().map(|field| field.vectors(from)),
-            proto: proto.as_ref().map(|field| field.vectors(from)),
-            sport: sport.as_ref().map(|field| field.vectors(from)),
-            dport: dport.as_ref().map(|field| field.vectors(from)),
+        let block = |from: usize| {
+            let addresses = [&src, &dst].map(|field| Some(field.as_ref()?.vectors(from)));
+            let values = [&proto, &sport, &dport].map(|field| Some(field.as_ref()?.vectors(from)));
+            let fields = addresses.into_iter().chain(values).enumerate();
+            Block(
+                fields
+                    .filter_map(|(at, field)| Some((at, field?)))
+                    .collect(),
+            )
         };
         Self {
             actions: rules.iter().map(|rule| rule.action).collect(),
@@ -69,8 +71,8 @@ impl Classifier {
             src: src.map(|field| field.classes),
             dst: dst.map(|field| field.classes),
             proto: proto.map(|field| Box::new(std::array::from_fn(|p| field.class(p as u16)))),
-            sport: sport.as_ref().map(Ports::new),
-            dport: dport.as_ref().map(Ports::new),
+            sport: sport.as_ref().map(Values::ranges),
+            dport: dport.as_ref().map(Values::ranges),
         }
     }
 
@@ -86,9 +88,9 @@ impl Classifier {
             .proto
             .as_ref()
             .map_or(0, |of| of[usize::from(key.proto)]);
-        let port = |ports: &Option<Ports>, port| {
-            let ports = ports.as_ref();
-            ports.map_or(0, |ports| ports.class(u16::from_be_bytes(port)))
+        let port = |ranges: &Option<Ranges>, port| {
+            let ranges = ranges.as_ref();
+            ranges.map_or(0, |ranges| ranges.class(u16::from_be_bytes(port).into()))
         };
         let classes = [
             src,
@@ -102,18 +104,34 @@ impl Classifier {
         self.actions.get(found.next()?)
     }
 
+    /// Asks for the memory that [`first`](Self::first) will read first.
+    #[inline]
+    pub fn prefetch(&self, key: &AclKey) {
+        for (classes, address) in [(&self.src, key.sip), (&self.dst, key.dip)] {
+            if let Some(classes) = classes {
+                classes.prefetch(u128::from_be_bytes(address));
+            }
+        }
+        for (ranges, port) in [(&self.sport, key.sport), (&self.dport, key.dport)] {
+            if let Some(ranges) = ranges {
+                ranges.prefetch(u16::from_be_bytes(port).into());
+            }
+        }
+    }
+
     /// Bytes of memory; classes are not among them, as others may share them.
     pub(super) fn memory(&self) -> usize {
-        let vectors = self.blocks.iter().flat_map(Block::fields).flatten();
-        let vectors: usize = vectors.map(Vectors::memory).sum();
+        let fields = self.blocks.iter().flat_map(|block| &block.0);
+        let vectors =
+            fields.map(|(at, field)| size_of_val(at) + size_of_val(field) + field.memory());
         let ports = [&self.sport, &self.dport].into_iter().flatten();
         let proto = self.proto.as_ref().map_or(0, |of| size_of_val(&**of));
         size_of::<Self>()
             + size_of_val(&*self.actions)
             + size_of_val(&*self.blocks)
             + proto
-            + vectors
-            + ports.map(Ports::memory).sum::<usize>()
+            + vectors.sum::<usize>()
+            + ports.map(Ranges::memory).sum::<usize>()
     }
 
     /// Classes of addresses it uses.
@@ -123,33 +141,22 @@ impl Classifier {
 }
 
 impl Block {
-    fn fields(&self) -> [Option<&Vectors>; 5] {
-        let Self {
-            src,
-            dst,
-            proto,
-            sport,
-            dport,
-        } = self;
-        [src, dst, proto, sport, dport].map(Option::as_ref)
-    }
-
     /// The first rule of the block that accepts the classes.
     #[inline]
-    fn first(&self, classes: [u32; 5]) -> Option<usize> {
+    fn first(&self, classes: [u32; FIELDS]) -> Option<usize> {
+        let mut own = [Own::default(); FIELDS];
         let mut summary = u64::MAX;
-        let mut vectors = [None::<Vector<'_>>; 5];
-        let fields = self.fields().into_iter().zip(classes);
-        for ((field, class), vector) in fields.zip(&mut vectors) {
-            if let Some(field) = field {
-                let found = field.of(class);
-                summary &= found.summary;
-                *vector = Some(found);
-            }
+        for ((at, field), own) in self.0.iter().zip(&mut own) {
+            *own = field.own(classes[*at]);
+            summary &= field.summary(*own);
         }
         while summary != 0 {
             let at = summary.trailing_zeros();
-            let words = vectors.iter().flatten().map(|vector| vector.word(at));
+            let words = self
+                .0
+                .iter()
+                .zip(own)
+                .map(|((_, field), own)| field.word(own, at));
             let bits = words.fold(u64::MAX, |and, word| and & word);
             if bits != 0 {
                 return Some(at as usize * 64 + bits.trailing_zeros() as usize);
@@ -208,7 +215,7 @@ impl Addresses {
 
     /// Vectors of the rules of a block.
     fn vectors(&self, from: usize) -> Vectors {
-        let classes = self.classes.members().iter().map(|sets| {
+        let classes = self.classes.members().map(|sets| {
             let rules = sets.iter().flat_map(|set| &self.users[*set as usize]);
             within(rules, from)
         });
@@ -294,51 +301,28 @@ impl Values {
         })
     }
 
+    /// Class of a value that is asked for once.
     fn class(&self, value: u16) -> u16 {
         // The first interval starts at 0.
         let at = self.starts.partition_point(|(start, _)| *start <= value) - 1;
         self.starts[at].1
     }
 
+    fn ranges(&self) -> Ranges {
+        let mut now = self.starts[0].1;
+        let borders: Vec<Border> = self.starts[1..]
+            .iter()
+            .filter(|(_, class)| std::mem::replace(&mut now, *class) != *class)
+            .map(|&(start, class)| Border {
+                start: start.into(),
+                class: class.into(),
+            })
+            .collect();
+        Ranges::new(self.starts[0].1.into(), &borders)
+    }
+
     fn vectors(&self, from: usize) -> Vectors {
         let classes = self.classes.iter().map(|rules| within(rules, from));
         Vectors::new(within(&self.any, from), classes)
-    }
-}
-
-/// Classes of ports: an array of pages of 256, pages that are equal stored once.
-#[derive(Debug)]
-struct Ports {
-    pages: [u8; 256],
-    classes: Box<[[u16; 256]]>,
-}
-
-impl Ports {
-    fn new(values: &Values) -> Self {
-        let mut known = HashMap::<[u16; 256], u8>::new();
-        let mut classes = Vec::new();
-        let pages = std::array::from_fn(|high| {
-            let page = std::array::from_fn(|low| values.class((high << 8 | low) as u16));
-            // At most 256 pages: 0 to 255.
-            *known.entry(page).or_insert_with(|| {
-                classes.push(page);
-                (classes.len() - 1) as u8
-            })
-        });
-        Self {
-            pages,
-            classes: classes.into(),
-        }
-    }
-
-    #[inline]
-    fn class(&self, port: u16) -> u32 {
-        let [high, low] = port.to_be_bytes();
-        let page = self.pages[usize::from(high)];
-        self.classes[usize::from(page)][usize::from(low)].into()
-    }
-
-    fn memory(&self) -> usize {
-        size_of_val(&*self.classes)
     }
 }

@@ -13,22 +13,21 @@ pub(super) const RULES: usize = 64 * 64;
 /// The vectors of a field, by class.
 #[derive(Debug)]
 pub(super) struct Vectors {
-    /// Where the vector of each class is in `words`.
-    at: Box<[u32]>,
-    /// Vectors: the summary, then the words it names.
+    own: Box<[Own]>,
+    /// Words of the vectors that have more than one.
     words: Box<[u64]>,
     /// Rules that accept every value: summary and words, as they are.
     any: (u64, Box<[u64]>),
 }
 
-/// The vector of a class, with the rules that accept everything.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Vector<'a> {
-    any: &'a [u64],
-    own: u64,
-    words: &'a [u64],
-    /// Words that are not zero.
-    pub(super) summary: u64,
+/// Rules of a class that do not accept every value. Nearly all prefixes are of one rule, so that
+/// one read tells all.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(16))]
+pub(super) struct Own {
+    summary: u64,
+    /// The word, when there is one; where the first is in [`Vectors::words`], when there are more.
+    word: u64,
 }
 
 impl Vectors {
@@ -41,61 +40,65 @@ impl Vectors {
         let any_summary = paint(&mut all, any);
         let used = 64 - any_summary.leading_zeros() as usize;
         let any = (any_summary, all[..used].into());
-        let mut known = HashMap::<Box<[u64]>, u32>::new();
-        let (mut at, mut words) = (Vec::new(), Vec::new());
+        let mut known = HashMap::<Box<[u64]>, u64>::new();
+        let (mut own, mut words) = (Vec::new(), Vec::new());
         let mut packed = Vec::new();
         for rules in classes {
             all.fill(0);
+            let summary = paint(&mut all, rules);
             packed.clear();
-            packed.push(paint(&mut all, rules));
             packed.extend(all.iter().filter(|word| **word != 0));
-            let place = match known.get(&packed[..]) {
-                Some(place) => *place,
-                None => {
-                    let place = u32::try_from(words.len()).expect("less than 32 GB of vectors");
-                    known.insert(packed[..].into(), place);
-                    words.extend_from_slice(&packed);
-                    place
-                }
+            let word = match packed[..] {
+                [] => 0,
+                [word] => word,
+                _ => match known.get(&packed[..]) {
+                    Some(place) => *place,
+                    None => {
+                        let place = words.len() as u64;
+                        known.insert(packed[..].into(), place);
+                        words.extend_from_slice(&packed);
+                        place
+                    }
+                },
             };
-            at.push(place);
+            own.push(Own { summary, word });
         }
         Self {
-            at: at.into(),
+            own: own.into(),
             words: words.into(),
             any,
         }
     }
 
+    /// What a class has of its own.
     #[inline]
-    pub(super) fn of(&self, class: u32) -> Vector<'_> {
-        let (own, words) = match self.words.get(self.at[class as usize] as usize..) {
-            Some([own, words @ ..]) => (*own, words),
-            _ => (0, &[][..]),
-        };
-        Vector {
-            any: &self.any.1,
-            own,
-            words,
-            summary: own | self.any.0,
+    pub(super) fn own(&self, class: u32) -> Own {
+        self.own[class as usize]
+    }
+
+    /// Words of a class's vector that are not zero.
+    #[inline]
+    pub(super) fn summary(&self, own: Own) -> u64 {
+        own.summary | self.any.0
+    }
+
+    /// A word of a class's vector.
+    #[inline]
+    pub(super) fn word(&self, own: Own, at: u32) -> u64 {
+        let any = self.any.1.get(at as usize).copied().unwrap_or(0);
+        if own.summary >> at & 1 == 0 {
+            return any;
         }
+        if own.summary & (own.summary - 1) == 0 {
+            return any | own.word;
+        }
+        let before = (own.summary & ((1 << at) - 1)).count_ones() as usize;
+        let word = self.words.get(own.word as usize + before);
+        any | word.copied().unwrap_or(0)
     }
 
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&*self.at) + size_of_val(&*self.words) + size_of_val(&*self.any.1)
-    }
-}
-
-impl Vector<'_> {
-    /// A word of the vector.
-    #[inline]
-    pub(super) fn word(&self, at: u32) -> u64 {
-        let any = self.any.get(at as usize).copied().unwrap_or(0);
-        if self.own >> at & 1 == 0 {
-            return any;
-        }
-        let before = (self.own & ((1 << at) - 1)).count_ones() as usize;
-        any | self.words.get(before).copied().unwrap_or(0)
+        size_of_val(&*self.own) + size_of_val(&*self.words) + size_of_val(&*self.any.1)
     }
 }
 
