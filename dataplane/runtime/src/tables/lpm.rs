@@ -18,8 +18,11 @@ use dash_bpf::MapDef;
 use super::MapOps;
 use super::hash::HashKey;
 
+mod block;
 mod heads;
 mod node;
+#[cfg(test)]
+mod tests;
 
 use heads::{Head, Heads};
 use node::{Leaf, MOST_SKIP, Node, Parts, Rest, code, walk};

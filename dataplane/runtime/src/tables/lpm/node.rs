@@ -11,10 +11,12 @@
 //! lines. Blocks are counted as `Arc` counts, by hand because a pointer also tells (in its low bits)
 //! how the node is to be read.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::Layout;
 use std::collections::HashSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+
+use super::block;
 
 /// Most bytes a node skips.
 pub(super) const MOST_SKIP: usize = 7;
@@ -41,11 +43,7 @@ impl Leaf {
     /// A copy of a value, with 8 bytes behind it as every map's value has.
     pub(super) fn new(value: &[u8]) -> Self {
         let layout = Self::layout(value.len());
-        // SAFETY: the layout is not of size 0.
-        let block = unsafe { alloc(layout) };
-        let Some(block) = NonNull::new(block) else {
-            handle_alloc_error(layout)
-        };
+        let block = block::new(layout);
         // SAFETY: the block has room for two counts and the value, and is aligned for them.
         unsafe {
             block.cast::<AtomicUsize>().write(AtomicUsize::new(1));
@@ -94,7 +92,7 @@ impl Drop for Leaf {
             fence(Ordering::Acquire);
             let layout = Self::layout(self.value().len());
             // SAFETY: the last reference is gone; `new` allocated the block with this layout.
-            unsafe { dealloc(self.0.sub(LEAF_HEAD).as_ptr(), layout) }
+            unsafe { block::free(self.0.sub(LEAF_HEAD), layout) }
         }
     }
 }
@@ -216,11 +214,7 @@ impl Parts {
             skip_len: self.skip_len as u8,
         };
         let layout = Node::layout(&head);
-        // SAFETY: the layout is not of size 0.
-        let block = unsafe { alloc(layout) };
-        let Some(block) = NonNull::new(block) else {
-            handle_alloc_error(layout)
-        };
+        let block = block::new(layout);
         // SAFETY: the block is laid out for this head, its entries, leaves and codes.
         unsafe {
             block.cast::<Head>().write(head);
@@ -332,11 +326,7 @@ impl Node {
         }
         let head = self.head();
         let layout = Self::layout(head);
-        // SAFETY: the layout is not of size 0.
-        let block = unsafe { alloc(layout) };
-        let Some(block) = NonNull::new(block) else {
-            handle_alloc_error(layout)
-        };
+        let block = block::new(layout);
         let children = (0..=255).filter_map(|byte| self.child(byte));
         children.cloned().for_each(std::mem::forget);
         self.leaves().iter().cloned().for_each(std::mem::forget);
@@ -372,7 +362,7 @@ impl Node {
         let (block, layout) = (self.block(), Self::layout(self.head()));
         std::mem::forget(self);
         // SAFETY: the only reference was ours and is forgotten; `build` or `make_sole` allocated it.
-        unsafe { dealloc(block.as_ptr(), layout) };
+        unsafe { block::free(block, layout) };
         parts
     }
 
@@ -537,7 +527,7 @@ impl Drop for Node {
         }
         let layout = Self::layout(self.head());
         // SAFETY: no reference is left; the block was allocated with this layout.
-        unsafe { dealloc(self.block().as_ptr(), layout) }
+        unsafe { block::free(self.block(), layout) }
     }
 }
 
