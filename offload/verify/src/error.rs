@@ -1,5 +1,6 @@
 //! Why an object is not accepted.
 
+use dash_bpf::debug::Line;
 use dash_bpf::decode::DecodeError;
 use dash_bpf::encode::EncodeError;
 use thiserror::Error;
@@ -14,7 +15,7 @@ pub enum VerifyError {
     #[error("object: {0}")]
     Object(#[from] ObjectRule),
     /// A program is not accepted.
-    #[error("program {index} ({name}){}: {reason}", pc(.reason.pc()))]
+    #[error("program {index} ({name}){}: {reason}", place(.reason.pc(), .line.as_deref()))]
     Program {
         /// Its index in the object.
         index: usize,
@@ -22,12 +23,19 @@ pub enum VerifyError {
         name: String,
         /// Why, and at which instruction where one is to blame.
         reason: Reason,
+        /// Where that instruction comes from, if the object says.
+        line: Option<Box<Line>>,
     },
 }
 
-fn pc(pc: Option<usize>) -> String {
-    pc.map(|pc| format!(", instruction {pc}"))
-        .unwrap_or_default()
+fn place(pc: Option<usize>, line: Option<&Line>) -> String {
+    match (pc, line) {
+        (None, _) => String::new(),
+        (Some(pc), None) => format!(", instruction {pc}"),
+        (Some(pc), Some(line)) => {
+            format!(", instruction {pc}, {line} `{}`", line.text.trim())
+        }
+    }
 }
 
 /// What an object must be before its programs are looked at.

@@ -1,8 +1,8 @@
 //! The helpers programs may call: one table, read by our own rules and turned into PREVAIL's
 //! prototypes. Numbers and meanings are Linux's (`bpf-helpers(7)`).
 
-use dash_bpf::MapKind;
 use dash_bpf::helper;
+use dash_bpf::{MapDef, MapKind};
 use prevail::linux::spec_prototypes::HelperPrototype;
 use prevail::spec::ebpf_base::{EbpfArgumentType, EbpfReturnType};
 
@@ -155,9 +155,20 @@ pub(crate) fn find(number: u32) -> Option<&'static Helper> {
     HELPERS.iter().find(|h| h.number == number)
 }
 
-/// Whether programs may write values of such a map in place.
-pub(crate) fn is_writable(kind: MapKind) -> bool {
-    UPDATE.contains(&kind)
+/// Whether programs may write values of this map in place.
+pub(crate) fn is_writable(map: &MapDef) -> bool {
+    UPDATE.contains(&map.kind) && !map.read_only()
+}
+
+/// Whether the helper changes what is in the map it is given.
+pub(crate) fn changes_map(number: u32) -> bool {
+    matches!(
+        number,
+        helper::MAP_UPDATE_ELEM
+            | helper::MAP_DELETE_ELEM
+            | helper::MAP_PUSH_ELEM
+            | helper::MAP_POP_ELEM
+    )
 }
 
 /// Map kinds as PREVAIL sees them: its masks of kinds have 64 bits, ours beyond Linux's takes the

@@ -55,7 +55,7 @@ pub enum Refusal {
     AtomicRegion,
     #[error("atomic access is not provably aligned to {0} bytes")]
     Misaligned(usize),
-    #[error("values of this kind of map are read-only")]
+    #[error("programs may not write this map")]
     ReadOnlyMap,
     #[error("the object has no map {0}")]
     NoMap(u32),
@@ -291,7 +291,7 @@ impl Pass<'_> {
                     let offset = Number::Const(u64::from(offset));
                     Ok(Value::Element {
                         offset,
-                        read_only: false,
+                        read_only: map.read_only(),
                     })
                 } else {
                     Err(Refusal::ValueAddress)
@@ -563,6 +563,9 @@ impl Pass<'_> {
                         let (helper, kind) = (helper.name, found.kind);
                         return Err(Refusal::MapKind { helper, kind });
                     }
+                    if found.read_only() && helpers::changes_map(helper.number) {
+                        return Err(Refusal::ReadOnlyMap);
+                    }
                     map = Some(found);
                 }
                 Arg::Key => self.readable(state, value, map.map(|m| m.key_size), not)?,
@@ -591,7 +594,7 @@ impl Pass<'_> {
         state.clobber();
         let result = match helper.returns {
             Returns::Value => {
-                let read_only = !map.is_some_and(|m| helpers::is_writable(m.kind));
+                let read_only = !map.is_some_and(helpers::is_writable);
                 Value::Element {
                     offset: Number::Const(0),
                     read_only,

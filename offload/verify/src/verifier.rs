@@ -16,7 +16,7 @@ use crate::judge::judge;
 use crate::own::Limits;
 
 /// Part of every verdict's key: change it when rules, model or PREVAIL change.
-const VERSION: &str = "dash-verify 2, prevail 0.2.6";
+const VERSION: &str = "dash-verify 3, prevail 0.2.6";
 
 /// PREVAIL recurses over nested loops; a stack overflow cannot be caught.
 const THREAD_STACK: usize = 64 << 20;
@@ -182,10 +182,13 @@ impl Verifier {
             });
             verdict.map_err(|reason| {
                 let name = program.name.clone();
+                let line = reason.pc().and_then(|pc| program.debug.line(pc));
+                let line = line.cloned().map(Box::new);
                 VerifyError::Program {
                     index,
                     name,
                     reason,
+                    line,
                 }
             })?;
         }

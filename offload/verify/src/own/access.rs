@@ -85,7 +85,7 @@ impl Walk<'_> {
                     });
                 }
                 Ok(Place::Element {
-                    writable: is_writable(map.kind),
+                    writable: is_writable(map),
                     aligned: at.wide.bits.trailing_zeros().min(BASE_ZEROS),
                 })
             }

@@ -52,6 +52,9 @@ impl<'a> Walk<'a> {
                         let (helper, kind) = (helper.name, found.kind);
                         return Err(Fault::MapKind { helper, kind });
                     }
+                    if found.read_only() && helpers::changes_map(helper.number) {
+                        return Err(Fault::ReadOnlyMap);
+                    }
                     map = Some((number, found));
                 }
                 Arg::Key => self.readable(state, reg, value, size_of(|m| m.key_size), &not)?,

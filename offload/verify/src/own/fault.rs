@@ -51,7 +51,7 @@ pub enum Fault {
     AtomicRegion,
     #[error("atomic access is not provably aligned to {0} bytes")]
     Misaligned(usize),
-    #[error("values of this kind of map are read-only")]
+    #[error("programs may not write this map")]
     ReadOnlyMap,
     #[error("the object has no map {0}")]
     NoMap(u32),

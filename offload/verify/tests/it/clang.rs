@@ -74,3 +74,19 @@ fn objects_of_clang_are_accepted_and_their_faulty_twins_refused() {
         }
     }
 }
+
+#[test]
+fn a_refusal_names_the_line_of_the_source() {
+    let Some(bytes) = compile("count", &["-O2", "-DBAD"]) else {
+        return;
+    };
+    let object = elf::read(&bytes).expect("an object");
+    for judge in [Judge::Own, Judge::Prevail] {
+        let refused = Verifier::new(by(judge)).verify(&object);
+        let text = refused.expect_err("no null check").to_string();
+        assert!(
+            text.contains("count.c:") && text.contains("`c->packets++;`"),
+            "{text}"
+        );
+    }
+}
