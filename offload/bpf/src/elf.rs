@@ -11,6 +11,8 @@
 //!   the legacy `maps` section; and one array of one value for each of `.data`, `.rodata`, `.bss` and
 //!   their like, with its contents.
 //! - **Lines and functions** of the source, from `.BTF.ext`.
+//! - **CO-RE relocations**, where the types of whoever runs the programs are [given](Options::target);
+//!   otherwise layouts are those the files were compiled with.
 //!
 //! Several files are linked as `bpftool gen object` does: strong over weak, each name defined once,
 //! externs resolved, data sections put one after the other.
@@ -19,6 +21,7 @@
 //! back. [`write()`] writes what [`read`] reads.
 
 mod btf;
+mod co_re;
 mod code;
 mod data;
 mod link;
@@ -31,7 +34,7 @@ mod write;
 use thiserror::Error;
 
 pub use btf::BtfError;
-pub use read::{Loaded, Skipped, link, load, read};
+pub use read::{Loaded, Options, Skipped, link, load, load_with, read};
 pub use write::write;
 
 const XDP: &str = "xdp";

@@ -13,7 +13,7 @@ pub(super) use write::Writer;
 
 const MAGIC: u16 = 0xeb9f;
 /// Chains of typedefs and nested arrays deeper than this are refused.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// Kinds of types, by BTF's own numbers.
 #[expect(dead_code, reason = "the table of kinds is whole, read or not")]

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use object::elf::{R_BPF_64_32, R_BPF_64_64};
 
+use super::co_re::Core;
 use super::link::{Linked, Place};
 use super::maps::Maps;
 use super::source::{Part, Sources};
@@ -60,11 +61,15 @@ struct Reference {
 }
 
 impl<'l, 'a> Coder<'l, 'a> {
-    pub(super) fn new(linked: &'l Linked<'a>, maps: &'l Maps) -> Result<Self, ReadError> {
+    pub(super) fn new(
+        linked: &'l Linked<'a>,
+        maps: &'l Maps,
+        target: Option<&Core<'_>>,
+    ) -> Result<Self, ReadError> {
         let mut functions = Vec::new();
         let mut sources = Vec::new();
         for (file, unit) in linked.units.iter().enumerate() {
-            sources.push(Sources::new(unit).map_err(|e| linked.within(file, e))?);
+            sources.push(Sources::new(unit, target).map_err(|e| linked.within(file, e))?);
             for (index, symbol) in unit.symbols.iter().enumerate() {
                 let Some(section) = symbol.section.filter(|_| symbol.function) else {
                     continue;
@@ -178,6 +183,22 @@ impl<'l, 'a> Coder<'l, 'a> {
             .relocations(section, offset, end)
             .iter()
             .peekable();
+        let part = Part {
+            section: self.linked.section(function.place).name,
+            from: offset,
+            to: end,
+            slot: 0,
+        };
+        for (slot, fix) in self.sources[unit].fixes(part) {
+            let slots = own.get_mut(slot as usize..).unwrap_or_default();
+            fix.apply(slots).map_err(|why| {
+                within(ReadError::Place {
+                    section: part.section.to_owned(),
+                    offset: offset + u64::from(slot) * 8,
+                    why,
+                })
+            })?;
+        }
         let mut pc = 0;
         while let Some(insn) = own.get(pc).copied() {
             let at = offset + pc as u64 * 8;

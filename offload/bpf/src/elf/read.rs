@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::co_re::Core;
 use super::code::Coder;
 use super::link::{Linked, Place};
 use super::maps::Maps;
@@ -45,11 +46,29 @@ pub fn link(files: &[&[u8]]) -> Result<Object, ReadError> {
     load(files).map(|loaded| loaded.object)
 }
 
+/// How files are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'t> {
+    /// Types of whoever will run the programs, as BTF (`/sys/kernel/btf/vmlinux`, section `.BTF` of a
+    /// file): CO-RE relocations are resolved by them. Without, types are laid out as when the files
+    /// were compiled.
+    pub target: Option<&'t [u8]>,
+}
+
 /// As [`link`], with what the files say besides.
 ///
 /// # Errors
 /// As [`link`].
 pub fn load(files: &[&[u8]]) -> Result<Loaded, ReadError> {
+    load_with(files, &Options::default())
+}
+
+/// As [`load`], for a target.
+///
+/// # Errors
+/// As [`link`]; or the target's types cannot be read, or those of the files not found there without
+/// doubt.
+pub fn load_with(files: &[&[u8]], options: &Options<'_>) -> Result<Loaded, ReadError> {
     let units = files.iter().enumerate().map(|(file, bytes)| {
         Unit::new(bytes).map_err(|error| match files {
             [_] => error,
@@ -62,7 +81,8 @@ pub fn load(files: &[&[u8]]) -> Result<Loaded, ReadError> {
     let linked = Linked::new(units.collect::<Result<_, _>>()?)?;
     let license = license(&linked)?;
     let maps = Maps::new(&linked)?;
-    let mut coder = Coder::new(&linked, &maps)?;
+    let target = options.target.map(Core::new).transpose()?;
+    let mut coder = Coder::new(&linked, &maps, target.as_ref())?;
 
     let (mut entries, mut bare, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for function in coder.functions.iter().filter(|f| f.visible) {

@@ -1,10 +1,12 @@
-//! Lines and functions of the source, by the place of their instructions in the files.
+//! Lines and functions of the source, and what CO-RE changes, by the place of their instructions in
+//! the files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::ReadError;
 use super::btf::{BtfError, Info};
+use super::co_re::{Core, Fault, Fix};
 use super::unit::Unit;
 use crate::debug::{Function, Line};
 
@@ -13,6 +15,7 @@ use crate::debug::{Function, Line};
 pub(super) struct Sources {
     functions: HashMap<String, Vec<(u32, Arc<str>)>>,
     lines: HashMap<String, Vec<(u32, Line)>>,
+    fixes: HashMap<String, Vec<(u32, Fix)>>,
 }
 
 /// Text by its offset, so that lines share it.
@@ -56,7 +59,8 @@ fn by_section<T>(
 }
 
 impl Sources {
-    pub(super) fn new(unit: &Unit<'_>) -> Result<Self, ReadError> {
+    /// Without a target, instructions stay as the compiler left them.
+    pub(super) fn new(unit: &Unit<'_>, target: Option<&Core<'_>>) -> Result<Self, ReadError> {
         let known = HashMap::new();
         let mut texts = Texts { unit, known };
         let functions = by_section(&unit.ext.functions, |info| {
@@ -73,7 +77,34 @@ impl Sources {
                 column: place & 0x3ff,
             })
         })?;
-        Ok(Self { functions, lines })
+        let mut fixes = HashMap::new();
+        if let Some(target) = target {
+            let mut failed = None;
+            fixes = by_section(&unit.ext.core, |info| {
+                let (root, what) = (info.word(0)?, info.word(2)?);
+                let access = unit.types.string(info.word(1)?)?;
+                match target.resolve(&unit.types, root, access, what) {
+                    Ok(fix) => Ok(fix),
+                    Err(Fault::Btf(error)) => Err(error),
+                    Err(Fault::Why(why)) => {
+                        failed.get_or_insert_with(|| ReadError::Place {
+                            section: info.section.to_owned(),
+                            offset: u64::from(info.offset),
+                            why,
+                        });
+                        Ok(Fix::Missing)
+                    }
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(Self {
+            functions,
+            lines,
+            fixes,
+        })
     }
 
     /// Functions that start in this part of a section, whose first byte is at `slot` of a program.
@@ -82,6 +113,11 @@ impl Sources {
             slot,
             name: Arc::clone(name),
         })
+    }
+
+    /// As [`functions`](Self::functions), what instructions are to hold.
+    pub(super) fn fixes(&self, part: Part<'_>) -> impl Iterator<Item = (u32, Fix)> {
+        part.of(&self.fixes).map(|(slot, fix)| (slot, *fix))
     }
 
     /// As [`functions`](Self::functions), lines.

@@ -1,6 +1,7 @@
 //! Integration tests of the crate, one binary.
 
 mod clang;
+mod co_re;
 mod conformance;
 mod elf;
 mod memory;

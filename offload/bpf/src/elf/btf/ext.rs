@@ -1,9 +1,11 @@
-//! `.BTF.ext`: which function and which line instructions belong to.
+//! `.BTF.ext`: which function, which line and which field instructions belong to.
 
 use super::{BtfError, Types, header, word};
 
 /// Bytes of a header with functions and lines.
 const HEADER: usize = 24;
+/// Bytes of one that has notes for CO-RE too.
+const HEADER_CORE: usize = 32;
 
 /// One record: its section, the byte offset of its instruction there, and the words after it.
 #[derive(Clone, Copy, Debug)]
@@ -20,13 +22,15 @@ impl Info<'_> {
     }
 }
 
-/// The section's tables of functions and lines.
+/// The section's three tables.
 #[derive(Debug, Default)]
 pub(in crate::elf) struct Ext<'a> {
     /// `insn_off`, type id of the function.
     pub(in crate::elf) functions: Vec<Info<'a>>,
     /// `insn_off`, file, text of the line, line and column in one word.
     pub(in crate::elf) lines: Vec<Info<'a>>,
+    /// `insn_off`, type id, access string, what of it is wanted.
+    pub(in crate::elf) core: Vec<Info<'a>>,
 }
 
 impl<'a> Ext<'a> {
@@ -39,6 +43,11 @@ impl<'a> Ext<'a> {
         Ok(Self {
             functions: table(2, 8)?,
             lines: table(4, 16)?,
+            core: if head.len() >= HEADER_CORE {
+                table(6, 16)?
+            } else {
+                Vec::new()
+            },
         })
     }
 }

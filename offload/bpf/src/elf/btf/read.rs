@@ -16,6 +16,8 @@ const MAX_MEMBERS: u32 = 64;
 pub(in crate::elf) struct Type<'a> {
     pub(in crate::elf) name: u32,
     pub(in crate::elf) kind: u32,
+    /// Of structures: offsets of members hold sizes of bit fields. Of enumerations: signed.
+    pub(in crate::elf) flag: bool,
     pub(in crate::elf) vlen: u32,
     pub(in crate::elf) size_or_type: u32,
     pub(in crate::elf) rest: &'a [u8],
@@ -81,6 +83,7 @@ impl<'a> Types<'a> {
             types.push(Type {
                 name,
                 kind,
+                flag: info >> 31 != 0,
                 vlen,
                 size_or_type,
                 rest: &this[12..],
@@ -93,6 +96,11 @@ impl<'a> Types<'a> {
             strings,
             text,
         })
+    }
+
+    /// Types in order of their ids, from 1.
+    pub(in crate::elf) fn all(&self) -> impl Iterator<Item = (u32, &Type<'a>)> {
+        (1..).zip(&self.types)
     }
 
     pub(in crate::elf) fn get(&self, id: u32) -> Result<&Type<'a>, BtfError> {
