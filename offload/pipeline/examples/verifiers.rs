@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use dash_bpf::Object;
+use dash_bpf::{MapDef, MapKind, Object, Program};
 use dash_pipeline::plan::Shape;
 use dash_pipeline::{lower, template, text};
 use dash_verify::{Judge, Limits, Options, Policy, Verifier, examine};
@@ -53,6 +53,53 @@ fn programs() -> Result<Vec<Object>> {
         add(&dash_bpf::elf::read(&bytes).with_context(|| path.clone())?);
     }
     Ok(objects)
+}
+
+/// A long program: look-ups, bounds and branches one after the other, `blocks` times 21 slots.
+fn long(blocks: usize) -> Result<Object> {
+    let mut text = String::from("r6 = *(u32 *)(r1 + 16)\nr7 = *(u32 *)(r1 + 12)\nr8 = 0\n");
+    for block in 0..blocks {
+        text.push_str(&format!(
+            "w2 = w6
+             w2 ^= {block}
+             *(u32 *)(r10 - 4) = r2
+             r2 = r10
+             r2 += -4
+             r1 = map[0] ll
+             call 1
+             if r0 == 0 goto next{block}
+             r3 = *(u32 *)(r0 + 0)
+             if r3 == {block} goto second{block}
+             r8 += r3
+             w8 ^= w7
+             if r3 > 56 goto next{block}
+             r0 += r3
+             r4 = *(u64 *)(r0 + 0)
+             r8 += r4
+             goto next{block}
+             second{block}:
+             *(u64 *)(r10 - 16) = r8
+             r6 = *(u64 *)(r0 + 8)
+             next{block}:\n"
+        ));
+    }
+    text.push_str("r0 = 2\nexit");
+    Ok(Object {
+        maps: vec![MapDef {
+            name: "values".to_owned(),
+            kind: MapKind::Array,
+            key_size: 4,
+            value_size: 64,
+            max_entries: 64,
+            ..MapDef::default()
+        }],
+        programs: vec![Program {
+            name: "long".to_owned(),
+            insns: dash_bpf::assemble(&text)?,
+            ..Program::default()
+        }],
+        tail_calls: Vec::new(),
+    })
 }
 
 fn timed(judge: Judge, object: &Object) -> (bool, Duration) {
@@ -121,6 +168,24 @@ fn main() -> Result<()> {
     }
     if let Some((median, ..)) = rows.get(rows.len() / 2) {
         println!("median: ours is {median:.1} times as fast");
+    }
+    // PREVAIL takes tens of seconds for these.
+    for blocks in [50, 200, 400, 800] {
+        let object = long(blocks)?;
+        let mut best = Duration::MAX;
+        for _ in 0..ROUNDS {
+            best = best.min(timed(Judge::Own, &object).1);
+        }
+        let program = &object.programs[0];
+        let cost = examine(program, &object.maps, &Limits::default(), None)?;
+        println!(
+            "{:5}  long: ours {:.2} ms, {} walked, {} KiB, {} paths",
+            program.insns.len(),
+            best.as_secs_f64() * 1e3,
+            cost.instructions,
+            cost.memory / 1024,
+            cost.paths
+        );
     }
     Ok(())
 }

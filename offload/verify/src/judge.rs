@@ -14,7 +14,7 @@ use prevail::spec::vm_isa::EbpfInst;
 
 use crate::error::Reason;
 use crate::model::{Model, model};
-use crate::own::{Limits, Walked};
+use crate::own::{Limits, Seen, Walked};
 use crate::platform::Platform;
 use crate::verifier::{Judge, Policy};
 use crate::{own, rules};
@@ -51,8 +51,9 @@ pub(crate) fn judge(program: &Program, maps: &[MapDef], policy: Policy) -> Resul
     })
 }
 
-/// What our own verifier says of one program, what that took, and on demand the states it went
-/// through, a line an instruction: what [`Verifier`](crate::Verifier) decides by, to be looked at.
+/// What our own verifier says of one program, what that took, and on demand the instructions it
+/// walked with what it knew before each: what [`Verifier`](crate::Verifier) decides by, to be
+/// looked at.
 ///
 /// # Errors
 /// The program is not accepted.
@@ -60,7 +61,7 @@ pub fn examine(
     program: &Program,
     maps: &[MapDef],
     limits: &Limits,
-    log: Option<&mut Vec<String>>,
+    log: Option<&mut Vec<Seen>>,
 ) -> Result<Walked, Reason> {
     let ops = decode(&program.insns)?;
     own::check(&ops, maps, limits, log).map_err(|objection| Reason::Own(Box::new(objection)))

@@ -17,6 +17,9 @@
 //! What the proof rests on: map values start 8-byte aligned, a look-up's value stays while the
 //! program runs, and a pop or peek writes its whole value whatever it returns.
 
+//! `cargo run -p dash-verify --example log -- FILE.o` prints verdicts of the programs of an object
+//! and, with `--log`, every step to them.
+//!
 //! # Evidence
 //! Tests check every transfer function against all numbers of four bits and against the corners of
 //! 64, one property of programs at a time in both directions, the public conformance programs
@@ -39,6 +42,6 @@ mod verifier;
 
 pub use error::{ObjectRule, Reason, VerifyError};
 pub use judge::examine;
-pub use own::{Fault, Limits, Objection, Walked};
+pub use own::{Fault, Limits, Objection, Seen, Walked};
 pub use rules::Refusal;
-pub use verifier::{Counters, Judge, Options, Policy, Verified, Verifier};
+pub use verifier::{Counters, Judge, Options, Policy, UnknownJudge, Verified, Verifier};

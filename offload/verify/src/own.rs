@@ -79,16 +79,28 @@ pub struct Walked {
     pub paths: usize,
 }
 
+/// An instruction on the walk, as [`examine`](crate::examine) tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Slot of the instruction.
+    pub pc: usize,
+    /// What was known before it: registers, stored values, bytes of packet proven to be there.
+    pub known: String,
+}
+
+/// Instructions in a log; what comes later is left out.
+const LOG: usize = 100_000;
+
 /// Paths kept apart at a place, one walk after the other until one accepts or refuses a single
 /// path.
 const PATHS: [usize; 4] = [2, 8, 48, 512];
 
-/// Checks a decoded XDP program. `log` gets a line an instruction of the last walk.
+/// Checks a decoded XDP program. `log` gets the instructions of the last walk.
 pub(crate) fn check(
     ops: &[Op],
     maps: &[MapDef],
     limits: &Limits,
-    mut log: Option<&mut Vec<String>>,
+    mut log: Option<&mut Vec<Seen>>,
 ) -> Result<Walked, Objection> {
     let functions = functions(ops)?;
     let mut refused = None;
@@ -96,7 +108,6 @@ pub(crate) fn check(
     for paths in PATHS {
         if let Some(log) = log.as_deref_mut() {
             log.clear();
-            log.push(format!("walk with {paths} paths kept apart"));
         }
         let mut walk = Walk::new(
             ops,

@@ -2,12 +2,14 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use dash_bpf::{MapDef, MapKind, Object, Program, ProgramKind};
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 use crate::cache::{Cache, Key, Source};
 use crate::error::{ObjectRule, Reason, VerifyError};
@@ -16,7 +18,7 @@ use crate::judge::judge;
 use crate::own::Limits;
 
 /// Part of every verdict's key: change it when rules, model or PREVAIL change.
-const VERSION: &str = "dash-verify 3, prevail 0.2.6";
+const VERSION: &str = "dash-verify 4, prevail 0.2.6";
 
 /// PREVAIL recurses over nested loops; a stack overflow cannot be caught.
 const THREAD_STACK: usize = 64 << 20;
@@ -34,6 +36,24 @@ pub enum Judge {
     Prevail,
     /// Both must accept.
     Both,
+}
+
+/// No judge has this name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("no verifier {0:?}; there are own, prevail and both")]
+pub struct UnknownJudge(String);
+
+impl FromStr for Judge {
+    type Err = UnknownJudge;
+
+    fn from_str(name: &str) -> Result<Self, UnknownJudge> {
+        match name {
+            "own" => Ok(Self::Own),
+            "prevail" => Ok(Self::Prevail),
+            "both" => Ok(Self::Both),
+            _ => Err(UnknownJudge(name.to_owned())),
+        }
+    }
 }
 
 /// What is demanded of programs. Part of a verdict's key.

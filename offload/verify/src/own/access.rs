@@ -294,7 +294,7 @@ fn packet(state: &State, reg: usize, p: &Packet, off: i64, bytes: i64) -> Result
     if start < 0 {
         return Err(Fault::PacketStart {
             reg,
-            before: -start,
+            before: start.saturating_neg(),
         });
     }
     let range = state.proven.range(p);

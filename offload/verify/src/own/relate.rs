@@ -89,10 +89,19 @@ impl<'a> Matching<'a> {
     }
 }
 
+/// How two values of one pair of ids are not the same all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Apart {
+    /// One is this far from the other.
+    By(i64),
+    /// One of them is null, in the left state or in the right.
+    Null { left: bool },
+}
+
 /// Pairs of ids while two states are joined.
 #[derive(Debug)]
 pub(crate) struct Joining<'a> {
-    pairs: Vec<((Id, Id, i64), Id)>,
+    pairs: Vec<((Id, Id, Apart), Id)>,
     next: &'a mut Id,
     left: Proven,
     right: Proven,
@@ -119,7 +128,16 @@ impl<'a> Joining<'a> {
 
     /// An id for this pair, the same each time it is asked for.
     pub(crate) fn fresh(&mut self, a: Id, b: Id, delta: i64) -> Id {
-        let key = (a, b, delta);
+        self.paired((a, b, Apart::By(delta)))
+    }
+
+    /// An id for a look-up's result that is this one in one state and null in the other.
+    pub(crate) fn null(&mut self, lookup: Id, left: bool) -> Id {
+        let (a, b) = if left { (0, lookup) } else { (lookup, 0) };
+        self.paired((a, b, Apart::Null { left }))
+    }
+
+    fn paired(&mut self, key: (Id, Id, Apart)) -> Id {
         if let Some((_, id)) = self.pairs.iter().find(|(k, _)| *k == key) {
             return *id;
         }
@@ -134,5 +152,98 @@ impl<'a> Joining<'a> {
 
     pub(crate) fn right(&self, p: &Packet) -> i64 {
         self.right.range(p)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::own::scalar::Scalar;
+    use crate::own::value::{Element, Value};
+
+    fn element(id: Id) -> Value {
+        Value::Element(Element {
+            map: 0,
+            off: Scalar::constant(0),
+            id,
+            maybe_null: id != 0,
+        })
+    }
+
+    fn joined(pairs: [(Value, Value); 2]) -> [Value; 2] {
+        let mut next = 100;
+        let mut joining = Joining::new(&mut next, Proven::NOTHING, Proven::NOTHING);
+        pairs.map(|(a, b)| a.join(b, &mut joining))
+    }
+
+    fn id(value: Value) -> Id {
+        match value {
+            Value::Element(e) if e.maybe_null => e.id,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// What is null of one is said to be null of the other only if that was so on both paths.
+    #[test]
+    fn joined_lookups_share_an_id_only_if_they_are_null_together() {
+        let null = Value::constant(0);
+        let together = [
+            [(element(1), element(2)), (element(1), element(2))],
+            [(element(1), null), (element(1), null)],
+            [(element(0), null), (element(0), null)],
+            [(null, element(2)), (null, element(2))],
+        ];
+        for pairs in together {
+            let [a, b] = joined(pairs);
+            assert_eq!(id(a), id(b), "{pairs:?}");
+        }
+        let apart = [
+            [(element(1), null), (element(1), element(0))],
+            [(null, element(1)), (element(0), element(1))],
+            [(element(0), null), (null, element(0))],
+            [(element(1), element(2)), (element(1), element(3))],
+        ];
+        for pairs in apart {
+            let [a, b] = joined(pairs);
+            assert_ne!(id(a), id(b), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_the_same_after_a_join_only_if_they_were_before() {
+        let number = |id| Value::Number {
+            set: Scalar::UNKNOWN,
+            id,
+        };
+        let id = |value| match value {
+            Value::Number { id, .. } => id,
+            other => panic!("{other}"),
+        };
+        let [a, b] = joined([(number(1), number(2)), (number(1), number(2))]);
+        assert!(id(a) == id(b) && id(a) != 0);
+        let [a, b] = joined([(number(1), number(2)), (number(1), number(3))]);
+        assert_ne!(id(a), id(b));
+        let [a, b] = joined([(number(1), number(0)), (number(1), number(0))]);
+        assert!(id(a) == 0 && id(b) == 0);
+    }
+
+    #[test]
+    fn a_state_with_equal_numbers_does_not_include_one_with_different_ones() {
+        let number = |id| Value::Number {
+            set: Scalar::UNKNOWN,
+            id,
+        };
+        let includes = |old: [Id; 2], new: [Id; 2]| {
+            let mut matching = Matching::new(&Proven::NOTHING);
+            let mut pairs = old.into_iter().zip(new);
+            pairs.all(|(o, n)| number(o).includes(number(n), &mut matching))
+        };
+        assert!(includes([1, 1], [7, 7]));
+        assert!(includes([1, 2], [7, 7]));
+        assert!(includes([0, 0], [7, 8]));
+        assert!(includes([1, 2], [0, 0]));
+        assert!(!includes([1, 1], [7, 8]));
+        assert!(!includes([1, 1], [0, 0]));
+        assert!(!includes([1, 1], [7, 0]));
     }
 }

@@ -311,7 +311,6 @@ fn compare_pointers(state: &State, cond: Cond, a: Value, b: Value) -> Option<[Op
         if !equality {
             return None;
         }
-        // A pointer that cannot be null is not equal to it.
         let taken_if_found = cond == Cond::Ne;
         let of = |found: bool| match pointer {
             Value::Element(e) if e.maybe_null => {
@@ -319,7 +318,8 @@ fn compare_pointers(state: &State, cond: Cond, a: Value, b: Value) -> Option<[Op
                 state.found(e.id, found);
                 Some(state)
             }
-            _ => found.then(|| state.clone()),
+            // Moved by an unknown number, a pointer can be any number.
+            _ => (found || !is_near(pointer)).then(|| state.clone()),
         };
         return Some([of(!taken_if_found), of(taken_if_found)]);
     }
@@ -344,6 +344,22 @@ fn compare_pointers(state: &State, cond: Cond, a: Value, b: Value) -> Option<[Op
         Some(state)
     };
     Some([of(false), of(true)])
+}
+
+/// Whether a pointer is so close to the memory it belongs to that it is not null.
+fn is_near(pointer: Value) -> bool {
+    const NEAR: i64 = 0xffff;
+    let bounded = |set: Scalar, fixed: i64| {
+        set.wide.smin.saturating_add(fixed) >= -NEAR && set.wide.smax.saturating_add(fixed) <= NEAR
+    };
+    match pointer {
+        Value::Context(off) => bounded(Scalar::constant(0), off),
+        Value::Packet(p) => bounded(p.var, p.fixed),
+        Value::Stack { off, .. } => bounded(off, 0),
+        Value::Element(e) => bounded(e.off, 0),
+        Value::PacketEnd | Value::Map(_) => true,
+        Value::Unusable | Value::Number { .. } => false,
+    }
 }
 
 /// What `a relation b` proves of the packet, `b` being the end of the part `a` points into.

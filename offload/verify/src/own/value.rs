@@ -172,14 +172,8 @@ impl Value {
             (Self::Element(a), n) | (n, Self::Element(a))
                 if n.is_null() && a.off.known() == Some(0) =>
             {
-                // Which of the two sides is null does not matter: they are different pairs.
-                let (i, j) = if self.is_pointer() {
-                    (a.id, 0)
-                } else {
-                    (0, a.id)
-                };
                 Self::Element(Element {
-                    id: joining.fresh(i, j, 0),
+                    id: joining.null(a.id, self.is_null()),
                     maybe_null: true,
                     ..a
                 })

@@ -24,7 +24,7 @@ use super::graph::Function;
 use super::state::State;
 use super::step::Next;
 use super::value::Id;
-use super::{Limits, Walked};
+use super::{LOG, Limits, Seen, Walked};
 
 /// A place in the unrolled program, ordered as it is walked: the calls that lead to it, then its
 /// place in the function and the round of each loop around it.
@@ -86,7 +86,7 @@ pub(super) struct Walk<'a> {
     bytes: usize,
     pub(super) walked: Walked,
     started: Instant,
-    log: Option<&'a mut Vec<String>>,
+    log: Option<&'a mut Vec<Seen>>,
 }
 
 impl<'a> Walk<'a> {
@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
         functions: &'a HashMap<usize, Rc<Function>>,
         paths: usize,
         started: Instant,
-        log: Option<&'a mut Vec<String>>,
+        log: Option<&'a mut Vec<Seen>>,
     ) -> Self {
         Self {
             ops,
@@ -249,8 +249,9 @@ impl<'a> Walk<'a> {
 
     fn instruction(&mut self, pc: usize, state: &mut State) -> Result<Next, Fault> {
         self.budget()?;
-        if let Some(log) = self.log.as_deref_mut() {
-            log.push(format!("{pc}:{}", state.describe()));
+        if let Some(log) = self.log.as_deref_mut().filter(|log| log.len() < LOG) {
+            let known = state.describe();
+            log.push(Seen { pc, known });
         }
         match self.ops.get(pc) {
             Some(op) => self.step(pc, *op, state),

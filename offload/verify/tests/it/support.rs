@@ -1,38 +1,12 @@
 //! Maps all tests use, and programs from text.
 
-use dash_bpf::{MapDef, MapKind, Object, Program, ProgramKind, assemble};
+use dash_bpf::{Object, Program, ProgramKind, assemble};
 use dash_verify::{Judge, Objection, Options, Policy, Reason, Verified, Verifier, VerifyError};
+
+use crate::machine::maps;
 
 pub(crate) const HASH: u32 = 0; // 4 -> 16
 pub(crate) const PROGRAMS: u32 = 6;
-
-fn map(name: &str, kind: MapKind, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        kind,
-        key_size,
-        value_size,
-        max_entries,
-        flags: 0,
-        ..MapDef::default()
-    }
-}
-
-/// Numbered as the programs name them: `map[0]` and so on.
-pub(crate) fn maps() -> Vec<MapDef> {
-    vec![
-        map("hash", MapKind::Hash, 4, 16, 100),       // 0
-        map("array", MapKind::Array, 4, 64, 8),       // 1
-        map("meta", MapKind::PercpuArray, 4, 256, 1), // 2
-        map("lpm", MapKind::LpmTrie, 8, 16, 100),     // 3
-        map("acl", MapKind::Acl, 40, 8, 100),         // 4
-        map("queue", MapKind::Queue, 0, 24, 100),     // 5
-        map("programs", MapKind::ProgArray, 4, 4, 4), // 6
-        map("ports", MapKind::DevMap, 4, 4, 4),       // 7
-        map("one", MapKind::Array, 4, 32, 1),         // 8
-        map("inner", MapKind::ArrayOfMaps, 4, 4, 4),  // 9
-    ]
-}
 
 pub(crate) fn program(name: &str, text: &str) -> Program {
     let insns = assemble(text).unwrap_or_else(|e| panic!("{name}: {e}"));

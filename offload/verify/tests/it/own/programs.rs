@@ -1,6 +1,6 @@
 //! Pointers, paths, loops, calls, budgets, messages.
 
-use dash_verify::{Fault, Judge, Limits, Options, Policy, Reason, Verifier, VerifyError};
+use dash_verify::{Fault, Judge, Limits, Options, Policy, Reason, Verifier, VerifyError, examine};
 
 use super::{ANY, OUT, accepted, lookup, packet, refused};
 use crate::support::{object, own};
@@ -76,6 +76,22 @@ fn addresses_stay_inside_the_program() {
         refuses!(format!("{text}{OUT}"), pc, Fault::Comparison { .. });
     }
     accepted(&format!("if r1 == 0 goto out{OUT}"));
+}
+
+#[test]
+fn pointers_moved_out_of_reach_may_be_null() {
+    // The branch cannot be ruled out, so what it does counts.
+    let program = |by: &str| {
+        format!(
+            "r2 = *(u32 *)(r1 + 0)\nr3 = {by}\nr2 += r3\nif r2 != 0 goto out\nr0 = *(u8 *)(r2 + 0){OUT}"
+        )
+    };
+    accepted(&program("*(u32 *)(r1 + 16)\nr3 &= 255"));
+    refuses!(
+        program("*(u32 *)(r1 + 16)\nr3 <<= 32"),
+        5,
+        Fault::PacketStart { .. }
+    );
 }
 
 #[test]
@@ -391,4 +407,37 @@ fn messages_say_what_is_known_and_what_is_needed() {
     ] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
+}
+
+#[test]
+fn a_log_tells_every_step_and_what_was_known() {
+    let object = object(
+        "log",
+        "r0 = *(u32 *)(r1 + 16)\nif r0 > 7 goto out\nr0 += 1\nout:\nexit",
+    );
+    let mut log = Vec::new();
+    let walked = examine(
+        &object.programs[0],
+        &object.maps,
+        &Limits::default(),
+        Some(&mut log),
+    );
+    let walked = walked.expect("safe");
+    assert_eq!(walked.instructions, log.len() as u64);
+    let steps: Vec<usize> = log.iter().map(|seen| seen.pc).collect();
+    assert_eq!(steps, [0, 1, 2, 3, 3]);
+    assert!(log[0].known.contains("r1=context(+0)"), "{:?}", log[0]);
+    assert!(log[2].known.contains("r0=number(0x0..=0x7"), "{:?}", log[2]);
+}
+
+#[test]
+fn judges_have_names() {
+    for (name, judge) in [
+        ("own", Judge::Own),
+        ("prevail", Judge::Prevail),
+        ("both", Judge::Both),
+    ] {
+        assert_eq!(name.parse(), Ok(judge));
+    }
+    assert!("kernel".parse::<Judge>().is_err());
 }

@@ -1,0 +1,312 @@
+//! A machine that believes nothing, for programs that are said to be safe. The fuzz target
+//! `verify_own` runs programs on it too.
+
+use dash_bpf::helper;
+use dash_bpf::interp::{
+    CTX_BASE, CallFault, Env, HelperResult, Interp, MemFault, STACK_BASE, StackView, Trap,
+};
+use dash_bpf::op::Size;
+use dash_bpf::{MapDef, MapKind, Op};
+
+fn map(name: &str, kind: MapKind, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
+    MapDef {
+        name: name.to_owned(),
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags: 0,
+        ..MapDef::default()
+    }
+}
+
+/// Numbered as the programs name them: `map[0]` and so on.
+pub(crate) fn maps() -> Vec<MapDef> {
+    vec![
+        map("hash", MapKind::Hash, 4, 16, 100),       // 0
+        map("array", MapKind::Array, 4, 64, 8),       // 1
+        map("meta", MapKind::PercpuArray, 4, 256, 1), // 2
+        map("lpm", MapKind::LpmTrie, 8, 16, 100),     // 3
+        map("acl", MapKind::Acl, 40, 8, 100),         // 4
+        map("queue", MapKind::Queue, 0, 24, 100),     // 5
+        map("programs", MapKind::ProgArray, 4, 4, 4), // 6
+        map("ports", MapKind::DevMap, 4, 4, 4),       // 7
+        map("one", MapKind::Array, 4, 32, 1),         // 8
+        map("inner", MapKind::ArrayOfMaps, 4, 4, 4),  // 9
+    ]
+}
+
+const PACKET: u64 = 0x1000_0000;
+const VALUES: u64 = 0x4000_0000;
+const HANDLES: u64 = 0x8000_0000;
+const HEADROOM: usize = 256;
+
+/// Every address and argument is checked.
+pub(crate) struct Machine {
+    maps: Vec<MapDef>,
+    /// One value a map.
+    values: Vec<Vec<u8>>,
+    packet: Vec<u8>,
+    meta: usize,
+    data: usize,
+    end: usize,
+    /// Packet memory moves when the packet is adjusted: old pointers fault.
+    moves: u64,
+    random: u64,
+}
+
+impl Machine {
+    pub(crate) fn new(seed: u64, len: usize) -> Self {
+        let mut machine = Self {
+            maps: maps(),
+            values: Vec::new(),
+            packet: Vec::new(),
+            meta: HEADROOM,
+            data: HEADROOM,
+            end: HEADROOM + len,
+            moves: 0,
+            random: seed,
+        };
+        machine.packet = (0..HEADROOM + len + HEADROOM)
+            .map(|_| machine.next() as u8)
+            .collect();
+        let sizes: Vec<u32> = machine.maps.iter().map(|m| m.value_size).collect();
+        machine.values = sizes
+            .iter()
+            .map(|size| (0..*size).map(|_| machine.next() as u8).collect())
+            .collect();
+        machine
+    }
+
+    /// xorshift64*; small numbers are as likely as large ones.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.random |= 1;
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        let x = self.random.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        x >> (x & 63)
+    }
+
+    fn packet_base(&self) -> u64 {
+        PACKET + self.moves * 0x10_0000
+    }
+
+    fn memory(&mut self, addr: u64, len: usize) -> Result<&mut [u8], MemFault> {
+        if let Some(at) = addr.checked_sub(VALUES).filter(|at| *at < HANDLES - VALUES) {
+            let (map, at) = ((at >> 20) as usize, (at & 0xf_ffff) as usize);
+            let value = self.values.get_mut(map).ok_or(MemFault::Unmapped)?;
+            return value.get_mut(at..at + len).ok_or(MemFault::Unmapped);
+        }
+        let at = addr
+            .checked_sub(self.packet_base())
+            .ok_or(MemFault::Unmapped)?;
+        let at = usize::try_from(at)
+            .ok()
+            .filter(|at| *at < 0x10_0000)
+            .ok_or(MemFault::Unmapped)?;
+        if at < self.meta || at + len > self.end {
+            return Err(MemFault::Unmapped);
+        }
+        Ok(&mut self.packet[at..at + len])
+    }
+
+    fn bytes(
+        &mut self,
+        arg: u8,
+        addr: u64,
+        len: usize,
+        s: &StackView<'_>,
+    ) -> Result<(), CallFault> {
+        let read = if s.owns(addr) {
+            s.read(addr, len).map(|_| ())
+        } else {
+            self.memory(addr, len).map(|_| ())
+        };
+        read.map_err(|fault| CallFault::Memory {
+            argument: arg,
+            fault,
+        })
+    }
+
+    fn map(&self, addr: u64, kinds: &[MapKind]) -> Result<usize, CallFault> {
+        let index = addr
+            .checked_sub(HANDLES)
+            .and_then(|at| usize::try_from(at).ok());
+        let index = index.filter(|i| self.maps.get(*i).is_some_and(|m| kinds.contains(&m.kind)));
+        index.ok_or(CallFault::Argument {
+            argument: 1,
+            why: "not such a map",
+        })
+    }
+
+    fn adjust(&mut self, context: u64) -> Result<(), CallFault> {
+        if context != CTX_BASE {
+            return Err(CallFault::Argument {
+                argument: 1,
+                why: "not the context",
+            });
+        }
+        self.moves += 1;
+        Ok(())
+    }
+}
+
+const TABLES: &[MapKind] = &[
+    MapKind::Hash,
+    MapKind::Array,
+    MapKind::PercpuArray,
+    MapKind::LpmTrie,
+    MapKind::Acl,
+];
+
+impl Env for Machine {
+    fn load(&mut self, addr: u64, size: Size) -> Result<u64, MemFault> {
+        let mut value = [0; 8];
+        value[..size.bytes()].copy_from_slice(self.memory(addr, size.bytes())?);
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn store(&mut self, addr: u64, size: Size, value: u64) -> Result<(), MemFault> {
+        // As narrow as can be: map values are random numbers too.
+        let is_pointer = [(STACK_BASE, 8 << 16), (CTX_BASE, 24)]
+            .iter()
+            .any(|(base, len)| (*base..base + len).contains(&value));
+        assert!(
+            size != Size::Dw || !is_pointer,
+            "an address leaks to {addr:#x}"
+        );
+        let map = addr
+            .checked_sub(VALUES)
+            .and_then(|at| self.maps.get((at >> 20) as usize));
+        if map.is_some_and(|m| matches!(m.kind, MapKind::LpmTrie | MapKind::Acl)) {
+            return Err(MemFault::ReadOnly);
+        }
+        let bytes = value.to_le_bytes();
+        self.memory(addr, size.bytes())?
+            .copy_from_slice(&bytes[..size.bytes()]);
+        Ok(())
+    }
+
+    fn load_ctx(&mut self, off: i64, size: Size) -> Result<u64, MemFault> {
+        if size != Size::W {
+            return Err(MemFault::Context);
+        }
+        match off {
+            0 => Ok(self.packet_base() + self.data as u64),
+            4 => Ok(self.packet_base() + self.end as u64),
+            8 => Ok(self.packet_base() + self.meta as u64),
+            12 | 16 | 20 => Ok(u64::from(self.next() as u32)),
+            _ => Err(MemFault::Context),
+        }
+    }
+
+    fn map_address(&mut self, map: u32) -> Result<u64, MemFault> {
+        Ok(HANDLES + u64::from(map))
+    }
+
+    fn map_value_address(&mut self, map: u32, offset: u32) -> Result<u64, MemFault> {
+        Ok(VALUES + (u64::from(map) << 20) + u64::from(offset))
+    }
+
+    fn call(
+        &mut self,
+        number: u32,
+        args: [u64; 5],
+        stack: &mut StackView<'_>,
+    ) -> Result<HelperResult, CallFault> {
+        let luck = self.next();
+        let status = if luck & 1 == 0 { 0 } else { u64::MAX };
+        match number {
+            helper::MAP_LOOKUP_ELEM => {
+                let map = self.map(args[0], TABLES)?;
+                self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
+                let found = VALUES + ((map as u64) << 20);
+                return Ok(HelperResult::Value(if luck.is_multiple_of(4) {
+                    0
+                } else {
+                    found
+                }));
+            }
+            helper::MAP_UPDATE_ELEM => {
+                let map = self.map(args[0], &TABLES[..3])?;
+                self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
+                self.bytes(3, args[2], self.maps[map].value_size as usize, stack)?;
+            }
+            helper::MAP_DELETE_ELEM => {
+                let map = self.map(args[0], &TABLES[..1])?;
+                self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
+            }
+            helper::MAP_PUSH_ELEM => {
+                let map = self.map(args[0], &[MapKind::Queue])?;
+                self.bytes(2, args[1], self.maps[map].value_size as usize, stack)?;
+            }
+            helper::MAP_POP_ELEM | helper::MAP_PEEK_ELEM => {
+                let map = self.map(args[0], &[MapKind::Queue])?;
+                let size = self.maps[map].value_size as usize;
+                let bytes: Vec<u8> = (0..size).map(|_| self.next() as u8).collect();
+                let to = if stack.owns(args[1]) {
+                    stack.write(args[1], size)
+                } else {
+                    self.memory(args[1], size)
+                };
+                let to = to.map_err(|fault| CallFault::Memory { argument: 2, fault })?;
+                to.copy_from_slice(&bytes);
+            }
+            helper::CSUM_DIFF => {
+                for (arg, addr, size) in [(1, args[0], args[1]), (3, args[2], args[3])] {
+                    if size > 0 {
+                        self.bytes(arg, addr, size as usize, stack)?;
+                    }
+                }
+            }
+            helper::XDP_ADJUST_HEAD => {
+                self.adjust(args[0])?;
+                let data = (self.data as i64).saturating_add(args[1] as i32 as i64);
+                if !(0..=self.end as i64 - 14).contains(&data) {
+                    return Ok(HelperResult::Value(u64::MAX));
+                }
+                (self.data, self.meta) = (data as usize, data as usize);
+                return Ok(HelperResult::Value(0));
+            }
+            helper::XDP_ADJUST_META => {
+                self.adjust(args[0])?;
+                let meta = (self.meta as i64).saturating_add(args[1] as i32 as i64);
+                if !(self.data as i64 - 64..=self.data as i64).contains(&meta) || meta < 0 {
+                    return Ok(HelperResult::Value(u64::MAX));
+                }
+                self.meta = meta as usize;
+                return Ok(HelperResult::Value(0));
+            }
+            helper::XDP_ADJUST_TAIL => {
+                self.adjust(args[0])?;
+                let end = (self.end as i64).saturating_add(args[1] as i32 as i64);
+                if !(self.data as i64 + 14..=self.packet.len() as i64).contains(&end) {
+                    return Ok(HelperResult::Value(u64::MAX));
+                }
+                self.end = end as usize;
+                return Ok(HelperResult::Value(0));
+            }
+            helper::TAIL_CALL => {
+                self.map(args[1], &[MapKind::ProgArray])?;
+                if luck & 1 == 0 {
+                    return Ok(HelperResult::Unwind(0));
+                }
+            }
+            helper::REDIRECT_MAP => {
+                self.map(args[0], &[MapKind::DevMap, MapKind::XskMap])?;
+            }
+            helper::KTIME_GET_NS
+            | helper::GET_PRANDOM_U32
+            | helper::GET_SMP_PROCESSOR_ID
+            | helper::REDIRECT => return Ok(HelperResult::Value(luck)),
+            _ => return Err(CallFault::UnknownHelper),
+        }
+        Ok(HelperResult::Value(status))
+    }
+}
+
+/// Runs a program on a packet of `len` bytes; it ends by itself, if in long.
+pub(crate) fn run(ops: &[Op], seed: u64, len: usize) -> Result<u64, Trap> {
+    Interp::new(10_000_000).run(&[ops], 0, &[CTX_BASE], &mut Machine::new(seed, len))
+}
