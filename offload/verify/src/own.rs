@@ -153,13 +153,11 @@ fn objection(pc: usize, fault: Fault) -> Objection {
     Objection { pc, fault, known }
 }
 
-/// All functions that can be called, none of them recursive, and no instruction outside them.
+/// All functions that can be called, none of them recursive, no instruction outside them or in two.
 fn functions(ops: &[Op]) -> Result<HashMap<usize, Rc<Function>>, Objection> {
-    /// Functions may share instructions; together they are not longer than this many programs.
-    const SHARED: usize = 4;
     let mut functions: HashMap<usize, Rc<Function>> = HashMap::new();
-    let mut reached = vec![false; ops.len()];
-    let mut total = 0;
+    // The entry of the function an instruction belongs to.
+    let mut owner: Vec<Option<usize>> = vec![None; ops.len()];
     let mut todo = vec![0];
     while let Some(entry) = todo.pop() {
         if functions.contains_key(&entry) {
@@ -167,15 +165,10 @@ fn functions(ops: &[Op]) -> Result<HashMap<usize, Rc<Function>>, Objection> {
         }
         let function = Function::new(ops, entry).map_err(|(pc, fault)| objection(pc, fault))?;
         for pc in function.reached() {
-            total += 1;
-            if let Some(reached) = reached.get_mut(pc) {
-                *reached = true;
+            match owner.get_mut(pc) {
+                Some(owner) if owner.is_none() => *owner = Some(entry),
+                _ => return Err(objection(entry, Fault::Shared)),
             }
-        }
-        if total > ops.len() * SHARED {
-            let what = "instructions in functions that share them";
-            let limit = (ops.len() * SHARED) as u64;
-            return Err(objection(entry, Fault::TooComplex { what, limit }));
         }
         todo.extend(function.calls.iter().map(|(_, target)| *target));
         functions.insert(entry, Rc::new(function));
@@ -183,8 +176,8 @@ fn functions(ops: &[Op]) -> Result<HashMap<usize, Rc<Function>>, Objection> {
     depth(&functions, 0, 1, &mut HashMap::new())?;
     let unreachable = ops
         .iter()
-        .zip(&reached)
-        .position(|(op, seen)| !seen && *op != Op::LoadImm64Hi);
+        .zip(&owner)
+        .position(|(op, owner)| owner.is_none() && *op != Op::LoadImm64Hi);
     match unreachable {
         Some(pc) => Err(objection(pc, Fault::Unreachable)),
         None => Ok(functions),

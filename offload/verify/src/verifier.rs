@@ -18,7 +18,7 @@ use crate::judge::judge;
 use crate::own::Limits;
 
 /// Part of every verdict's key: change it when rules, model or PREVAIL change.
-const VERSION: &str = "dash-verify 4, prevail 0.2.6";
+const VERSION: &str = "dash-verify 5, prevail 0.2.6";
 
 /// PREVAIL recurses over nested loops; a stack overflow cannot be caught.
 const THREAD_STACK: usize = 64 << 20;

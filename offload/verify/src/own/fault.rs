@@ -92,6 +92,10 @@ pub enum Fault {
     TailCallInCallee,
     #[error("r0 is {is} at exit, not a number")]
     Return { is: String },
+    #[error(
+        "the function that starts here shares instructions with another: jumps stay inside one"
+    )]
+    Shared,
     #[error("instruction is unreachable")]
     Unreachable,
     #[error("this loop is not proven to end: its head is reached again with nothing changed")]

@@ -243,6 +243,8 @@ fn calls_nest_as_deep_as_frames_and_stack_allow() {
             limit: 512
         }
     );
+    refuses!("call f\nout:\nexit\nf:\nr0 = 1\ngoto out", 2, Fault::Shared);
+    refuses!("r0 = 0\ncall f\nf:\nr0 = 1\nexit", 2, Fault::Shared);
     refuses!(
         "r0 = 0\ncall f\nexit\nf:\ncall g\nexit\ng:\ncall f\nexit",
         3,
