@@ -1,11 +1,11 @@
-//! Files that link do so in either order to as many programs; type and line information included.
-//! The input is two files, the length of the first in front.
+//! What links decodes and has a listing, lines of the source included; types of a target change that
+//! only where they can. The input is two files, the length of the first in front.
 
 #![no_main]
 
 use dash_bpf::decode;
 use dash_bpf::disasm::with_source;
-use dash_bpf::elf::load;
+use dash_bpf::elf::{Options, load, load_with};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -14,6 +14,12 @@ fuzz_target!(|data: &[u8]| {
     };
     let at = (u32::from_le_bytes(*len) as usize).min(rest.len());
     let (one, two) = rest.split_at(at);
+    let options = Options { target: Some(two) };
+    if let Ok(loaded) = load_with(&[one], &options) {
+        for program in &loaded.object.programs {
+            decode(&program.insns).expect("programs that were relocated decode");
+        }
+    }
     for files in [&[one][..], &[one, one], &[one, two], &[two, one]] {
         let Ok(loaded) = load(files) else { continue };
         for program in &loaded.object.programs {

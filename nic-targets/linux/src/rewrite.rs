@@ -257,6 +257,17 @@ pub fn rewrite(
                     offset,
                 },
             },
+            Op::LoadImm64 { dst, imm } => {
+                let now = match imm.function(pc) {
+                    Some(target) => {
+                        let moved = moved(target)?;
+                        let error = RewriteError::BadTarget { pc, target };
+                        Imm64::of_function(code.len(), moved).ok_or(error)?
+                    }
+                    None => imm,
+                };
+                Op::LoadImm64 { dst, imm: now }
+            }
             other => other,
         };
         let start = code.len();
@@ -279,6 +290,33 @@ mod tests {
     use super::*;
 
     const RUN: World = World::TestRun { executor: 9 };
+
+    #[test]
+    fn addresses_of_functions_follow_them() {
+        let insns = dash_bpf::assemble(
+            "r6 = imm64(4, 5, 0) ll
+             call 5
+             call f
+             r0 = 2
+             exit
+             f: r0 = 0
+             exit",
+        )
+        .unwrap();
+        let code = rewrite(&insns, |_| None, RUN).unwrap();
+        let ops = decode(&code).unwrap();
+        let function = ops.iter().enumerate().find_map(|(pc, op)| match op {
+            Op::LoadImm64 { imm, .. } => imm.function(pc),
+            _ => None,
+        });
+        let called = ops.iter().find_map(|op| match op {
+            Op::CallLocal { target } => Some(*target),
+            _ => None,
+        });
+        assert_eq!(function, called);
+        assert_eq!(called, Some(code.len() - 2));
+        assert!(code.len() > insns.len());
+    }
 
     #[test]
     fn jumps_still_lead_where_they_led_when_code_grows_between() {

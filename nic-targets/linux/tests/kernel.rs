@@ -6,6 +6,9 @@
     reason = "a failed step of a test is a failed test"
 )]
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use dash_bpf::builder::{Builder, R0, R1, R2, R3, R6, R10};
 use dash_bpf::helper::{self, XdpAction, xdp_md};
 use dash_bpf::map::{F_NO_PREALLOC, MapDef, MapKind};
@@ -326,6 +329,59 @@ fn global_variables_start_with_their_contents() {
     };
     let loaded = Loaded::load(&object, |_| None, Purpose::TestRun).unwrap();
     for expected in [37, 67] {
+        let (run, _) = loaded.run(0, &PACKET, &mut [0; 256]).unwrap();
+        assert_eq!(run.retval, expected);
+    }
+}
+
+/// What clang makes of C; `None`, said on stderr, where it does not.
+fn clang(source: &str) -> Option<Vec<u8>> {
+    let child = Command::new("clang")
+        .args([
+            "-target", "bpf", "-O2", "-mcpu=v3", "-c", "-x", "c", "-", "-o", "-",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(why) => {
+            eprintln!("SKIP: no clang: {why}");
+            return None;
+        }
+    };
+    let written = child.stdin.take().unwrap().write_all(source.as_bytes());
+    written.unwrap();
+    let output = child.wait_with_output().unwrap();
+    if !output.status.success() {
+        eprintln!("SKIP: clang does not compile for eBPF");
+        return None;
+    }
+    Some(output.stdout)
+}
+
+#[test]
+fn objects_of_clang_run_with_their_variables_and_functions() {
+    if skip() {
+        return;
+    }
+    let Some(bytes) = clang(
+        "struct xdp_md { unsigned data, data_end; };
+         static int sum = 1; const volatile int limit = 40; static int calls;
+         static __attribute__((noinline)) int add(int a) { sum += a; calls++; return sum; }
+         __attribute__((noinline)) int twice(int a) { return add(a) + add(a); }
+         __attribute__((section(\"xdp\"))) int prog(struct xdp_md *ctx)
+         {
+             long len = (long)ctx->data_end - (long)ctx->data;
+             return twice(limit) + (len > 14) + calls;
+         }",
+    ) else {
+        return;
+    };
+    let object = dash_bpf::elf::read(&bytes).unwrap();
+    let loaded = Loaded::load(&object, |_| None, Purpose::TestRun).unwrap();
+    // 41 + 81, then 121 + 161; one more for the packet, two for each pair of calls.
+    for expected in [41 + 81 + 1 + 2, 121 + 161 + 1 + 4] {
         let (run, _) = loaded.run(0, &PACKET, &mut [0; 256]).unwrap();
         assert_eq!(run.retval, expected);
     }

@@ -9,16 +9,20 @@ pub enum MapKind {
     #[default]
     Array = 2,
     ProgArray = 3,
+    PerfEventArray = 4,
     PercpuHash = 5,
     PercpuArray = 6,
     LruHash = 9,
+    LruPercpuHash = 10,
     LpmTrie = 11,
     ArrayOfMaps = 12,
     HashOfMaps = 13,
     DevMap = 14,
+    CpuMap = 16,
     XskMap = 17,
     Queue = 22,
     Stack = 23,
+    DevMapHash = 25,
     RingBuf = 27,
     /// Ours: an ACL classifier. Key `dash_wire::AclKey`, value of the first matching rule; look-up
     /// only. Not a Linux map.
@@ -32,20 +36,24 @@ impl MapKind {
     }
 
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Hash,
         Self::Array,
         Self::ProgArray,
+        Self::PerfEventArray,
         Self::PercpuHash,
         Self::PercpuArray,
         Self::LruHash,
+        Self::LruPercpuHash,
         Self::LpmTrie,
         Self::ArrayOfMaps,
         Self::HashOfMaps,
         Self::DevMap,
+        Self::CpuMap,
         Self::XskMap,
         Self::Queue,
         Self::Stack,
+        Self::DevMapHash,
         Self::RingBuf,
         Self::Acl,
     ];

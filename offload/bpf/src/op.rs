@@ -189,6 +189,15 @@ impl Imm64 {
             _ => None,
         }
     }
+
+    /// The address of the function at slot `target`, for an instruction at slot `pc`; `None` when it
+    /// is out of reach.
+    pub fn of_function(pc: usize, target: usize) -> Option<Self> {
+        let by = target as i64 - pc as i64 - 1;
+        let imm = i32::try_from(by).ok()?;
+        let (src, next) = (4, 0);
+        Some(Self::Other { src, imm, next })
+    }
 }
 
 /// One instruction. Jump targets are absolute slot numbers (an `LoadImm64` takes two slots).

@@ -203,7 +203,8 @@ impl Map {
             ));
         };
         let value_len = match def.kind {
-            MapKind::PercpuArray | MapKind::PercpuHash => (def.value_size as usize)
+            MapKind::PercpuArray | MapKind::PercpuHash | MapKind::LruPercpuHash => (def.value_size
+                as usize)
                 .next_multiple_of(8)
                 .saturating_mul(possible_cpus()?),
             _ => def.value_size as usize,

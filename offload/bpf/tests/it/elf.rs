@@ -1,6 +1,8 @@
 //! Objects to ELF and back; damaged files.
 
-use dash_bpf::elf::{ReadError, WriteError, read, write};
+use dash_bpf::debug::{DebugInfo, Function, Line};
+use dash_bpf::elf::{ReadError, WriteError, link, read, write};
+use dash_bpf::map::{F_RDONLY_PROG, InnerMaps, Pinning};
 use dash_bpf::program::TailCalls;
 use dash_bpf::{MapDef, MapKind, Object, Program, ProgramKind, assemble};
 use proptest::collection::vec;
@@ -90,6 +92,180 @@ fn an_object_without_maps_has_no_type_information() {
     assert_eq!(read(&bytes), Ok(object));
 }
 
+/// An object with all that files can say: variables, inner maps, functions, lines, sections.
+fn rich() -> Object {
+    let data = |name: &str, flags, contents: Vec<u8>| MapDef {
+        value_size: 12,
+        max_entries: 1,
+        contents,
+        ..map(name, MapKind::Array, 4, 12, flags)
+    };
+    let inner = |slots| {
+        let template = MapDef {
+            name: String::new(),
+            ..map("", MapKind::Hash, 8, 16, 1)
+        };
+        Some(Box::new(InnerMaps { template, slots }))
+    };
+    let line = |slot, line, text: &str| Line {
+        slot,
+        file: "drop.c".into(),
+        line,
+        column: 7,
+        text: text.into(),
+    };
+    let function = |slot, name: &str| Function {
+        slot,
+        name: name.into(),
+    };
+    Object {
+        maps: vec![
+            MapDef {
+                pinning: Pinning::ByName,
+                ..map("counts", MapKind::PercpuArray, 4, 8, 0)
+            },
+            map("one", MapKind::Hash, 8, 16, 1),
+            MapDef {
+                inner: inner(vec![None, Some(1), Some(1)]),
+                ..map("outer", MapKind::ArrayOfMaps, 4, 4, 0)
+            },
+            MapDef {
+                inner: inner(vec![]),
+                ..map("later", MapKind::HashOfMaps, 8, 4, 0)
+            },
+            data(".data", 0, (0..12).collect()),
+            data(".rodata.str1.1", F_RDONLY_PROG, vec![7; 12]),
+            data(".bss", 0, vec![]),
+        ],
+        programs: vec![
+            Program {
+                debug: DebugInfo::new(
+                    vec![function(0, "first"), function(8, "part")],
+                    vec![
+                        line(0, 3, "int first(void *ctx)"),
+                        line(2, 5, "\treturn part(total);"),
+                        line(8, 9, "\treturn 1;"),
+                    ],
+                ),
+                ..program(
+                    "first",
+                    ProgramKind::Xdp,
+                    "r1 = value(map[4]) + 8 ll\nr2 = value(map[5]) + 0 ll\ncall part
+                     r2 = imm64(4, 1, 0) ll\nexit\npart: r0 = 1\nexit",
+                )
+            },
+            Program {
+                section: Some("xdp.frags/devmap".to_owned()),
+                ..program(
+                    "second",
+                    ProgramKind::Xdp,
+                    "r1 = value(map[6]) + 11 ll\nr1 = map[2] ll\nr0 = 2\nexit",
+                )
+            },
+        ],
+        tail_calls: Vec::new(),
+    }
+}
+
+#[test]
+fn variables_inner_maps_and_lines_come_back() {
+    let bytes = write(&rich()).expect("written");
+    assert_eq!(read(&bytes), Ok(rich()));
+}
+
+#[test]
+fn bare_programs_of_text_come_back_and_stand_alone() {
+    let mut object = Object {
+        programs: vec![Program {
+            section: Some(".text".to_owned()),
+            ..program("main", ProgramKind::Raw, "r0 = r2\nexit")
+        }],
+        ..Object::default()
+    };
+    assert_eq!(read(&write(&object).expect("written")), Ok(object.clone()));
+    object
+        .programs
+        .push(program("other", ProgramKind::Xdp, "r0 = 2\nexit"));
+    let (name, section) = ("main".to_owned(), ".text".to_owned());
+    assert_eq!(write(&object), Err(WriteError::Section { name, section }));
+}
+
+#[test]
+fn files_of_ours_link() {
+    let (one, two) = (
+        write(&rich()).expect("written"),
+        write(&object()).expect("written"),
+    );
+    let both = link(&[&one, &two]).expect("linked");
+    assert_eq!(both.programs.len(), 5);
+    let names: Vec<_> = both.maps.iter().map(|m| m.name.as_str()).collect();
+    let expected = [
+        "counts",
+        "one",
+        "outer",
+        "later",
+        "routes",
+        "stages",
+        "acl",
+        "queue",
+        ".data",
+        ".rodata.str1.1",
+        ".bss",
+    ];
+    assert_eq!(names, expected);
+    // Which name is met first is the symbol table's matter.
+    let again = link(&[&one, &one]);
+    let duplicate = |e: &ReadError| {
+        matches!(
+            e,
+            ReadError::Duplicate {
+                first: 0,
+                second: 1,
+                ..
+            }
+        )
+    };
+    assert!(again.as_ref().is_err_and(duplicate), "{again:?}");
+}
+
+#[test]
+fn contents_and_inner_maps_that_no_file_can_say_are_not_written() {
+    let with = |change: fn(&mut Object)| {
+        let mut object = rich();
+        change(&mut object);
+        write(&object)
+    };
+    let contents = |name: &str| Err(WriteError::Contents(name.to_owned()));
+    let inner = |name: &str| Err(WriteError::Inner(name.to_owned()));
+    assert_eq!(with(|o| o.maps[1].contents = vec![1]), contents("one"));
+    assert_eq!(with(|o| o.maps[4].contents = vec![1]), contents(".data"));
+    assert_eq!(with(|o| o.maps[5].flags = 0), contents(".rodata.str1.1"));
+    assert_eq!(with(|o| o.maps[6].contents = vec![1; 12]), contents(".bss"));
+    assert_eq!(with(|o| o.maps[6].max_entries = 2), contents(".bss"));
+    let slot = |o: &mut Object, to| {
+        if let Some(inner) = &mut o.maps[2].inner {
+            inner.slots[0] = Some(to);
+        }
+    };
+    let mut object = rich();
+    for to in [2, 3, 4, 99] {
+        slot(&mut object, to);
+        assert_eq!(write(&object), inner("outer"), "{to}");
+    }
+    let section = |name: &'static str| {
+        let mut object = rich();
+        object.programs[1].section = Some(name.to_owned());
+        write(&object)
+    };
+    for name in ["tc", "", "raw", "xdp\0x"] {
+        let error = section(name);
+        assert!(
+            matches!(error, Err(WriteError::Section { .. })),
+            "{error:?}"
+        );
+    }
+}
+
 #[test]
 fn what_has_no_elf_form_is_not_written() {
     let with = |change: fn(&mut Object)| {
@@ -152,9 +328,11 @@ fn files_for_something_else_are_refused() {
 
 #[test]
 fn every_truncation_is_refused_or_read_without_a_panic() {
-    let whole = write(&object()).expect("written");
-    for len in 0..whole.len() {
-        let _ = read(&whole[..len]);
+    for object in [object(), rich()] {
+        let whole = write(&object).expect("written");
+        for len in 0..whole.len() {
+            let _ = read(&whole[..len]);
+        }
     }
 }
 
@@ -165,8 +343,10 @@ proptest! {
     fn damaged_files_never_panic(
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         words in vec((any::<prop::sample::Index>(), any::<u32>()), 0..3),
+        other in any::<bool>(),
     ) {
-        let mut bytes = write(&object()).expect("written");
+        let object = if other { rich() } else { object() };
+        let mut bytes = write(&object).expect("written");
         for (at, to) in changes {
             let at = at.index(bytes.len());
             bytes[at] = to;
@@ -175,9 +355,11 @@ proptest! {
             let at = at.index(bytes.len() / 4) * 4;
             bytes[at..at + 4].copy_from_slice(&to.to_le_bytes());
         }
-        if let Ok(read) = read(&bytes) {
-            // Whatever was read is consistent enough to be written, or says why not.
-            let _ = write(&read);
+        if let Ok(object) = read(&bytes) {
+            // What has a form comes back as it was.
+            if let Ok(written) = write(&object) {
+                prop_assert_eq!(read(&written), Ok(object));
+            }
         }
     }
 }
