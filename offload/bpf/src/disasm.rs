@@ -8,6 +8,7 @@
 use std::fmt;
 
 use crate::decode::{DecodeError, GOTOL, decode};
+use crate::helper;
 use crate::insn::Insn;
 use crate::map::MapDef;
 use crate::op::{AluOp, AtomicOp, Cond, Endian, Imm64, Op, Operand, Reg, Size, Width};
@@ -31,8 +32,8 @@ pub fn annotate(insns: &[Insn], comments: &[(usize, String)]) -> Result<String, 
 }
 
 /// A whole program for people: each function's name before it, the source's lines before what was
-/// made of them, as `llvm-objdump -S` shows them, and names of maps and functions behind
-/// instructions that refer to them. The assembler reads everything but the numbers.
+/// made of them, as `llvm-objdump -S` shows them, and names of maps, functions and helpers
+/// behind instructions that refer to them. The assembler reads everything but the numbers.
 ///
 /// # Errors
 /// The program is malformed.
@@ -83,6 +84,7 @@ fn referred<'p>(program: &'p Program, maps: &'p [MapDef], pc: usize, op: &Op) ->
             other => function(other.function(pc)?),
         },
         Op::CallLocal { target } => function(target),
+        Op::Call { helper } => helper::name(helper),
         _ => None,
     }
 }

@@ -232,6 +232,7 @@ SEC(\"xdp\") int prog(struct xdp_md *ctx)
         "prog:\n",
         "/test.c:11: if (!bpf_map_lookup_elem(&table, &key))\n",
         "= map[0] ll ; table\n",
+        "call 1 ; map_lookup_elem\n",
         "/test.c:13: return part(ctx->ingress_ifindex);\n",
         " ; part\n",
         "\npart:\n",
@@ -240,4 +241,32 @@ SEC(\"xdp\") int prog(struct xdp_md *ctx)
     ];
     let places: Vec<_> = order.iter().map(|wanted| at(wanted)).collect();
     assert!(places.is_sorted(), "{places:?}\n{listing}");
+}
+
+#[test]
+fn helpers_are_called_what_linux_calls_them() {
+    use dash_bpf::helper::{self, name};
+    assert_eq!(name(helper::MAP_LOOKUP_ELEM), Some("map_lookup_elem"));
+    assert_eq!(name(helper::CSUM_DIFF), Some("csum_diff"));
+    assert_eq!(name(helper::XDP_ADJUST_TAIL), Some("xdp_adjust_tail"));
+    assert_eq!(name(helper::MAP_PEEK_ELEM), Some("map_peek_elem"));
+    assert_eq!(name(0), None);
+    assert_eq!(name(u32::MAX), None);
+    let Ok(header) = fs::read_to_string("/usr/include/linux/bpf.h") else {
+        eprintln!("SKIP: no header of Linux's");
+        return;
+    };
+    // One line each, from number 0 on, as `FN(name)` or, later, `FN(name, number, ...)`.
+    let names = header
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("FN("))
+        .filter_map(|rest| rest.split([')', ',']).next());
+    let mut seen = 0;
+    for (theirs, number) in names.zip(0u32..) {
+        if let Some(ours) = name(number) {
+            assert_eq!(ours, theirs, "{number}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "only {seen}");
 }
