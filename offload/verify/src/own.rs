@@ -11,6 +11,19 @@
 //! | `walk` | the order of the walk, budgets, termination |
 //! | `step`, `access`, `call` | arithmetic and branches, memory, helpers |
 //! | `fault` | what is refused and what would be needed |
+//!
+//! # Choices
+//! - Addresses never leave a program, privileged or not: pointers are neither stored outside the
+//!   stack, returned, passed as numbers, nor compared with numbers other than 0.
+//! - A callee cannot read the caller's r6 to r9. Chains of calls have 512 bytes of stack in all.
+//! - r0 after a tail call that failed is a number; Linux lets nobody read it.
+//! - Only atomics have to be aligned, to their size, provably. Other accesses may lie anywhere.
+//! - Division by zero is what RFC 9669 says, by the constant 0 too. Shifts by constants of the width
+//!   or more are refused, as in Linux; by registers they are masked.
+//! - Unreachable instructions and instructions of two functions are refused, as in Linux.
+//! - Legacy packet access, calls by BTF id and `callx` of anything but one known helper are refused.
+//! - No helper of ours hands out something that must be given back, or calls back: there are no rules
+//!   for that yet.
 
 mod access;
 mod call;
