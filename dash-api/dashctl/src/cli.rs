@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dash_pipeline::plan::Settings;
+use dash_verify::Judge;
 use dashctl::engines::{EngineName, default_cache_dir};
 use dashctl::underlay::{Neighbor, RouteArg};
 
@@ -37,6 +38,61 @@ pub(crate) enum Command {
     Scenario(Scenario),
     /// Measure: one thing, or everything with a report.
     Bench(Bench),
+    /// eBPF programs of your own: check them, look at them.
+    Prog {
+        #[command(subcommand)]
+        command: Prog,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Prog {
+    /// Say whether programs are accepted: exit code 0 yes, 1 no, 2 cannot be loaded.
+    Verify(Verify),
+    /// List programs and maps.
+    Show(Files),
+    /// Show programs as assembly, with the source's lines where the object has them.
+    Dump(Selected),
+}
+
+/// ELF objects.
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// ELF object, as clang makes it; several are linked.
+    #[arg(value_name = "FILE.o", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// BTF of whoever will run the programs (`/sys/kernel/btf/vmlinux`): CO-RE relocations are
+    /// resolved by it. Without, types are laid out as when the files were compiled.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) btf: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) selected: Selected,
+    /// Who decides: our own verifier, PREVAIL behind rules of ours, or both.
+    #[arg(long, value_name = "own|prevail|both", default_value = "prevail")]
+    pub(crate) verifier: Judge,
+    /// Print how our own verifier walks: each instruction after what is known before it.
+    #[arg(long)]
+    pub(crate) log: bool,
+}
+
+/// Some programs of ELF objects.
+#[derive(Debug, Args)]
+pub(crate) struct Selected {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Only programs of this section.
+    #[arg(long, value_name = "S")]
+    pub(crate) section: Option<String>,
+    /// Only the program of this name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) program: Option<String>,
 }
 
 /// What every command that compiles takes.

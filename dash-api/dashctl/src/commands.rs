@@ -4,10 +4,13 @@ mod bench;
 mod compile;
 mod gnmi;
 mod observe;
+mod prog;
 mod remote;
 mod replay;
 mod scenario;
 mod trace;
+
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use dash_engine::{Engine, Options};
@@ -20,8 +23,8 @@ use nic_target::PacketEngine;
 
 use crate::cli::{Cli, Command, Setup};
 
-pub(crate) fn run(cli: Cli) -> Result<()> {
-    match cli.command {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    let done = match cli.command {
         Command::Replay(args) => replay::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Compile(args) => compile::run(&args),
@@ -32,7 +35,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Flows(args) => observe::flows(&args),
         Command::Scenario(args) => scenario::run(&args),
         Command::Bench(args) => bench::run(&args),
-    }
+        Command::Prog { command } => return prog::run(&command),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 impl Setup {

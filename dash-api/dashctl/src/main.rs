@@ -1,6 +1,7 @@
 //! `dashctl`: configurations, captures and daemons from the command line.
 //!
-//! Exit codes: 0 done, 1 an error that says where and why, 2 wrong usage.
+//! Exit codes: 0 done, 1 an error that says where and why, 2 wrong usage; of `prog verify`, 0 accepted,
+//! 1 rejected, 2 not loaded.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match commands::run(cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A reader that went away (`| head`) is no error of ours.
             if is_broken_pipe(&error) {
