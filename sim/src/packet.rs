@@ -83,6 +83,9 @@ enum Layer {
         flags: u8,
         vni: u32,
     },
+    Nvgre {
+        vsid: u32,
+    },
     /// ICMP (v4 or v6 by what is below): type, identifier, sequence.
     Echo {
         kind: u8,
@@ -312,6 +315,15 @@ impl Layers<last::Ipv6> {
     }
 }
 
+impl Layers<last::Ipv4> {
+    /// GRE with a key over Ethernet: NVGRE (RFC 7637), flow id 0.
+    pub fn nvgre(self, vsid: u32) -> Layers<last::Vxlan> {
+        self.push(Layer::Nvgre {
+            vsid: vsid & 0xff_ffff,
+        })
+    }
+}
+
 macro_rules! transports {
     ($($ip:ty),*) => {$(
         impl Layers<$ip> {
@@ -443,6 +455,7 @@ fn protocol_of(next: Option<&Layer>, echo: u8) -> u8 {
     match next {
         Some(Layer::Tcp { .. }) => 6,
         Some(Layer::Udp { .. }) => 17,
+        Some(Layer::Nvgre { .. }) => 47,
         Some(Layer::Echo { .. }) => echo,
         _ => EXPERIMENTAL,
     }
@@ -551,6 +564,10 @@ fn header(layer: &Layer, below: Option<&Layer>, next: Option<&Layer>, body: &[u8
         Layer::Vxlan { flags, vni } => {
             h.extend_from_slice(&[*flags, 0, 0, 0]);
             h.extend_from_slice(&(vni << 8).to_be_bytes());
+        }
+        Layer::Nvgre { vsid } => {
+            h.extend_from_slice(&[0x20, 0x00, 0x65, 0x58]);
+            h.extend_from_slice(&(vsid << 8).to_be_bytes());
         }
         Layer::Echo { kind, id, seq } => {
             h.extend_from_slice(&[*kind, 0, 0, 0]);

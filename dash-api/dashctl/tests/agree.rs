@@ -13,11 +13,11 @@
 #[path = "agree/generate.rs"]
 mod generate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dash_engine::{Engine, Options};
 use dash_model::StoreOptions;
-use dash_wire::tables::FlowEntry;
+use dash_wire::tables::{FlowActions, FlowEntry, encap, flow_action};
 use dashctl::engines::{EngineName, start};
 use generate::{Rng, World};
 use nic_target::{Capacity, CounterSnapshot, Frame, PacketEngine, Verdict};
@@ -88,9 +88,42 @@ fn counted(engine: &mut Engine<dyn PacketEngine>) -> CounterSnapshot {
     c
 }
 
+/// Pairs after which every kind of flow has been met.
+const ENOUGH: u64 = 8_000;
+
+/// What flows must have met, and how it shows.
+const KINDS: [(&str, fn(&FlowActions) -> bool); 6] = [
+    ("has NVGRE", |a| a.u0_encap == encap::NVGRE),
+    ("has a second encap", |a| {
+        a.actions & flow_action::ENCAP_U1 != 0
+    }),
+    ("has a second encap of NVGRE", |a| {
+        a.actions & flow_action::ENCAP_U1 != 0 && a.u1 == encap::NVGRE
+    }),
+    ("becomes IPv6", |a| a.actions & flow_action::NAT46 != 0),
+    ("changes its port", |a| {
+        a.actions & flow_action::DNAT_PORT != 0
+    }),
+    ("was answered in IPv6", |_| false),
+];
+
+/// The kinds of a flow.
+fn kinds(flow: &FlowEntry) -> Vec<&'static str> {
+    let [there, back] = &flow.sides;
+    let mut kinds: Vec<_> = KINDS
+        .iter()
+        .filter(|(_, shows)| shows(&there.actions))
+        .map(|(kind, _)| *kind)
+        .collect();
+    if back.actions.actions & flow_action::NAT64 != 0 && flow.packets[1] > 0 {
+        kinds.push("was answered in IPv6");
+    }
+    kinds
+}
+
 #[test]
 fn engines_agree_on_random_configurations_and_packets() {
-    let (pairs, seed) = (number("DASHWIRE_PAIRS", 4_000), number("DASHWIRE_SEED", 1));
+    let (pairs, seed) = (number("DASHWIRE_PAIRS", ENOUGH), number("DASHWIRE_SEED", 1));
     let cache = tempfile::tempdir().unwrap();
     let mut runs: Vec<Run> = engines()
         .into_iter()
@@ -114,6 +147,7 @@ fn engines_agree_on_random_configurations_and_packets() {
     let mut world = World::new(Rng::new(seed));
     let mut now = 1_000_000_000u64;
     let mut verdicts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut met: BTreeSet<&str> = BTreeSet::new();
     let mut done = 0;
     let mut frame = Frame::new();
     while done < pairs {
@@ -187,6 +221,7 @@ fn engines_agree_on_random_configurations_and_packets() {
                 sorted_flows(&mut run.engine),
             )
         };
+        met.extend(flows.iter().flat_map(kinds));
         for run in &mut runs[1..] {
             let other = counted(&mut run.engine);
             if other != counters {
@@ -203,13 +238,19 @@ fn engines_agree_on_random_configurations_and_packets() {
             );
         }
     }
+    for (kind, _) in KINDS {
+        assert!(
+            pairs < ENOUGH || met.contains(kind),
+            "no flow {kind}, only {met:?}"
+        );
+    }
     let drops = drop_counters(&mut runs[0].engine);
     eprintln!(
         "agree: {done} pairs, {verdicts:?}, {} kinds of counters moved: {drops:?}",
         drops.len()
     );
     assert!(
-        verdicts.get("sent").copied().unwrap_or(0) * 5 > done,
+        verdicts.get("sent").copied().unwrap_or(0) * 6 > done,
         "too few packets got through to say anything: {verdicts:?}"
     );
     assert!(

@@ -15,7 +15,8 @@ use dash_model::net::Mac;
 use dash_model::objects::Object;
 use dash_wire::stats::{EniStat, PortStat};
 use dash_wire::tables::{
-    Direction, FlowActions, FlowEntry, FlowHalf, FlowKey, flow_action, flow_flags, flow_state,
+    Direction, FlowActions, FlowEntry, FlowHalf, FlowKey, encap, flow_action, flow_flags,
+    flow_state,
 };
 use serde_json::{Map, Value, json};
 
@@ -80,7 +81,24 @@ fn order(key: &FlowKey) -> impl Ord + use<> {
 
 fn line(owner: Option<&FlowOwner<'_>>, flow: &FlowEntry, side: usize) -> Value {
     let FlowHalf { key, actions } = &flow.sides[side];
-    let reverse = &flow.sides[1 - side].key;
+    let FlowHalf {
+        key: reverse,
+        actions: back,
+    } = &flow.sides[1 - side];
+    let none = ([0; 4], 0);
+    let (u1_dip, u1_vni) = if does(actions, flow_action::ENCAP_U1) {
+        back.kept_u1()
+    } else {
+        none
+    };
+    // The VIP is the source of both encaps but for a private link's own.
+    let u1_sip = if u1_vni == 0 { [0; 4] } else { back.u0_sip };
+    // Where nothing is written the field may hold something else.
+    let dmac = if does(actions, flow_action::SET_DMAC) {
+        actions.dmac
+    } else {
+        [0; 6]
+    };
     let first = flow.direction == Direction::Outbound as u8;
     let outbound = if side == 0 { first } else { !first };
     let eni_mac = owner.map(|o| o.mac.to_string());
@@ -110,14 +128,30 @@ fn line(owner: Option<&FlowOwner<'_>>, flow: &FlowEntry, side: usize) -> Value {
         "underlay0_vnet_id": actions.u0_vni,
         "underlay0_sip": Ipv4Addr::from(actions.u0_sip).to_string(),
         "underlay0_dip": Ipv4Addr::from(actions.u0_dip).to_string(),
-        "underlay0_dash_encapsulation": if actions.actions & flow_action::ENCAP_U0 == 0 { "invalid" } else { "vxlan" },
-        "dst_mac": Mac(actions.dmac).to_string(),
+        "underlay0_dash_encapsulation": encapsulation(actions, flow_action::ENCAP_U0, actions.u0_encap),
+        "underlay1_vnet_id": u1_vni,
+        "underlay1_sip": Ipv4Addr::from(u1_sip).to_string(),
+        "underlay1_dip": Ipv4Addr::from(u1_dip).to_string(),
+        "underlay1_dash_encapsulation": encapsulation(actions, flow_action::ENCAP_U1, actions.u1),
+        "dst_mac": Mac(dmac).to_string(),
         "packets": flow.packets[side],
         "bytes": flow.bytes[side],
         "created_ns": flow.created_ns,
         "last_seen_ns": flow.last_seen_ns,
         "timeout_ms": flow.timeout_ms,
     })
+}
+
+fn does(actions: &FlowActions, what: u16) -> bool {
+    actions.actions & what != 0
+}
+
+fn encapsulation(actions: &FlowActions, which: u16, kind: u8) -> &'static str {
+    match kind {
+        _ if !does(actions, which) => "invalid",
+        encap::NVGRE => "nvgre",
+        _ => "vxlan",
+    }
 }
 
 fn ip(flags: u8, addr: [u8; 16]) -> IpAddr {
@@ -140,7 +174,12 @@ fn state(state: u8) -> &'static str {
 fn action_names(actions: &FlowActions) -> Vec<&'static str> {
     let names = [
         (flow_action::ENCAP_U0, "encap_u0"),
+        (flow_action::ENCAP_U1, "encap_u1"),
         (flow_action::SET_DMAC, "set_dmac"),
+        (flow_action::NAT46, "nat46"),
+        (flow_action::NAT64, "nat64"),
+        (flow_action::SNAT_PORT, "snat_port"),
+        (flow_action::DNAT_PORT, "dnat_port"),
     ];
     names
         .iter()

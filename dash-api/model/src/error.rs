@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::key::{AclGroupId, ApplianceId, EniKey, KeyError, ObjectKey, TagName};
+use crate::key::{AclGroupId, ApplianceId, EniKey, KeyError, ObjectKey, RoutingType, TagName};
 use crate::net::{IpPrefix, Mac};
 use crate::objects::Family;
 
@@ -126,6 +126,27 @@ pub enum Reason {
         /// One of the rows that bind it.
         binder: ObjectKey,
     },
+    /// IPv4 that becomes IPv6 must be IPv4.
+    #[error("{kind} makes IPv6 of IPv4: the row's key must be IPv4")]
+    TranslatesIpv4 {
+        /// The routing type.
+        kind: RoutingType,
+    },
+    /// A routing type without the encap that rows of it need.
+    #[error("DASH_ROUTING_TYPE_TABLE:{kind} has no staticencap with an encap type and a vni")]
+    NoStaticEncap {
+        /// The routing type.
+        kind: RoutingType,
+    },
+    /// A tunnel that leads nowhere.
+    #[error("endpoints is empty")]
+    NoEndpoint,
+    /// Two ranges of a port map with a port in common.
+    #[error("ports are part of {other} too")]
+    PortsMeet {
+        /// The other range.
+        other: ObjectKey,
+    },
     /// PA validation has nothing to validate against.
     #[error("pa_validation needs a vnet")]
     PaValidationWithoutVnet,
@@ -143,11 +164,15 @@ impl Reason {
             | Self::PrefixFamily { .. }
             | Self::TagFamily { .. }
             | Self::GroupFamily { .. }
+            | Self::TranslatesIpv4 { .. }
+            | Self::NoEndpoint
             | Self::PaValidationWithoutVnet => Kind::InvalidArgument,
             Self::NoAppliance
             | Self::MissingParent { .. }
             | Self::InUse { .. }
             | Self::EmptyGroup { .. }
+            | Self::NoStaticEncap { .. }
+            | Self::PortsMeet { .. }
             | Self::GroupBound { .. } => Kind::FailedPrecondition,
             Self::SecondAppliance { .. } | Self::DuplicateMac { .. } => Kind::AlreadyExists,
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use crate::net::{IpPrefix, Vni};
+use crate::net::{IpPrefix, PortRange, Vni};
 
 mod parse;
 
@@ -46,6 +46,10 @@ name! {
     AclGroupId,
     /// Name of a prefix tag.
     TagName,
+    /// Name of a tunnel.
+    TunnelName,
+    /// Id of an outbound port map.
+    PortMapId,
 }
 
 /// Routing types by SONiC's names; the key of `DASH_ROUTING_TYPE_TABLE` (case-insensitive).
@@ -117,11 +121,14 @@ pub enum Table {
     AclIn,
     AclOut,
     PrefixTag,
+    Tunnel,
+    PortMap,
+    PortMapRange,
 }
 
 impl Table {
     /// Every table, in the order [`ObjectKey`] sorts.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Appliance,
         Self::RoutingType,
         Self::Vnet,
@@ -136,6 +143,9 @@ impl Table {
         Self::AclIn,
         Self::AclOut,
         Self::PrefixTag,
+        Self::Tunnel,
+        Self::PortMap,
+        Self::PortMapRange,
     ];
 
     /// The name in APPL_DB.
@@ -155,6 +165,9 @@ impl Table {
             Self::AclIn => "DASH_ACL_IN_TABLE",
             Self::AclOut => "DASH_ACL_OUT_TABLE",
             Self::PrefixTag => "DASH_PREFIX_TAG_TABLE",
+            Self::Tunnel => "DASH_TUNNEL_TABLE",
+            Self::PortMap => "DASH_OUTBOUND_PORT_MAP_TABLE",
+            Self::PortMapRange => "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE",
         }
     }
 
@@ -184,6 +197,10 @@ pub enum ObjectKey {
     AclIn(EniKey, u8),
     AclOut(EniKey, u8),
     PrefixTag(TagName),
+    Tunnel(TunnelName),
+    PortMap(PortMapId),
+    /// Map and its first and last port.
+    PortMapRange(PortMapId, PortRange),
     /// Table name and key text of a row that is only stored.
     Opaque(Arc<str>, Arc<str>),
 }
@@ -245,6 +262,9 @@ impl ObjectKey {
             Self::AclIn(..) => Table::AclIn,
             Self::AclOut(..) => Table::AclOut,
             Self::PrefixTag(_) => Table::PrefixTag,
+            Self::Tunnel(_) => Table::Tunnel,
+            Self::PortMap(_) => Table::PortMap,
+            Self::PortMapRange(..) => Table::PortMapRange,
             Self::Opaque(..) => return None,
         })
     }
@@ -288,6 +308,9 @@ impl fmt::Display for KeyText<'_> {
                 write!(f, "{eni}:{stage}")
             }
             ObjectKey::PrefixTag(tag) => write!(f, "{tag}"),
+            ObjectKey::Tunnel(tunnel) => write!(f, "{tunnel}"),
+            ObjectKey::PortMap(map) => write!(f, "{map}"),
+            ObjectKey::PortMapRange(map, PortRange { min, max }) => write!(f, "{map}:{min}-{max}"),
             ObjectKey::Opaque(_, key) => f.write_str(key),
         }
     }

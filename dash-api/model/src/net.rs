@@ -37,12 +37,22 @@ pub struct VniRange {
 }
 
 /// Inclusive range of TCP/UDP ports, host order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortRange {
     /// First.
     pub min: u16,
     /// Last, not below `min`.
     pub max: u16,
+}
+
+/// An IPv6 address and which of its bits count. The mask may have holes, and the address bits
+/// outside of it: both are as the controller sent them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MaskedIp {
+    /// The address.
+    pub addr: Ipv6Addr,
+    /// The mask.
+    pub mask: Ipv6Addr,
 }
 
 /// Ethernet address, wire order.

@@ -8,8 +8,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use crate::key::{AclGroupId, RouteGroupId, Table, TagName, VnetName};
-use crate::net::{IpPrefix, Mac, PortRange, Vni, VniRange};
+use crate::key::{
+    AclGroupId, PortMapId, RouteGroupId, RoutingType, Table, TagName, TunnelName, VnetName,
+};
+use crate::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 
 /// The IP family an ACL group, a tag or a meter policy is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +74,10 @@ pub struct Eni {
     pub vnet: Option<VnetName>,
     /// Trusted VNIs of this ENI, in addition to the appliance's.
     pub trusted_vnis: Vec<VniRange>,
+    /// Bits of its own that the ENI puts into private-link sources.
+    pub pl_sip: Option<MaskedIp>,
+    /// Outer source of private-link encaps; unset for the VIP (A12).
+    pub pl_underlay_sip: Option<Ipv4Addr>,
 }
 
 /// `DASH_ENI_ROUTE_TABLE`: which route group an ENI uses for outbound packets.
@@ -93,6 +99,10 @@ pub struct RouteGroup {
 pub struct Route {
     /// What a packet that matches does.
     pub action: RouteAction,
+    /// Outer source of the route's private-link and service-tunnel encaps (A12).
+    pub underlay_sip: Option<Ipv4Addr>,
+    /// Tunnel that packets leave in, unless their mapping names another (A25).
+    pub tunnel: Option<TunnelName>,
 }
 
 /// Routing types an outbound route may have in this release.
@@ -109,8 +119,22 @@ pub enum RouteAction {
         /// Look-up key instead of the packet's destination.
         overlay_ip: Option<IpAddr>,
     },
+    /// IPv4 becomes IPv6, in an encap of the routing type's kind.
+    ServiceTunnel(Box<ServiceTunnel>),
     /// Drops (A17).
     Drop,
+}
+
+/// What a service-tunnel route does: each IPv4 address becomes an IPv6 one, as
+/// `address & !mask | addr & mask`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTunnel {
+    /// What sources become.
+    pub overlay_sip: MaskedIp,
+    /// What destinations become.
+    pub overlay_dip: MaskedIp,
+    /// Outer destination; unset for the packet's own destination (A11).
+    pub underlay_dip: Option<Ipv4Addr>,
 }
 
 /// `DASH_ROUTE_RULE_TABLE`: one inbound rule.
@@ -137,7 +161,16 @@ pub enum RuleAction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutingTypeDef {
     /// Encap of the first `staticencap` item, if there is one.
-    pub static_encap: Option<EncapType>,
+    pub static_encap: Option<StaticEncap>,
+}
+
+/// A `staticencap` item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaticEncap {
+    /// Kind of the encap.
+    pub kind: EncapType,
+    /// Its VNI or VSID; unset where the VNET's is used.
+    pub key: Option<Vni>,
 }
 
 /// Encapsulations, with SAI's numbers.
@@ -146,6 +179,8 @@ pub struct RoutingTypeDef {
 pub enum EncapType {
     /// `SAI_DASH_ENCAPSULATION_VXLAN`.
     Vxlan = 1,
+    /// `SAI_DASH_ENCAPSULATION_NVGRE`.
+    Nvgre = 2,
 }
 
 /// `DASH_VNET_MAPPING_TABLE`: customer address to provider address.
@@ -157,6 +192,51 @@ pub struct VnetMapping {
     pub mac: Option<Mac>,
     /// Encap with the destination VNET's VNI, not the ENI's.
     pub use_dst_vni: bool,
+    /// IPv4 becomes IPv6, in an encap of the routing type's kind.
+    pub private_link: Option<Box<PrivateLink>>,
+    /// Tunnel that packets leave in; unset for the route's (A25).
+    pub tunnel: Option<TunnelName>,
+}
+
+/// What a private-link mapping does: each IPv4 address becomes an IPv6 one, as
+/// `address & !mask | addr`; of the source the ENI's own bits then are put in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivateLink {
+    /// What sources become.
+    pub overlay_sip: MaskedIp,
+    /// What destinations become.
+    pub overlay_dip: MaskedIp,
+    /// Ports that lead to other services.
+    pub port_map: Option<PortMapId>,
+}
+
+/// `DASH_TUNNEL_TABLE`: an encap to one of several endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Where it goes, one or more, each once, in order; a flow keeps to one.
+    pub endpoints: Vec<Ipv4Addr>,
+    /// Kind of the encap.
+    pub kind: EncapType,
+    /// VNI or VSID.
+    pub key: Vni,
+}
+
+/// `DASH_OUTBOUND_PORT_MAP_TABLE`: a set of port ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PortMap;
+
+/// `DASH_OUTBOUND_PORT_MAP_RANGE_TABLE`: what a range of destination ports leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortMapRange {
+    /// The private link as it is.
+    Skip,
+    /// A backend of its own.
+    Service {
+        /// The backend: outer destination, and last 32 bits of the inner one.
+        backend_ip: Ipv4Addr,
+        /// What the range's first port becomes; the others follow.
+        backend_port_base: u16,
+    },
 }
 
 /// `DASH_ACL_GROUP_TABLE`.
@@ -223,8 +303,40 @@ impl RouteAction {
     pub fn vnet(&self) -> Option<&VnetName> {
         match self {
             Self::Vnet(vnet) | Self::VnetDirect { vnet, .. } => Some(vnet),
-            Self::Direct | Self::Drop => None,
+            Self::Direct | Self::ServiceTunnel(_) | Self::Drop => None,
         }
+    }
+}
+
+impl From<RouteAction> for Route {
+    /// A route that does this and nothing more.
+    fn from(action: RouteAction) -> Self {
+        Self {
+            action,
+            underlay_sip: None,
+            tunnel: None,
+        }
+    }
+}
+
+impl Route {
+    /// The routing type whose static encap the route's packets get.
+    pub fn encap_of(&self) -> Option<RoutingType> {
+        matches!(self.action, RouteAction::ServiceTunnel(_)).then_some(RoutingType::ServiceTunnel)
+    }
+}
+
+impl VnetMapping {
+    /// The routing type whose static encap the mapping's packets get.
+    pub fn encap_of(&self) -> Option<RoutingType> {
+        self.private_link
+            .is_some()
+            .then_some(RoutingType::PrivateLink)
+    }
+
+    /// The port map it names.
+    pub fn port_map(&self) -> Option<&PortMapId> {
+        self.private_link.as_ref()?.port_map.as_ref()
     }
 }
 
@@ -246,6 +358,9 @@ pub enum Object {
     AclIn(AclBind),
     AclOut(AclBind),
     PrefixTag(Arc<PrefixTag>),
+    Tunnel(Tunnel),
+    PortMap(PortMap),
+    PortMapRange(PortMapRange),
     /// A DASH table this release stores, reads back and does not act on.
     Opaque,
 }
@@ -268,6 +383,9 @@ impl Object {
             Self::AclIn(_) => Table::AclIn,
             Self::AclOut(_) => Table::AclOut,
             Self::PrefixTag(_) => Table::PrefixTag,
+            Self::Tunnel(_) => Table::Tunnel,
+            Self::PortMap(_) => Table::PortMap,
+            Self::PortMapRange(_) => Table::PortMapRange,
             Self::Opaque => return None,
         })
     }

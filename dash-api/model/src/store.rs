@@ -5,6 +5,8 @@
 //! * every reference leads to a row, except an ACL rule's tags (A22) and an ENI's empty VNET;
 //! * there is one appliance at most, and one whenever there is a VNET or an ENI;
 //! * no two ENIs have one MAC;
+//! * a routing type whose encap something needs has one, with a key; a tunnel has an endpoint;
+//! * no two ranges of a port map meet;
 //! * a bound ACL group has a rule and is of the family of the field that names it, and its rules'
 //!   prefixes and tags are of that family.
 //!
@@ -14,13 +16,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, ApplianceId, EniKey, ObjectKey, RouteGroupId, RouteRuleKey, RoutingType, Table,
-    TagName, VnetName,
+    AclGroupId, ApplianceId, EniKey, ObjectKey, PortMapId, RouteGroupId, RouteRuleKey, RoutingType,
+    Table, TagName, TunnelName, VnetName,
 };
-use crate::net::{IpPrefix, Mac};
+use crate::net::{IpPrefix, Mac, PortRange};
 use crate::objects::{
-    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, Object, PrefixTag, Route, RouteGroup,
-    RouteRule, RoutingTypeDef, Vnet, VnetMapping,
+    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, Object, PortMapRange, PrefixTag, Route,
+    RouteGroup, RouteRule, RoutingTypeDef, Tunnel, Vnet, VnetMapping,
 };
 use crate::txn::Entry;
 
@@ -269,6 +271,20 @@ impl Store {
     pub fn tags(&self) -> impl Iterator<Item = (&TagName, &Arc<PrefixTag>)> {
         let rows = self.rows.tags.iter();
         rows.filter_map(|(key, entry)| Some((key, object!(Some(entry), PrefixTag)?)))
+    }
+
+    /// A tunnel.
+    pub fn tunnel(&self, tunnel: &TunnelName) -> Option<&Tunnel> {
+        object!(self.rows.tunnels.get(tunnel), Tunnel)
+    }
+
+    /// Ranges of a port map, by their first port.
+    pub fn port_ranges(
+        &self,
+        map: &PortMapId,
+    ) -> impl Iterator<Item = (PortRange, &PortMapRange)> + use<'_> {
+        let rows = self.rows.port_ranges.children(map);
+        rows.filter_map(|(ports, entry)| Some((*ports, object!(Some(entry), PortMapRange)?)))
     }
 
     /// ENIs in a VNET.

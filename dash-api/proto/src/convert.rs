@@ -1,17 +1,18 @@
 //! Messages to objects of the model, with every check that a row allows on its own.
 //!
 //! What the pipeline of this release cannot do is refused here; what has no effect on packets
-//! (metering, QoS, private link fields of an ENI) is accepted with a warning that names it.
+//! (metering, QoS) is accepted with a warning that names it.
 //! Not checked here: anything that needs another row. The store does that.
 
 mod acl;
 mod card;
 mod net;
 mod routing;
+mod tunnel;
 
 use dash_model::ObjectKey;
 use dash_model::key::Table;
-use dash_model::objects::Object;
+use dash_model::objects::{Object, PortMap};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 
@@ -102,6 +103,17 @@ pub(crate) fn object(
         ObjectKey::PrefixTag(_) => {
             Object::PrefixTag(acl::tag(&decode(Table::PrefixTag, raw, notes)?)?.into())
         }
+        ObjectKey::Tunnel(_) => {
+            Object::Tunnel(tunnel::tunnel(&decode(Table::Tunnel, raw, notes)?, notes)?)
+        }
+        ObjectKey::PortMap(_) => {
+            let _: dash::outbound_port_map::OutboundPortMap = decode(Table::PortMap, raw, notes)?;
+            Object::PortMap(PortMap)
+        }
+        ObjectKey::PortMapRange(..) => Object::PortMapRange(tunnel::port_map_range(
+            &decode(Table::PortMapRange, raw, notes)?,
+            notes,
+        )?),
         ObjectKey::Opaque(table, _) => {
             opaque(table, raw)?;
             notes.add("stored, not acted on");

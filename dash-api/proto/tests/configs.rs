@@ -173,7 +173,7 @@ fn a_rule_written_and_deleted_by_one_text_is_gone() {
 fn every_bad_row_is_reported_with_its_line() {
     let rows = load_config(
         "[\n{\"DASH_VNET_TABLE:a\": {\"vni\": 0}},\n{\"DASH_VNET_TABLE:b\": {\"vni\": 1}},\n\n\
-         {\"DASH_ROUTE_TABLE:g:10.0.0.0/8\":\n {\"routing_type\": \"privatelink\"}},\n\
+         {\"DASH_ROUTE_TABLE:g:10.0.0.0/8\":\n {\"routing_type\": \"appliance\"}},\n\
          {\"DASH_VNET_TABLE:\": {}, \"OP\": \"DEL\"}]",
     )
     .unwrap();

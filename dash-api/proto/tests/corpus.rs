@@ -4,10 +4,10 @@
 
 use dash_model::objects::Object;
 use dash_model::{Action, ObjectKey};
+use dash_proto::gnmi::SetRequest;
 use dash_proto::gnmi::typed_value::Value as Typed;
 use dash_proto::gnmi::update_result::Operation;
-use dash_proto::gnmi::{SetRequest, Update};
-use dash_proto::{Kind, RowValue, decode_row, decode_set, row_to_json, schema};
+use dash_proto::{RowValue, decode_row, decode_set, row_to_json, schema};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
@@ -120,79 +120,33 @@ fn generated_messages_encode_the_rows_back_byte_for_byte() {
 fn every_row_survives_the_readable_json() {
     for (table, key, value) in rows() {
         let json = row_to_json(&table, &value);
-        // A row of private link is refused as protobuf and as JSON alike.
-        let (pb, from_json) = (
-            decode_row(&table, &key, RowValue::Pb(&value)),
-            decode_row(&table, &key, RowValue::Json(&json)),
-        );
-        match (pb, from_json) {
-            (Ok(pb), Ok(from_json)) => {
-                assert_eq!(from_json.raw.as_ref(), value, "{table} {json}");
-                assert_eq!(pb, from_json);
-            }
-            (Err(pb), Err(from_json)) => assert_eq!(pb, from_json),
-            (pb, from_json) => panic!("{table} {json}: {pb:?} but {from_json:?}"),
-        }
+        let pb = decode_row(&table, &key, RowValue::Pb(&value)).unwrap();
+        let from_json = decode_row(&table, &key, RowValue::Json(&json)).unwrap();
+        assert_eq!(from_json.raw.as_ref(), value, "{table} {json}");
+        assert_eq!(pb, from_json);
     }
 }
 
 #[test]
-fn rows_of_this_release_decode_and_private_link_is_refused() {
-    let mut refused = Vec::new();
+fn rows_of_this_release_decode() {
     for (table, key, value) in rows() {
-        match decode_row(&table, &key, RowValue::Pb(&value)) {
-            Ok(row) => {
-                assert_eq!(row.raw.as_ref(), value);
-                assert_eq!(row.key.table_name(), table);
-                let acts = !matches!(row.object, Object::Opaque);
-                assert_eq!(acts, !matches!(row.key, ObjectKey::Opaque(..)));
-                let stored = row.warnings.iter().any(|w| w == "stored, not acted on");
-                assert_eq!(stored, !acts, "{table}: {:?}", row.warnings);
-            }
-            Err(error) => refused.push((table, error.kind, error.field)),
-        }
+        let row = decode_row(&table, &key, RowValue::Pb(&value)).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(row.raw.as_ref(), value);
+        assert_eq!(row.key.table_name(), table);
+        let acts = !matches!(row.object, Object::Opaque);
+        assert_eq!(acts, !matches!(row.key, ObjectKey::Opaque(..)));
+        let stored = row.warnings.iter().any(|w| w == "stored, not acted on");
+        assert_eq!(stored, !acts, "{table}: {:?}", row.warnings);
     }
-    assert_eq!(
-        refused,
-        [(
-            "DASH_VNET_MAPPING_TABLE".to_owned(),
-            Kind::Unimplemented,
-            Some("routing_type".to_owned())
-        )]
-    );
 }
 
 #[test]
-fn the_full_request_is_refused_at_its_private_link_mapping_only() {
+fn the_full_request_with_its_private_link_is_one_transaction() {
     let request = SetRequest::decode(FULL).unwrap();
-    let error = decode_set(&request).unwrap_err();
-    assert_eq!(error.errors.len(), 1, "{error}");
-    assert_eq!(error.code(), tonic::Code::Unimplemented);
-    let place = request.update.iter().position(|u| {
-        let path = u.path.as_ref().unwrap();
-        path.elem[2].name == "DASH_VNET_MAPPING_TABLE"
-    });
-    assert_eq!(Some(error.errors[0].index), place);
-    assert!(
-        error
-            .to_string()
-            .contains("privatelink is not supported yet"),
-        "{error}"
-    );
-}
-
-#[test]
-fn without_that_mapping_the_full_request_is_one_transaction() {
-    let mut request = SetRequest::decode(FULL).unwrap();
-    let sent: Vec<Update> = request
-        .update
-        .into_iter()
-        .filter(|u| u.path.as_ref().unwrap().elem[2].name != "DASH_VNET_MAPPING_TABLE")
-        .collect();
-    request.update = sent.clone();
-    let set = decode_set(&request).unwrap();
-    assert_eq!(set.txn.ops.len(), 19);
-    assert_eq!(set.results.len(), 19);
+    let sent = request.update.clone();
+    let set = decode_set(&request).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(set.txn.ops.len(), 20);
+    assert_eq!(set.results.len(), 20);
     for (n, (op, update)) in set.txn.ops.iter().zip(&sent).enumerate() {
         assert_eq!(op.index, n);
         assert_eq!(

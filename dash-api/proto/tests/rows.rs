@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the line that fails")]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dash_model::ObjectKey;
-use dash_model::net::{IpPrefix, Mac, PortRange};
-use dash_model::objects::{AclAction, Object, RouteAction, RuleAction, VnetMapping};
+use dash_model::net::{IpPrefix, Mac, PortRange, Vni};
+use dash_model::objects::{
+    AclAction, EncapType, Object, PortMapRange, Route, RouteAction, RuleAction, VnetMapping,
+};
 use dash_proto::{DecodedRow, Kind, RowError, RowValue, decode_row};
 use serde_json::{Value, json};
 
@@ -214,8 +216,7 @@ fn eni_fields_without_effect_are_named() {
         "e",
         json!({
             "mac_address": "F4939FEFC47E", "underlay_ip": "25.1.1.1", "qos": "q",
-            "pl_sip_encoding": "::d107:64:ff71:0:0/::ffff:ffff:ffff:0:0",
-            "pl_underlay_sip": "10.1.0.5", "v4_meter_policy_id": "m", "v6_meter_policy_id": "",
+            "v4_meter_policy_id": "m", "v6_meter_policy_id": "",
             "disable_fast_path_icmp_flow_redirection": "true",
         }),
     );
@@ -223,8 +224,6 @@ fn eni_fields_without_effect_are_named() {
         row.warnings,
         [
             "qos",
-            "pl_sip_encoding",
-            "pl_underlay_sip",
             "v4_meter_policy_id",
             "disable_fast_path_icmp_flow_redirection"
         ]
@@ -255,12 +254,24 @@ fn routing_types() {
         BAD,
         "items[0].action_type",
     );
-    let stored = ok(t, "privatelink", item("nvgre"));
+    let keyed = json!([
+        {"action_name": "a", "action_type": "4_to_6"},
+        {"action_name": "b", "action_type": "staticencap", "encap_type": "nvgre", "vni": 100}
+    ]);
+    let encap = |kind: &str| match ok(t, kind, keyed.clone()).object {
+        Object::RoutingType(def) => def.static_encap.map(|e| (e.kind, e.key.map(Vni::get))),
+        other => panic!("{other:?}"),
+    };
+    for kind in ["privatelink", "servicetunnel"] {
+        assert_eq!(encap(kind), Some((EncapType::Nvgre, Some(100))));
+    }
+    let wide = json!([{"action_type": "staticencap", "encap_type": "vxlan", "vni": 16777216}]);
+    refused(t, "privatelink", wide, BAD, "items[0].vni");
+    let stored = ok(t, "appliance", keyed.clone());
     assert_eq!(
         stored.warnings,
-        ["stored, not acted on: routing type privatelink"]
+        ["stored, not acted on: routing type appliance"]
     );
-    assert!(matches!(stored.object, Object::RoutingType(def) if def.static_encap.is_none()));
     let none = ok(
         t,
         "vnet",
@@ -345,19 +356,7 @@ fn routes_refused() {
         json!({"routing_type": "vnet_direct", "vnet_direct": {"vnet": "v", "overlay_ip": {}}}),
         "vnet_direct.overlay_ip",
     );
-    for kind in [
-        "appliance",
-        "privatelink",
-        "privatelinknsg",
-        "servicetunnel",
-    ] {
-        later(json!({"routing_type": kind}), "routing_type");
-    }
-    later(json!({"routing_type": "direct", "tunnel": "t"}), "tunnel");
-    later(
-        json!({"routing_type": "direct", "underlay_sip": "1.2.3.4"}),
-        "underlay_sip",
-    );
+    later(json!({"routing_type": "appliance"}), "routing_type");
     action(json!({"routing_type": "direct", "tunnel": "", "underlay_sip": "0.0.0.0"}));
 }
 
@@ -465,6 +464,8 @@ fn mappings() {
             underlay_ip: [10, 0, 2, 2].into(),
             mac: Some(Mac([0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e])),
             use_dst_vni: true,
+            private_link: None,
+            tunnel: None,
         }
     );
     assert_eq!(mapping(json!({"mac_address": ""})).mac, None);
@@ -518,12 +519,7 @@ fn mappings() {
         BAD,
         "routing_type",
     );
-    for kind in [
-        "privatelink",
-        "privatelinknsg",
-        "servicetunnel",
-        "appliance",
-    ] {
+    for kind in ["privatelinknsg", "servicetunnel", "appliance"] {
         refused(
             t,
             key,
@@ -532,14 +528,7 @@ fn mappings() {
             "routing_type",
         );
     }
-    refused(t, key, with(&base, json!({"tunnel": "t"})), LATER, "tunnel");
-    refused(
-        t,
-        key,
-        with(&base, json!({"port_map": "p"})),
-        LATER,
-        "port_map",
-    );
+    assert_eq!(mapping(json!({"tunnel": "t"})).tunnel, Some("t".into()));
     let metered = ok(
         t,
         key,
@@ -552,6 +541,174 @@ fn mappings() {
         metered.warnings,
         ["override_meter", "metering_class_or"].map(|f| format!("stored, not acted on: {f}"))
     );
+}
+
+/// Why a row is refused, as kind and field.
+fn why(table: &str, key: &str, value: Value) -> (Kind, Option<String>) {
+    let error = decode_row(table, key, RowValue::Json(&value)).unwrap_err();
+    (error.kind, error.field)
+}
+
+#[test]
+fn private_link_mappings() {
+    let (t, key) = ("DASH_VNET_MAPPING_TABLE", "v:10.2.0.100");
+    let base = json!({"routing_type": "privatelink", "underlay_ip": "101.1.2.3",
+        "overlay_sip_prefix": "fd40::a:0:0/::ffff:0:0", "overlay_dip_prefix": "2603::3401:203/128"});
+    let row = ok(t, key, with(&base, json!({"port_map": "m", "tunnel": "t"})));
+    let Object::VnetMapping(mapping) = row.object else {
+        panic!()
+    };
+    assert_eq!(row.warnings, [""; 0]);
+    let link = mapping.private_link.unwrap();
+    assert_eq!(
+        link.overlay_sip.mask,
+        "::ffff:0:0".parse::<Ipv6Addr>().unwrap()
+    );
+    assert_eq!(
+        link.overlay_dip.addr,
+        "2603::3401:203".parse::<Ipv6Addr>().unwrap()
+    );
+    assert_eq!(link.port_map, Some("m".into()));
+    assert_eq!(mapping.tunnel, Some("t".into()));
+    // What a private link leaves alone is said.
+    let row = ok(
+        t,
+        key,
+        with(
+            &base,
+            json!({"mac_address": "F4:93:9F:EF:C4:7E", "use_dst_vni": true}),
+        ),
+    );
+    assert_eq!(
+        row.warnings,
+        ["mac_address", "use_dst_vni"].map(|f| format!("stored, not acted on: {f}"))
+    );
+    for (field, change) in [
+        ("overlay_sip_prefix", json!({"overlay_sip_prefix": null})),
+        ("overlay_dip_prefix", json!({"overlay_dip_prefix": null})),
+        (
+            "overlay_dip_prefix.ip",
+            json!({"overlay_dip_prefix": "10.0.0.0/8"}),
+        ),
+    ] {
+        let found = why(t, key, with(&base, change));
+        assert_eq!(found, (BAD, Some(field.to_owned())));
+    }
+}
+
+#[test]
+fn service_tunnel_routes() {
+    let (t, key) = ("DASH_ROUTE_TABLE", "g:50.1.2.0/24");
+    let route = |tunnel: Value| {
+        let row = ok(
+            t,
+            key,
+            json!({"routing_type": "servicetunnel", "service_tunnel": tunnel, "underlay_sip": "9.9.9.9"}),
+        );
+        match row.object {
+            Object::Route(route) => route,
+            other => panic!("{other:?}"),
+        }
+    };
+    let of = |route: &Route| match &route.action {
+        RouteAction::ServiceTunnel(tunnel) => (**tunnel).clone(),
+        other => panic!("{other:?}"),
+    };
+    let found = route(
+        json!({"overlay_sip_prefix": "fd00::", "overlay_dip_prefix": "2603::4601:203",
+        "underlay_sip": "34.1.2.1"}),
+    );
+    assert_eq!(
+        found.underlay_sip,
+        Some([34, 1, 2, 1].into()),
+        "its own comes first"
+    );
+    let tunnel = of(&found);
+    let mask = |len: u32| Ipv6Addr::from(u128::MAX.checked_shl(128 - len).unwrap_or(0));
+    assert_eq!(
+        (tunnel.overlay_sip.mask, tunnel.overlay_dip.mask),
+        (mask(96), mask(128))
+    );
+    assert_eq!(tunnel.underlay_dip, None);
+    let older = route(
+        json!({"overlay_sip": "fd00::1", "overlay_dip": "fd00::2", "underlay_dip": "1.1.1.1"}),
+    );
+    assert_eq!(of(&older).underlay_dip, Some([1, 1, 1, 1].into()));
+    assert_eq!(older.underlay_sip, Some([9, 9, 9, 9].into()));
+    for (field, value) in [
+        ("service_tunnel", json!({"routing_type": "servicetunnel"})),
+        (
+            "service_tunnel.overlay_dip_prefix",
+            json!({"routing_type": "servicetunnel", "service_tunnel": {"overlay_sip_prefix": "fd00::"}}),
+        ),
+        (
+            "service_tunnel.overlay_sip_prefix",
+            json!({"routing_type": "servicetunnel", "service_tunnel":
+                {"overlay_sip_prefix": "1.2.3.4", "overlay_dip_prefix": "fd00::"}}),
+        ),
+        ("routing_type", json!({"routing_type": "privatelink"})),
+    ] {
+        assert_eq!(why(t, key, value), (BAD, Some(field.to_owned())));
+    }
+    // Where it can do nothing it is said.
+    let direct = ok(
+        t,
+        key,
+        json!({"routing_type": "direct", "underlay_sip": "1.2.3.4", "tunnel": "t"}),
+    );
+    assert_eq!(direct.warnings, ["stored, not acted on: underlay_sip"]);
+    let dropped = ok(t, key, json!({"routing_type": "drop", "tunnel": "t"}));
+    assert_eq!(dropped.warnings, ["stored, not acted on: tunnel"]);
+}
+
+#[test]
+fn tunnels_and_port_maps() {
+    let t = "DASH_TUNNEL_TABLE";
+    let base = json!({"endpoints": ["90.90.90.90", "10.10.10.10", "90.90.90.90"], "encap_type": "nvgre", "vni": 7});
+    let Object::Tunnel(tunnel) = ok(t, "t", base.clone()).object else {
+        panic!()
+    };
+    let ends = [[10, 10, 10, 10], [90, 90, 90, 90]].map(Ipv4Addr::from);
+    assert_eq!(tunnel.endpoints, ends);
+    for (field, change) in [
+        ("endpoints", json!({"endpoints": []})),
+        ("encap_type", json!({"encap_type": null})),
+        ("vni", json!({"vni": 0})),
+        ("vni", json!({"vni": 16777216})),
+    ] {
+        let found = why(t, "t", with(&base, change));
+        assert_eq!(found, (BAD, Some(field.to_owned())));
+    }
+    let v6 = why(t, "t", with(&base, json!({"endpoints": ["fd00::1"]})));
+    assert_eq!(v6, (LATER, Some("endpoints[0]".to_owned())));
+
+    let t = "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE";
+    let base = json!({"action": "ACTION_MAP_PRIVATE_LINK_SERVICE", "backend_ip": "60.60.60.1", "backend_port_base": 42001});
+    let row = ok(t, "m:8001-9000", base.clone());
+    assert_eq!(
+        row.key.to_string(),
+        "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE:m:8001-9000"
+    );
+    assert_eq!(
+        row.object,
+        Object::PortMapRange(PortMapRange::Service {
+            backend_ip: [60, 60, 60, 1].into(),
+            backend_port_base: 42001,
+        })
+    );
+    let skip = ok(t, "m:1-2", json!({"action": "ACTION_SKIP_MAPPING"}));
+    assert_eq!(skip.object, Object::PortMapRange(PortMapRange::Skip));
+    for (field, change) in [
+        ("action", json!({"action": null})),
+        ("backend_ip", json!({"backend_ip": null})),
+        ("backend_port_base", json!({"backend_port_base": 65536})),
+    ] {
+        let found = why(t, "m:1-2", with(&base, change));
+        assert_eq!(found, (BAD, Some(field.to_owned())));
+    }
+    for key in ["m:2-1", "m:0-65536", "m:1", "m", ":1-2", "m:+1-2"] {
+        assert_eq!(why(t, key, base.clone()).0, BAD, "{key}");
+    }
 }
 
 #[test]
@@ -735,6 +892,7 @@ fn bytes_that_are_not_the_message_are_malformed() {
             "DASH_VNET_MAPPING_TABLE" => "v:10.0.0.1",
             "DASH_ACL_RULE_TABLE" => "g:r",
             "DASH_ACL_IN_TABLE" | "DASH_ACL_OUT_TABLE" => "e:1",
+            "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE" => "m:1-2",
             _ => "k",
         };
         let error = decode_row(table.name(), key, RowValue::Pb(&[0x0b, 0xff])).unwrap_err();

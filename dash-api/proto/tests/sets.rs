@@ -223,7 +223,7 @@ fn errors_are_all_found_and_name_index_path_and_reason() {
             vnet("ok", 1),
             update(
                 "DASH_ROUTE_TABLE[key=g:10.0.0.0/8]",
-                ietf(&json!({"routing_type": "privatelink"})),
+                ietf(&json!({"routing_type": "appliance"})),
             ),
         ],
         ..SetRequest::default()
@@ -237,7 +237,7 @@ fn errors_are_all_found_and_name_index_path_and_reason() {
     assert_eq!(
         error.errors[2].to_string(),
         "update[1] sonic-db:/DPU_APPL_DB/dpu0/DASH_ROUTE_TABLE[key=g:10.0.0.0/8]: \
-         DASH_ROUTE_TABLE:g:10.0.0.0/8: routing_type: routing type privatelink is not supported yet"
+         DASH_ROUTE_TABLE:g:10.0.0.0/8: routing_type: routing type appliance is not supported yet"
     );
     let status = Status::from(&error);
     assert_eq!(

@@ -286,7 +286,7 @@ fn current<'g>(shared: &'g Shared, guard: &'g Guard) -> &'g Generation {
 mod tests {
     use super::{Generation, Publisher};
     use crate::exec::Engine;
-    use dash_wire::tables::FlowEntry;
+    use dash_wire::tables::{EniRow, FlowEntry};
     use nic_target::{Capacity, Table, TableDelta, TableOp, Update};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -432,7 +432,11 @@ mod tests {
             }
         ));
         assert!(matches!(
-            refused(bad(Table::Eni, &4u32.to_ne_bytes(), &[0; 112])),
+            refused(bad(
+                Table::Eni,
+                &4u32.to_ne_bytes(),
+                &[0; size_of::<EniRow>()]
+            )),
             TargetError::BadIndex {
                 table: Table::Eni,
                 index: 4

@@ -81,4 +81,6 @@ reasons! {
     NeighborMiss = "neighbor-miss", port [], eni [ForwardingDropPackets TotalDropPackets];
     /// A helper refused (no headroom): a packet that cannot be built.
     Internal = "internal", port [], eni [OtherDropPackets TotalDropPackets];
+    /// It would have to become IPv6 and cannot: it is IPv6 already, or neither TCP nor UDP.
+    NotTranslatable = "not-translatable", port [], eni [UnsupportedProtocolDropPackets TotalDropPackets];
 }

@@ -50,8 +50,18 @@ pub mod route_action {
     pub const VNET_DIRECT: u8 = 1;
     /// No encap.
     pub const DIRECT: u8 = 2;
+    /// IPv4 becomes IPv6 by the route's own addresses, in an encap of its own.
+    pub const SERVICE_TUNNEL: u8 = 3;
     /// Drop.
     pub const DROP: u8 = 4;
+}
+
+/// Bits of [`RouteRow::flags`].
+pub mod route_flags {
+    /// `overlay_ip` is IPv6.
+    pub const OVERLAY_V6: u8 = 1;
+    /// The route has a row in `route4_more` or `route6_more` too.
+    pub const MORE: u8 = 2;
 }
 
 /// Bits of [`MappingRow::flags`].
@@ -60,6 +70,26 @@ pub mod mapping_flags {
     pub const USE_DST_VNI: u16 = 1;
     /// Write `dmac`.
     pub const SET_DMAC: u16 = 2;
+    /// IPv4 becomes IPv6 by the mapping's and the ENI's addresses.
+    pub const PRIVATE_LINK: u16 = 4;
+    /// The mapping has a row in `mapping_more` too.
+    pub const MORE: u16 = 8;
+}
+
+/// Encapsulations, as `sai_dash_encapsulation_t`.
+pub mod encap {
+    /// UDP and VXLAN.
+    pub const VXLAN: u8 = 1;
+    /// GRE with a key: NVGRE.
+    pub const NVGRE: u8 = 2;
+}
+
+/// Values of [`PortRangeRow::action`], as `sai_outbound_port_map_port_range_entry_action_t`.
+pub mod port_range_action {
+    /// The port and the service stay as they are.
+    pub const SKIP: u16 = 0;
+    /// To a backend, on a port of its own.
+    pub const MAP: u16 = 1;
 }
 
 /// Values of [`InboundRow::action`].
@@ -98,8 +128,23 @@ pub mod flow_flags {
 pub mod flow_action {
     /// Encapsulate with underlay 0.
     pub const ENCAP_U0: u16 = 0x1;
+    /// Encapsulate that with underlay 1.
+    pub const ENCAP_U1: u16 = 0x2;
     /// Write the inner destination MAC.
     pub const SET_DMAC: u16 = 0x8;
+    /// IPv4 becomes IPv6.
+    pub const NAT46: u16 = 0x40;
+    /// IPv6 becomes IPv4.
+    pub const NAT64: u16 = 0x80;
+    /// Write the inner source port.
+    pub const SNAT_PORT: u16 = 0x100;
+    /// Write the inner destination port.
+    pub const DNAT_PORT: u16 = 0x200;
+    /// What changes the inner addresses or ports. They become those of the other direction's key,
+    /// turned round: that key is what the changed packet is answered with.
+    pub const TRANSLATES: u16 = NAT46 | NAT64 | SNAT_PORT | DNAT_PORT;
+    /// What takes more than its own side of a connection.
+    pub const NEEDS_PAIR: u16 = TRANSLATES | ENCAP_U1;
 }
 
 /// Values of [`FlowEntry::state`].
@@ -154,7 +199,7 @@ layout! {
     }
 
     /// Row of `eni`, by ENI index.
-    EniRow[112] {
+    EniRow[144] {
         /// ENI MAC.
         mac: [u8; 6],
         /// [`eni_flags`].
@@ -173,8 +218,12 @@ layout! {
         route_group: u32,
         /// ACL group ids, 0 for none: outbound v4, outbound v6, inbound v4, inbound v6, each stage 1 to 5.
         acl: [[u32; 5]; 4],
-        /// Zero.
-        pad2: u32,
+        /// Outer source of private-link encaps; 0.0.0.0 for the VIP.
+        pl_underlay_sip: [u8; 4],
+        /// Bits that a private-link source keeps.
+        pl_keep: [u8; 16],
+        /// Bits that it gets.
+        pl_set: [u8; 16],
     }
 
     /// Key of `trusted_vni`, a longest-prefix table over `eni` and the VNI's bits. The row is `u32` 1.
@@ -213,8 +262,8 @@ layout! {
     RouteRow[24] {
         /// [`route_action`].
         action: u8,
-        /// `VNET_DIRECT`: `overlay_ip` is IPv6.
-        overlay_v6: u8,
+        /// [`route_flags`].
+        flags: u8,
         /// Id of the destination VNET.
         vnet: u16,
         /// Its VNI.
@@ -243,6 +292,100 @@ layout! {
         dmac: [u8; 6],
         /// [`mapping_flags`].
         flags: u16,
+    }
+
+    /// Row of `route4_more` and `route6_more`: what few routes have. The key is the route's.
+    RouteMoreRow[80] {
+        /// Outer source of the route's encaps; 0.0.0.0 for another's or the VIP.
+        underlay_sip: [u8; 4],
+        /// `SERVICE_TUNNEL`: outer destination; 0.0.0.0 for the packet's own.
+        underlay_dip: [u8; 4],
+        /// Id of the tunnel the packet leaves in, 0 for none.
+        tunnel: u32,
+        /// Zero.
+        pad: u32,
+        /// `SERVICE_TUNNEL`: bits that the source keeps.
+        sip_keep: [u8; 16],
+        /// Bits that it gets.
+        sip_set: [u8; 16],
+        /// `SERVICE_TUNNEL`: bits that the destination keeps.
+        dip_keep: [u8; 16],
+        /// Bits that it gets.
+        dip_set: [u8; 16],
+    }
+
+    /// Row of `mapping_more`: what few mappings have. The key is the mapping's.
+    MappingMoreRow[72] {
+        /// Id of the tunnel the packet leaves in, 0 for the route's.
+        tunnel: u32,
+        /// Id of the port map, 0 for none.
+        port_map: u32,
+        /// `PRIVATE_LINK`: bits that the source keeps, before the ENI's own.
+        sip_keep: [u8; 16],
+        /// Bits that it gets.
+        sip_set: [u8; 16],
+        /// `PRIVATE_LINK`: bits that the destination keeps.
+        dip_keep: [u8; 16],
+        /// Bits that it gets.
+        dip_set: [u8; 16],
+    }
+
+    /// Row of `routing_type`, by the number of `dash.route_type.RoutingType`: its static encap.
+    RoutingTypeRow[8] {
+        /// [`encap`].
+        encap: u8,
+        /// Zero.
+        pad: [u8; 3],
+        /// VNI, or VSID of NVGRE.
+        key: u32,
+    }
+
+    /// Key of `tunnel`: an endpoint of a tunnel.
+    TunnelKey[8] {
+        /// Tunnel id.
+        tunnel: u32,
+        /// From 0.
+        member: u32,
+    }
+
+    /// Row of `tunnel`. Every member's says all but the endpoint again.
+    TunnelRow[16] {
+        /// The endpoint.
+        dip: [u8; 4],
+        /// VNI, or VSID of NVGRE.
+        vni: u32,
+        /// How many members the tunnel has.
+        members: u32,
+        /// [`encap`].
+        encap: u8,
+        /// Zero.
+        pad: [u8; 3],
+    }
+
+    /// Key of `port_range`: ranges of a port map, as prefixes of the port's bits.
+    PortRangeKey[12] {
+        /// 32 + bits of the port that count (at most 48).
+        prefix_len: u32,
+        /// Port map id.
+        map: u32,
+        /// Inner destination port, network order.
+        port: [u8; 2],
+        /// Zero.
+        pad: [u8; 2],
+    }
+
+    /// Row of `port_range`.
+    PortRangeRow[12] {
+        /// The service's backend.
+        backend_ip: [u8; 4],
+        /// [`port_range_action`].
+        action: u16,
+        /// First port of the range.
+        match_base: u16,
+        /// What it becomes; the others follow.
+        backend_base: u16,
+        /// Zero.
+        pad: u16,
     }
 
     /// Key of `inbound`: route rules of an ENI and a VNI by outer source. Rules are resolved by
@@ -347,8 +490,9 @@ layout! {
         actions: u16,
         /// `sai_dash_encapsulation_t` of underlay 0.
         u0_encap: u8,
-        /// Zero.
-        pad: u8,
+        /// With `ENCAP_U1`: `sai_dash_encapsulation_t` of underlay 1. In the decision of the other
+        /// direction, which has no use for it: see [`FlowActions::keep_u1`]. Else zero.
+        u1: u8,
         /// Underlay 0 source.
         u0_sip: [u8; 4],
         /// Underlay 0 destination.
@@ -402,7 +546,7 @@ layout! {
     /// The only row of `meta`, per worker: what one stage tells the next about the packet. Fields that
     /// lie side by side in a packet, received or sent, do so here, in the same order, so that one access
     /// moves them.
-    Meta[200] {
+    Meta[208] {
         /// Key of the inner packet.
         key: FlowKey,
         /// The decision so far.
@@ -451,6 +595,31 @@ layout! {
         acl_dport: [u8; 2],
         /// Metering class of the connection, 0 for none.
         meter_class: u32,
+        /// VNI of underlay 1, where `actions` has `ENCAP_U1`.
+        u1_vni: u32,
+        /// Destination of underlay 1. Its source is the VIP.
+        u1_dip: [u8; 4],
+    }
+}
+
+impl FlowActions {
+    /// Keeps where a connection's underlay 1 goes in the decision for its replies.
+    ///
+    /// Few connections have one, and their replies never write a MAC: its six bytes hold the
+    /// destination and the VNI's low 16 bits, and `u1` its high 8. So a connection takes three
+    /// cache lines with two encaps as with one.
+    pub fn keep_u1(&mut self, dip: [u8; 4], vni: u32) {
+        let [low, high] = (vni as u16).to_ne_bytes();
+        let [a, b, c, d] = dip;
+        self.dmac = [a, b, c, d, low, high];
+        self.u1 = (vni >> 16) as u8;
+    }
+
+    /// What [`keep_u1`](Self::keep_u1) kept: destination and VNI.
+    pub fn kept_u1(&self) -> ([u8; 4], u32) {
+        let [a, b, c, d, low, high] = self.dmac;
+        let vni = u32::from(self.u1) << 16 | u32::from(u16::from_ne_bytes([low, high]));
+        ([a, b, c, d], vni)
     }
 }
 

@@ -143,9 +143,11 @@ fn canonical(table: Table, def: &MapDef, key: &[u8]) -> Result<Key, TargetError>
 
 #[cfg(test)]
 mod tests {
-    use dash_wire::tables::FlowEntry;
+    use dash_wire::tables::{EniRow, FlowEntry};
 
     use super::*;
+
+    const ENI: usize = size_of::<EniRow>();
 
     fn small() -> Capacity {
         Capacity {
@@ -238,12 +240,12 @@ mod tests {
                 .to_string()
         };
         assert!(
-            stage(put(Table::Eni, &2u32.to_ne_bytes(), &[0; 112]))
+            stage(put(Table::Eni, &2u32.to_ne_bytes(), &[0; ENI]))
                 .contains("row 2 is outside array table Eni")
         );
         assert!(
-            stage(put(Table::Eni, &0u32.to_ne_bytes(), &[0; 111]))
-                .contains("value of 111 bytes, not 112")
+            stage(put(Table::Eni, &0u32.to_ne_bytes(), &[0; ENI - 1]))
+                .contains(&format!("value of {} bytes, not {ENI}", ENI - 1))
         );
         assert!(stage(delete(Table::EniMac, &[0; 7])).contains("key of 7 bytes, not 8"));
         assert!(

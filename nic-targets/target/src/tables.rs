@@ -123,6 +123,18 @@ tables! {
     Meta = "meta", PercpuArray, Core, key 4, value size_of::<t::Meta>(), entries |_: &Capacity| 1;
     /// The stages.
     Stages = "stages", ProgArray, Code, key 4, value 4, entries |_: &Capacity| 16;
+    /// What few outbound routes to IPv4 destinations have.
+    Route4More = "route4_more", LpmTrie, Policy, key size_of::<t::Route4Key>(), value size_of::<t::RouteMoreRow>(), entries |c: &Capacity| c.routes;
+    /// What few outbound routes to IPv6 destinations have.
+    Route6More = "route6_more", LpmTrie, Policy, key size_of::<t::Route6Key>(), value size_of::<t::RouteMoreRow>(), entries |c: &Capacity| c.routes;
+    /// What few mappings have.
+    MappingMore = "mapping_more", Hash, Policy, key size_of::<t::MappingKey>(), value size_of::<t::MappingMoreRow>(), entries |c: &Capacity| c.mappings;
+    /// Static encaps of routing types.
+    RoutingType = "routing_type", Array, Policy, key 4, value size_of::<t::RoutingTypeRow>(), entries |_: &Capacity| 10;
+    /// Endpoints of tunnels.
+    Tunnel = "tunnel", Hash, Policy, key size_of::<t::TunnelKey>(), value size_of::<t::TunnelRow>(), entries |_: &Capacity| 16 << 10;
+    /// Ranges of port maps.
+    PortRange = "port_range", LpmTrie, Policy, key size_of::<t::PortRangeKey>(), value size_of::<t::PortRangeRow>(), entries |_: &Capacity| 1 << 20;
 }
 
 impl Table {

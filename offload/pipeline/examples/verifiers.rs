@@ -25,6 +25,7 @@ fn shapes() -> impl Iterator<Item = Shape> {
             underlay_routes: bits & 4 != 0,
             acl_out,
             acl_in,
+            ..Shape::default()
         })
     })
 }

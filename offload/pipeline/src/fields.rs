@@ -93,7 +93,7 @@ const KEY: [FieldDef; 7] = [
     num("flags", 1, offset_of!(t::FlowKey, flags)),
 ];
 
-const ACTIONS: [FieldDef; 7] = [
+const ACTIONS: [FieldDef; 8] = [
     num("actions", 2, offset_of!(t::FlowActions, actions)),
     bytes("u0_sip", 4, offset_of!(t::FlowActions, u0_sip)),
     bytes("u0_dip", 4, offset_of!(t::FlowActions, u0_dip)),
@@ -101,6 +101,7 @@ const ACTIONS: [FieldDef; 7] = [
     bytes("dmac", 6, offset_of!(t::FlowActions, dmac)),
     bytes("sport", 2, offset_of!(t::FlowActions, sport)),
     num("u0_encap", 1, offset_of!(t::FlowActions, u0_encap)),
+    num("u1", 1, offset_of!(t::FlowActions, u1)),
 ];
 
 /// Metadata fields, by name.
@@ -156,6 +157,10 @@ pub const META: &[FieldDef] = &{
         bytes("acl_dport", 2, offset_of!(t::Meta, acl_dport)),
         num("acl", 4, offset_of!(t::Meta, acl)),
         num("now_ns", 8, offset_of!(t::Meta, now_ns)),
+        within(A, ACTIONS[7], "actions.u1"),
+        within(B, ACTIONS[7], "ractions.u1"),
+        num("u1_vni", 4, offset_of!(t::Meta, u1_vni)),
+        bytes("u1_dip", 4, offset_of!(t::Meta, u1_dip)),
     ]
 };
 
@@ -202,13 +207,23 @@ pub fn key_schema(table: Table) -> &'static [FieldDef] {
         num("v6", 4, offset_of!(t::UnderlayKey, v6)),
         bytes("dst", 16, offset_of!(t::UnderlayKey, dst)),
     ];
+    const TUNNEL: &[FieldDef] = &[
+        num("tunnel", 4, offset_of!(t::TunnelKey, tunnel)),
+        num("member", 4, offset_of!(t::TunnelKey, member)),
+    ];
+    const PORT_RANGE: &[FieldDef] = &[
+        num("map", 4, offset_of!(t::PortRangeKey, map)),
+        bytes("port", 2, offset_of!(t::PortRangeKey, port)),
+    ];
     match table {
-        Table::Globals | Table::Eni => INDEX,
+        Table::Globals | Table::Eni | Table::RoutingType => INDEX,
         Table::EniMac => ENI_MAC,
         Table::TrustedVni => TRUSTED,
-        Table::Route4 => ROUTE4,
-        Table::Route6 => ROUTE6,
-        Table::Mapping => MAPPING,
+        Table::Route4 | Table::Route4More => ROUTE4,
+        Table::Route6 | Table::Route6More => ROUTE6,
+        Table::Mapping | Table::MappingMore => MAPPING,
+        Table::Tunnel => TUNNEL,
+        Table::PortRange => PORT_RANGE,
         Table::Inbound => INBOUND,
         Table::PaValidation => PA,
         Table::Acl => ACL,
@@ -263,10 +278,13 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         num("acl_in_v6_3", 4, ACL + 68),
         num("acl_in_v6_4", 4, ACL + 72),
         num("acl_in_v6_5", 4, ACL + 76),
+        bytes("pl_underlay_sip", 4, offset_of!(t::EniRow, pl_underlay_sip)),
+        bytes("pl_keep", 16, offset_of!(t::EniRow, pl_keep)),
+        bytes("pl_set", 16, offset_of!(t::EniRow, pl_set)),
     ];
     const ROUTE: &[FieldDef] = &[
         num("action", 1, offset_of!(t::RouteRow, action)),
-        num("overlay_v6", 1, offset_of!(t::RouteRow, overlay_v6)),
+        num("flags", 1, offset_of!(t::RouteRow, flags)),
         num("vnet", 2, offset_of!(t::RouteRow, vnet)),
         num("vni", 4, offset_of!(t::RouteRow, vni)),
         bytes("overlay_ip", 16, offset_of!(t::RouteRow, overlay_ip)),
@@ -286,8 +304,46 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         bytes("dmac", 6, offset_of!(t::UnderlayRow, dmac)),
         bytes("smac", 6, offset_of!(t::UnderlayRow, smac)),
     ];
+    const ROUTE_MORE: &[FieldDef] = &[
+        bytes("underlay_sip", 4, offset_of!(t::RouteMoreRow, underlay_sip)),
+        bytes("underlay_dip", 4, offset_of!(t::RouteMoreRow, underlay_dip)),
+        num("tunnel", 4, offset_of!(t::RouteMoreRow, tunnel)),
+        bytes("sip_keep", 16, offset_of!(t::RouteMoreRow, sip_keep)),
+        bytes("sip_set", 16, offset_of!(t::RouteMoreRow, sip_set)),
+        bytes("dip_keep", 16, offset_of!(t::RouteMoreRow, dip_keep)),
+        bytes("dip_set", 16, offset_of!(t::RouteMoreRow, dip_set)),
+    ];
+    const MAPPING_MORE: &[FieldDef] = &[
+        num("tunnel", 4, offset_of!(t::MappingMoreRow, tunnel)),
+        num("port_map", 4, offset_of!(t::MappingMoreRow, port_map)),
+        bytes("sip_keep", 16, offset_of!(t::MappingMoreRow, sip_keep)),
+        bytes("sip_set", 16, offset_of!(t::MappingMoreRow, sip_set)),
+        bytes("dip_keep", 16, offset_of!(t::MappingMoreRow, dip_keep)),
+        bytes("dip_set", 16, offset_of!(t::MappingMoreRow, dip_set)),
+    ];
+    const ROUTING_TYPE: &[FieldDef] = &[
+        num("encap", 1, offset_of!(t::RoutingTypeRow, encap)),
+        num("key", 4, offset_of!(t::RoutingTypeRow, key)),
+    ];
+    const TUNNEL: &[FieldDef] = &[
+        bytes("dip", 4, offset_of!(t::TunnelRow, dip)),
+        num("vni", 4, offset_of!(t::TunnelRow, vni)),
+        num("members", 4, offset_of!(t::TunnelRow, members)),
+        num("encap", 1, offset_of!(t::TunnelRow, encap)),
+    ];
+    const PORT_RANGE: &[FieldDef] = &[
+        bytes("backend_ip", 4, offset_of!(t::PortRangeRow, backend_ip)),
+        num("action", 2, offset_of!(t::PortRangeRow, action)),
+        num("match_base", 2, offset_of!(t::PortRangeRow, match_base)),
+        num("backend_base", 2, offset_of!(t::PortRangeRow, backend_base)),
+    ];
     match table {
         Table::Globals => GLOBALS,
+        Table::Route4More | Table::Route6More => ROUTE_MORE,
+        Table::MappingMore => MAPPING_MORE,
+        Table::RoutingType => ROUTING_TYPE,
+        Table::Tunnel => TUNNEL,
+        Table::PortRange => PORT_RANGE,
         Table::EniMac | Table::TrustedVni | Table::PaValidation | Table::Acl => VALUE,
         Table::Eni => ENI,
         Table::Route4 | Table::Route6 => ROUTE,

@@ -40,7 +40,11 @@ pub enum Stmt {
     /// `parse vxlan PORT;`: UDP to `PORT` (`b2`, network order), VXLAN with its I flag, an inner
     /// Ethernet header. Sets `vni`, `inner_smac`, `inner_dmac`; else drops `outer-malformed`.
     ParseVxlan(Expr),
-    /// `decap;`: the inner frame becomes the packet (after `parse vxlan`, same stage).
+    /// `parse encap PORT;`: as `parse vxlan`, or NVGRE: GRE of version 0 with a key and nothing
+    /// else, over an inner Ethernet header. The VSID is `vni`.
+    ParseEncap(Expr),
+    /// `decap;`: the inner frame becomes the packet (after `parse vxlan` or `parse encap`, same
+    /// stage).
     Decap,
     /// `parse inner;`: the customer's frame. Sets `key` (with `eni` and `direction`), `inner_len`,
     /// `tcp_flags`, `acl_sport`, `acl_dport`; drops `inner-*` and `ecn-not-capable`.
@@ -91,6 +95,14 @@ pub enum Stmt {
         /// `key` or `rkey`.
         key: FlowSide,
     },
+    /// `choose FIELD from key of N;`: one of the numbers below `N` (which is not 0), the same for
+    /// every packet of a flow, into a `u32` field ([`crate::entropy::choose`]).
+    Choose {
+        /// Destination.
+        field: String,
+        /// How many there are.
+        of: Expr,
+    },
     /// `count STAT EXPR;`.
     Count {
         /// ENI counter.
@@ -101,17 +113,37 @@ pub enum Stmt {
     /// `flow lookup { hit } else { miss }`: looks `key` up. On a hit the stored actions are in
     /// `actions`, the entry is refreshed and its TCP state advanced (see [`crate::model::flow`]); a
     /// SYN on a live connection deletes the pair and is a miss.
+    ///
+    /// With `flow lookup pair`, a hit whose actions need it
+    /// ([`NEEDS_PAIR`](dash_wire::tables::flow_action::NEEDS_PAIR)) sets `rkey`, `u1_dip` and
+    /// `u1_vni` too.
     FlowLookup {
+        /// `pair`.
+        pair: bool,
         /// When found.
         hit: Vec<Stmt>,
         /// When not.
         miss: Vec<Stmt>,
     },
     /// `flow create;`: inserts `key`/`actions` and `rkey`/`ractions` as a pair, or drops
-    /// `flow-table-full`.
-    FlowCreate,
-    /// `apply;`: writes the packet from `actions`.
-    Apply,
+    /// `flow-table-full`. With `flow create pair`, `u1_dip` and `u1_vni` are kept where the actions
+    /// have a second encap.
+    FlowCreate {
+        /// `pair`.
+        pair: bool,
+    },
+    /// `translate;`: writes the inner addresses and ports anew where `actions` says so: they become
+    /// those of `rkey`, turned round, and the checksums follow. A UDP packet over IPv4 without a
+    /// checksum gets one over IPv6. Sets `inner_len`.
+    Translate,
+    /// `apply;`: writes the packet from `actions`. With `apply nvgre`, encaps may be NVGRE; with
+    /// `apply u1`, there may be a second.
+    Apply {
+        /// `nvgre`.
+        nvgre: bool,
+        /// `u1`.
+        u1: bool,
+    },
     /// `goto STAGE;`.
     Goto(String),
     /// `drop REASON;`.
@@ -152,6 +184,12 @@ pub enum Expr {
     Pad16(Box<Expr>),
     /// `v4(B16)`: the last 4 bytes, as `b4`.
     V4(Box<Expr>),
+    /// `num(B2)`: the number that two bytes in network order are.
+    FromBe(Box<Expr>),
+    /// `mask(A, KEEP, SET)`, each `b16`: `A & KEEP | SET`.
+    Mask(Box<[Expr; 3]>),
+    /// `with4(B16, B4)`: the first 12 bytes of one, then the other, as `b16`.
+    With4(Box<[Expr; 2]>),
 }
 
 /// Operators on numbers.

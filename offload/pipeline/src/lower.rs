@@ -13,6 +13,7 @@ mod flow;
 mod hits;
 mod parse;
 mod stage;
+mod translate;
 
 pub use hits::{Hits, lower_hits};
 

@@ -12,6 +12,7 @@
 //! | Module | Written from |
 //! |---|---|
 //! | `packet` | header formats and byte-exact encaps |
+//! | `translate` | IPv4 to IPv6 and back |
 //! | `flow` | the connection state machine |
 //! | `tables` | longest prefix, first ACL rule |
 //! | `eval` | the statements of [`crate::ir`] |
@@ -24,6 +25,7 @@ mod eval;
 pub mod flow;
 mod packet;
 mod tables;
+mod translate;
 mod value;
 
 use std::sync::Arc;

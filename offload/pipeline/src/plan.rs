@@ -10,6 +10,7 @@
 //!  inbound   route rules by priority to rows by longest prefix
 //!  pas       which PAs of a VNET are valid: as long as a mapping names them (A43)
 //!  acl       a group's rules with the lists of their tags (A21, A22)
+//!  tunnels   endpoints, and ranges of port maps to prefixes
 //!  underlay  routes and neighbours of the card's own ports
 //!  census    what the shape is counted from
 //! ```
@@ -21,12 +22,11 @@
 //! In a delta the rows that go come before the rows that come, so a number may pass from an
 //! object to another in one transaction.
 //!
-//! Not planned: `DASH_ROUTING_TYPE_TABLE`, as VXLAN is the only encap of this release, and
-//! `DASH_PA_VALIDATION_TABLE`, which the store only keeps.
+//! Not planned: `DASH_PA_VALIDATION_TABLE`, which the store only keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dash_model::key::{AclGroupId, EniKey, ObjectKey, RouteGroupId, VnetName};
+use dash_model::key::{AclGroupId, EniKey, ObjectKey, RouteGroupId, RoutingType, VnetName};
 use dash_model::objects::Object;
 use dash_model::{Changeset, Store};
 use dash_wire::tables::{EniMacKey, EniRow, Globals, TRUSTED_VNI_GLOBAL};
@@ -41,6 +41,7 @@ mod ops;
 mod pas;
 mod rows;
 mod trusted;
+mod tunnels;
 mod underlay;
 
 pub use underlay::{UnderlayRoute, UnderlayTable};
@@ -90,6 +91,47 @@ pub struct Shape {
     pub inbound_pa_validation: bool,
     /// The underlay has a route; without any, packets leave by the port they came from.
     pub underlay_routes: bool,
+    /// A route has more than its row.
+    pub route_more: bool,
+    /// A mapping has more than its row.
+    pub mapping_more: bool,
+    /// A route is a service tunnel.
+    pub service_tunnel: bool,
+    /// A mapping is a private link.
+    pub private_link: bool,
+    /// A mapping names a port map.
+    pub port_map: bool,
+    /// A route or a mapping names a tunnel.
+    pub tunnel: bool,
+    /// What flows that are there may need.
+    pub flows: FlowNeeds,
+}
+
+/// What packets of flows may need beside one VXLAN encap. Flows outlive the objects they were made
+/// by, so code that could do it once goes on to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct FlowNeeds {
+    /// IPv4 becomes IPv6, and back.
+    pub translate: bool,
+    /// Encaps are NVGRE, received or sent.
+    pub nvgre: bool,
+    /// An encap in another.
+    pub u1: bool,
+}
+
+impl FlowNeeds {
+    fn or(self, other: Self) -> Self {
+        Self {
+            translate: self.translate || other.translate,
+            nvgre: self.nvgre || other.nvgre,
+            u1: self.u1 || other.u1,
+        }
+    }
+
+    /// More than a side of a connection says by itself.
+    pub fn pair(self) -> bool {
+        self.translate || self.u1
+    }
 }
 
 /// What a target has to change.
@@ -163,6 +205,10 @@ pub struct Planner {
     census: Census,
     /// Of the plan before.
     shape: Option<Shape>,
+    /// Of all plans that were not taken back.
+    flows: FlowNeeds,
+    /// `flows` before the last plan of objects.
+    flows_before: FlowNeeds,
 }
 
 /// A row before and after, in the direction it is planned.
@@ -187,6 +233,8 @@ impl Planner {
             acl_lists: acl::Lists::default(),
             census: Census::default(),
             shape: None,
+            flows: FlowNeeds::default(),
+            flows_before: FlowNeeds::default(),
         }
     }
 
@@ -226,6 +274,7 @@ impl Planner {
             old: change.new.as_ref().map(|entry| &entry.object),
             new: change.old.as_ref().map(|entry| &entry.object),
         });
+        self.flows = self.flows_before;
         self.run(store, edits)
     }
 
@@ -289,6 +338,7 @@ impl Planner {
         let edits: Vec<Edit<'_>> = edits.filter(|edit| edit.old != edit.new).collect();
         let turnover = self.ids.turnover(&edits)?;
         // From here on nothing fails.
+        self.flows_before = self.flows;
         let mut ops = Ops::default();
 
         // What goes, goes by the ids it came with; what comes may get the ids of what went.
@@ -340,14 +390,35 @@ impl Planner {
                     ops.delete(Table::EniMac, &eni_mac(eni.mac.0));
                 }
             }
-            (ObjectKey::Route(group, prefix), Object::Route(_)) if gone => {
-                rows::delete_route(self.ids.route_group(group), prefix, ops);
+            (ObjectKey::Route(group, prefix), Object::Route(route)) => {
+                let group = self.ids.route_group(group);
+                if gone {
+                    rows::delete_route(group, prefix, ops);
+                }
+                if rows::route_has_more(route) {
+                    rows::delete_route_more(group, prefix, ops);
+                }
+            }
+            (ObjectKey::Tunnel(name), Object::Tunnel(tunnel)) => {
+                tunnels::delete(self.ids.tunnel(name), tunnel, ops);
+            }
+            (ObjectKey::PortMapRange(map, ports), Object::PortMapRange(_)) => {
+                tunnels::delete_range(self.ids.port_map(map), *ports, ops);
+            }
+            (ObjectKey::RoutingType(kind), Object::RoutingType(def)) => {
+                if rows::routing_type(def).is_some() {
+                    ops.delete_index(Table::RoutingType, routing_type_index(*kind));
+                }
             }
             (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
                 let vnet = self.ids.vnet(vnet);
                 self.pas.release(vnet, mapping.underlay_ip);
+                let key = rows::mapping_key(vnet, *ip);
                 if gone {
-                    ops.delete(Table::Mapping, &rows::mapping_key(vnet, *ip));
+                    ops.delete(Table::Mapping, &key);
+                }
+                if rows::mapping_has_more(mapping) {
+                    ops.delete(Table::MappingMore, &key);
                 }
             }
             (ObjectKey::RouteRule(key), Object::RouteRule(_)) => {
@@ -372,17 +443,30 @@ impl Planner {
                 }
             }
             (ObjectKey::Route(group, prefix), Object::Route(route)) => {
-                let row = rows::route(store, &self.ids, &route.action);
-                rows::put_route(self.ids.route_group(group), prefix, &row, ops);
+                let row = rows::route(store, &self.ids, route);
+                let group = self.ids.route_group(group);
+                rows::put_route(&self.ids, group, prefix, (&row, route), ops);
+            }
+            (ObjectKey::Tunnel(name), Object::Tunnel(tunnel)) => {
+                tunnels::put(self.ids.tunnel(name), tunnel, ops);
+            }
+            (ObjectKey::PortMapRange(map, ports), Object::PortMapRange(range)) => {
+                tunnels::put_range(self.ids.port_map(map), *ports, range, ops);
+            }
+            (ObjectKey::RoutingType(kind), Object::RoutingType(def)) => {
+                if let Some(row) = rows::routing_type(def) {
+                    ops.put_index(Table::RoutingType, routing_type_index(*kind), &row);
+                }
             }
             (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
                 let vnet = self.ids.vnet(vnet);
                 self.pas.hold(vnet, mapping.underlay_ip);
-                ops.put(
-                    Table::Mapping,
-                    &rows::mapping_key(vnet, *ip),
-                    &rows::mapping(mapping),
-                );
+                let key = rows::mapping_key(vnet, *ip);
+                ops.put(Table::Mapping, &key, &rows::mapping(mapping));
+                if rows::mapping_has_more(mapping) {
+                    let more = rows::mapping_more(&self.ids, mapping);
+                    ops.put(Table::MappingMore, &key, &more);
+                }
             }
             (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => {
                 let row = rows::inbound(&self.ids, rule);
@@ -426,9 +510,12 @@ impl Planner {
     }
 
     fn finish(&mut self, ops: Ops) -> Plan {
+        let census = self.census.shape();
+        self.flows = self.flows.or(census.flows);
         let shape = Shape {
             underlay_routes: self.underlay.has_routes(),
-            ..self.census.shape()
+            flows: self.flows,
+            ..census
         };
         let before = self.shape.replace(shape.clone());
         Plan {
@@ -437,6 +524,13 @@ impl Planner {
             delta: ops.into_delta(),
         }
     }
+}
+
+/// A routing type's number in `dash.route_type.RoutingType`.
+fn routing_type_index(kind: RoutingType) -> u32 {
+    let at = RoutingType::ALL.iter().position(|other| *other == kind);
+    // 0 is the unspecified one.
+    at.map_or(0, |at| at as u32 + 1)
 }
 
 fn eni_mac(mac: [u8; 6]) -> EniMacKey {

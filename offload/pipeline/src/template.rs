@@ -10,7 +10,7 @@ use crate::plan::Shape;
 /// IR text of the pipeline with this shape. It parses and checks for every shape.
 pub fn pipeline_text(shape: &Shape) -> String {
     let mut out = String::with_capacity(8 << 10);
-    out.push_str(RX);
+    out.push_str(&RX.replace("parse vxlan", parse_encap(shape)));
     stage_flow(&mut out, shape);
     if shape.trusted_vnis {
         stage_trusted(&mut out, shape);
@@ -20,15 +20,18 @@ pub fn pipeline_text(shape: &Shape) -> String {
     }
     out.push_str(ROUTE_HEAD);
     out.push_str(PROTOCOL_CHECK);
-    out.push_str(ROUTE_BODY);
+    route_body(&mut out, shape);
     stage_inbound(&mut out, shape);
     if shape.acl_in != 0 {
         stage_acl(&mut out, "in", shape.acl_in, "deliver");
     }
     out.push_str(DELIVER_HEAD);
     out.push_str(PROTOCOL_CHECK);
-    out.push_str(DELIVER_BODY);
-    out.push_str(CREATE);
+    deliver_body(&mut out, shape);
+    stage_create(&mut out, shape);
+    if shape.flows.translate {
+        out.push_str(TRANSLATE);
+    }
     stage_apply(&mut out, shape);
     out
 }
@@ -91,6 +94,19 @@ stage rx {
 
 ";
 
+fn parse_encap(shape: &Shape) -> &'static str {
+    if shape.flows.nvgre {
+        "parse encap"
+    } else {
+        "parse vxlan"
+    }
+}
+
+/// The text of a part that the shape may be without.
+fn part(there: bool, text: &str) -> &str {
+    if there { text } else { "" }
+}
+
 /// Where a new flow's policy starts, by direction.
 fn policy_entry(shape: &Shape) -> (&'static str, &'static str) {
     (
@@ -118,7 +134,15 @@ fn stage_flow(out: &mut String, shape: &Shape) {
     tcp_counts(out, "INBOUND");
     out.push_str("        }\n    }\n    goto flow;\n}\n\n");
     // The cut of code in two parts (`FLOW_STAGE`): what comes before needs no table of flows.
-    out.push_str("# Its flow.\nstage flow {\n    account;\n    flow lookup {\n        goto apply;\n    } else {\n");
+    let pair = part(shape.flows.pair(), " pair");
+    let _ = write!(
+        out,
+        "# Its flow.\nstage flow {{\n    account;\n    flow lookup{pair} {{\n{}        goto apply;\n    }} else {{\n",
+        part(
+            shape.flows.translate,
+            "        if (actions.actions & 0x3c0) != 0 {\n            goto translate;\n        }\n"
+        )
+    );
     if shape.trusted_vnis {
         out.push_str("        goto trusted;\n");
     } else {
@@ -234,7 +258,28 @@ stage route {
     account;
 ";
 
-const ROUTE_BODY: &str = "\
+fn route_body(out: &mut String, shape: &Shape) {
+    // What is not the shape's is not there: the base is what every configuration has.
+    let route_row = format!(
+        "\
+                action = r.action;
+                vnet = r.vnet;
+                vni_of_vnet = r.vni;
+                if r.action == 1 {{
+                    ip = r.overlay_ip;
+                    ip_v6 = {};
+                }}
+{}",
+        if shape.route_more {
+            "(r.flags & 1)"
+        } else {
+            "r.flags"
+        },
+        part(shape.route_more, "                more = (r.flags & 2);\n"),
+    );
+    let _ = write!(
+        out,
+        "\
     var vnet: u16;
     var vni_of_vnet: u32;
     var ip: b16;
@@ -243,40 +288,26 @@ const ROUTE_BODY: &str = "\
     var zero2: b2;
     var zero4: b4;
     var zero6: b6;
-    match eni[eni] as e {
-        if (e.flags & 4) == 0 {
+{}{}{}    match eni[eni] as e {{
+        if (e.flags & 4) == 0 {{
             drop route-group-miss;
-        }
+        }}
         ip = key.dip;
         ip_v6 = (key.flags & 1);
-        if ip_v6 == 0 {
-            match route4[e.route_group, v4(key.dip)] as r {
-                action = r.action;
-                vnet = r.vnet;
-                vni_of_vnet = r.vni;
-                if r.action == 1 {
-                    ip = r.overlay_ip;
-                    ip_v6 = r.overlay_v6;
-                }
-            } else {
+        if ip_v6 == 0 {{
+            match route4[e.route_group, v4(key.dip)] as r {{
+{route_row}            }} else {{
                 drop route-miss;
-            }
-        } else {
-            match route6[e.route_group, key.dip] as r {
-                action = r.action;
-                vnet = r.vnet;
-                vni_of_vnet = r.vni;
-                if r.action == 1 {
-                    ip = r.overlay_ip;
-                    ip_v6 = r.overlay_v6;
-                }
-            } else {
+            }}
+        }} else {{
+            match route6[e.route_group, key.dip] as r {{
+{route_row}            }} else {{
                 drop route-miss;
-            }
-        }
-        if action == 4 {
+            }}
+        }}
+        if action == 4 {{
             drop route-drop;
-        }
+        }}
         actions.actions = 0;
         actions.u0_sip = zero4;
         actions.u0_dip = zero4;
@@ -290,7 +321,25 @@ const ROUTE_BODY: &str = "\
         ractions.u0_dip = e.vm_underlay_dip;
         ractions.u0_vni = e.vm_vni;
         ractions.dmac = zero6;
-        if action != 2 {
+{}",
+        part(shape.route_more, "    var more: u8;\n    var source: b4;\n"),
+        part(shape.tunnel, TUNNEL_VARS),
+        part(shape.port_map, "    var port_map: u32;\n"),
+        part(shape.flows.u1, NO_U1),
+    );
+    if shape.flows.translate {
+        out.push_str(&indent(SAME_ENDS, "        "));
+    }
+    if shape.route_more {
+        route_more(out, shape);
+    }
+    out.push_str(if shape.service_tunnel {
+        "        if (action != 2 && action != 3) {\n"
+    } else {
+        "        if action != 2 {\n"
+    });
+    out.push_str(
+        "\
             match mapping[vnet, ip_v6, ip] as m {
                 actions.actions = 1;
                 actions.u0_encap = 1;
@@ -304,6 +353,13 @@ const ROUTE_BODY: &str = "\
                 } else {
                     actions.u0_vni = e.vnet_vni;
                 }
+",
+    );
+    if shape.mapping_more {
+        mapping_more(out, shape);
+    }
+    out.push_str(
+        "\
             } else {
                 drop mapping-miss;
             }
@@ -311,10 +367,197 @@ const ROUTE_BODY: &str = "\
     } else {
         drop eni-down;
     }
-    rkey.flags = ((key.flags & 1) | 4);
+",
+    );
+    if shape.port_map {
+        out.push_str(PORT_MAP);
+    }
+    if shape.tunnel {
+        out.push_str(TUNNEL);
+    }
+    out.push_str(if shape.flows.translate {
+        "    rkey.flags = ((key.flags & 1) | 4);
+    if (actions.actions & 0x40) != 0 {
+        rkey.flags = 5;
+    }
     goto create;
 }
 
+"
+    } else {
+        "    rkey.flags = ((key.flags & 1) | 4);\n    goto create;\n}\n\n"
+    });
+}
+
+const TUNNEL_VARS: &str = "    var via: u32;\n    var member: u32;\n";
+
+const NO_U1: &str = "        actions.u1 = 0;\n        ractions.u1 = 0;\n        u1_dip = zero4;\n        u1_vni = 0;\n";
+
+/// Replies come from where packets go, unless they are translated.
+const SAME_ENDS: &str = "\
+rkey.sip = key.dip;
+rkey.dip = key.sip;
+rkey.sport = key.dport;
+rkey.dport = key.sport;
+";
+
+fn indent(text: &str, by: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let _ = writeln!(out, "{by}{line}");
+    }
+    out
+}
+
+/// What few routes have: a tunnel, a source of their own, addresses to make IPv6 of.
+fn route_more(out: &mut String, shape: &Shape) {
+    let common = format!(
+        "{}                    source = x.underlay_sip;\n",
+        part(shape.tunnel, "                    via = x.tunnel;\n"),
+    );
+    let _ = write!(
+        out,
+        "\
+        if more != 0 {{
+            if (key.flags & 1) == 0 {{
+                match route4_more[e.route_group, v4(key.dip)] as x {{
+{common}{}                }} else {{
+                    drop internal;
+                }}
+            }} else {{
+                match route6_more[e.route_group, key.dip] as x {{
+{common}                }} else {{
+                    drop internal;
+                }}
+            }}
+        }}
+",
+        part(shape.service_tunnel, SERVICE_TUNNEL),
+    );
+}
+
+/// A service tunnel: 4to6 by the route, in the encap of the routing type.
+const SERVICE_TUNNEL: &str = "                    if action == 3 {
+                        if (key.proto != 6 && key.proto != 17) {
+                            drop not-translatable;
+                        }
+                        rkey.dip = mask(key.sip, x.sip_keep, x.sip_set);
+                        rkey.sip = mask(key.dip, x.dip_keep, x.dip_set);
+                        actions.actions = 0x41;
+                        ractions.actions = 0x81;
+                        actions.u0_sip = x.underlay_sip;
+                        actions.u0_dip = x.underlay_dip;
+                        if x.underlay_dip == 0 {
+                            actions.u0_dip = v4(key.dip);
+                        }
+                        match routing_type[8] as k {
+                            actions.u0_encap = k.encap;
+                            actions.u0_vni = k.key;
+                        } else {
+                            drop internal;
+                        }
+                    }
+";
+
+fn mapping_more(out: &mut String, shape: &Shape) {
+    let _ = write!(
+        out,
+        "\
+                if (m.flags & 8) != 0 {{
+                    match mapping_more[vnet, ip_v6, ip] as y {{
+{}{}                    }} else {{
+                        drop internal;
+                    }}
+                }}
+",
+        part(
+            shape.tunnel,
+            "                        if y.tunnel != 0 {\n                            via = y.tunnel;\n                        }\n"
+        ),
+        if shape.private_link {
+            private_link(shape)
+        } else {
+            String::new()
+        },
+    );
+}
+
+/// A private link: 4to6 by the mapping and the ENI, in the encap of the routing type.
+fn private_link(shape: &Shape) -> String {
+    format!(
+        "                        if (m.flags & 4) != 0 {{
+                            if ((key.flags & 1) != 0 || (key.proto != 6 && key.proto != 17)) {{
+                                drop not-translatable;
+                            }}
+                            rkey.dip = mask(key.sip, y.sip_keep, y.sip_set);
+                            rkey.dip = mask(rkey.dip, e.pl_keep, e.pl_set);
+                            rkey.sip = mask(key.dip, y.dip_keep, y.dip_set);
+                            actions.actions = 0x41;
+                            ractions.actions = 0x81;
+                            actions.u0_sip = e.pl_underlay_sip;
+{}{}                            match routing_type[6] as k {{
+                                actions.u0_encap = k.encap;
+                                actions.u0_vni = k.key;
+                            }} else {{
+                                drop internal;
+                            }}
+                        }}
+",
+        part(
+            shape.route_more,
+            "                            if source != 0 {
+                                actions.u0_sip = source;
+                            }
+"
+        ),
+        part(
+            shape.port_map,
+            "                            port_map = y.port_map;\n"
+        ),
+    )
+}
+
+/// The service behind a port. A port in no range goes where the mapping says (A51).
+const PORT_MAP: &str = "\
+    if port_map != 0 {
+        match port_range[port_map, key.dport] as q {
+            if q.action == 1 {
+                actions.actions = 0x241;
+                ractions.actions = 0x181;
+                actions.u0_dip = q.backend_ip;
+                rkey.sip = with4(rkey.sip, q.backend_ip);
+                rkey.sport = be16(((num(key.dport) - q.match_base) + q.backend_base));
+            }
+        }
+    }
+";
+
+/// The tunnel is the encap of what has none, and the outer encap of what has one.
+const TUNNEL: &str = "\
+    if via != 0 {
+        match tunnel[via, 0] as t {
+            if t.members != 1 {
+                choose member from key of t.members;
+            }
+        } else {
+            drop internal;
+        }
+        match tunnel[via, member] as w {
+            if (actions.actions & 1) == 0 {
+                actions.actions = (actions.actions | 1);
+                actions.u0_encap = w.encap;
+                actions.u0_dip = w.dip;
+                actions.u0_vni = w.vni;
+            } else {
+                actions.actions = (actions.actions | 2);
+                actions.u1 = w.encap;
+                u1_dip = w.dip;
+                u1_vni = w.vni;
+            }
+        } else {
+            drop internal;
+        }
+    }
 ";
 
 fn stage_inbound(out: &mut String, shape: &Shape) {
@@ -358,64 +601,126 @@ stage deliver {
     account;
 ";
 
-const DELIVER_BODY: &str = "\
+fn deliver_body(out: &mut String, shape: &Shape) {
+    let _ = write!(
+        out,
+        "\
     var zero6: b6;
-    match eni[eni] as e {
+{}    match eni[eni] as e {{
         actions.actions = 1;
         actions.u0_encap = 1;
         actions.u0_dip = e.vm_underlay_dip;
         actions.u0_vni = e.vm_vni;
         actions.dmac = zero6;
         meter_class = 0;
-    } else {
+{}    }} else {{
         drop eni-down;
-    }
+    }}
     ractions.actions = 9;
     ractions.u0_dip = outer_sip;
     ractions.u0_vni = vni;
     ractions.dmac = inner_smac;
-    rkey.flags = ((key.flags & 1) | 2);
+{}    rkey.flags = ((key.flags & 1) | 2);
     goto create;
+}}
+
+",
+        part(shape.flows.pair(), "    var zero4: b4;\n"),
+        if shape.flows.pair() {
+            let zeroed = "        actions.u0_sip = zero4;\n";
+            format!("{zeroed}{}", part(shape.flows.u1, NO_U1))
+        } else {
+            String::new()
+        },
+        if shape.flows.translate {
+            indent(SAME_ENDS, "    ")
+        } else {
+            String::new()
+        },
+    );
 }
 
-";
-
-const CREATE: &str = "\
+fn stage_create(out: &mut String, shape: &Shape) {
+    let flows = shape.flows;
+    let _ = write!(
+        out,
+        "\
 # The pair: both keys, both decisions, frozen.
-stage create {
+stage create {{
     account;
-    rkey.sip = key.dip;
-    rkey.dip = key.sip;
-    rkey.sport = key.dport;
-    rkey.dport = key.sport;
-    rkey.eni = key.eni;
+{}    rkey.eni = key.eni;
     rkey.proto = key.proto;
     ractions.u0_encap = 1;
-    match globals[0] as g {
+    match globals[0] as g {{
         ractions.u0_sip = g.vip;
-        if (actions.actions & 1) != 0 {
+        if {} {{
             actions.u0_sip = g.vip;
-        }
-    } else {
+        }}
+    }} else {{
         drop vip-miss;
-    }
-    if (actions.actions & 1) != 0 {
+    }}
+    if (actions.actions & 1) != 0 {{
         entropy actions.sport from key;
-    }
+    }}
     entropy ractions.sport from rkey;
     # A reset opens nothing.
-    if (tcp_flags & 4) == 0 {
-        flow create;
-    }
+    if (tcp_flags & 4) == 0 {{
+        flow create{};
+    }}
+{}    goto apply;
+}}
+
+",
+        if flows.translate {
+            String::new()
+        } else {
+            indent(SAME_ENDS, "    ")
+        },
+        if flows.pair() {
+            "((actions.actions & 1) != 0 && actions.u0_sip == 0)"
+        } else {
+            "(actions.actions & 1) != 0"
+        },
+        part(flows.pair(), " pair"),
+        part(
+            flows.translate,
+            "    if (actions.actions & 0x3c0) != 0 {\n        goto translate;\n    }\n"
+        ),
+    );
+}
+
+/// Addresses, ports and their checksums; packets of flows that keep theirs do not come here.
+const TRANSLATE: &str = "\
+# IPv4 to IPv6 and back.
+stage translate {
+    account;
+    translate;
     goto apply;
 }
 
 ";
 
 fn stage_apply(out: &mut String, shape: &Shape) {
-    out.push_str(
-        "# The only stage that writes packet bytes.\nstage apply {\n    account;\n    apply;\n",
+    let _ = write!(
+        out,
+        "# The stage that writes packet bytes{}.\nstage apply {{\n    account;\n    apply{}{};\n",
+        part(shape.flows.translate, ", but for addresses and ports"),
+        part(shape.flows.nvgre, " nvgre"),
+        part(shape.flows.u1, " u1"),
     );
+    if shape.underlay_routes && shape.flows.u1 {
+        out.push_str(
+            "\
+    if (actions.actions & 2) != 0 {
+        match underlay[0, pad16(u1_dip)] as n {
+            forward n;
+        } else {
+            send;
+        }
+    }
+",
+        );
+    }
     if shape.underlay_routes {
         out.push_str(
             "\

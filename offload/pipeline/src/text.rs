@@ -7,14 +7,17 @@
 //! pipeline := { "stage" NAME block }
 //! block    := "{" { statement } "}"
 //! statement:
-//!     parse underlay;   parse vxlan EXPR;   decap;   parse inner;   account;   apply;
+//!     parse underlay;   parse vxlan EXPR;   parse encap EXPR;   decap;   parse inner;   account;
+//!     translate;        apply [nvgre] [u1];
 //!     match TABLE[EXPR, ...] as ROW block [ else block ]
 //!     if COND block [ else block ]
-//!     flow lookup block [ else block ]      flow create;
+//!     flow lookup [pair] block [ else block ]    flow create [pair];
 //!     var NAME: TYPE;   FIELD = EXPR;       entropy FIELD from key|rkey;   count STAT EXPR;
+//!     choose FIELD from key of EXPR;
 //!     goto STAGE;   drop REASON;   pass;   send;   forward ROW;
 //! EXPR     := NUMBER | FIELD | ROW.FIELD | (EXPR op EXPR) | be16(EXPR) | be24(EXPR)
-//!           | pad16(EXPR) | v4(EXPR)                         op: + - & | << >>
+//!           | pad16(EXPR) | v4(EXPR) | num(EXPR) | with4(EXPR, EXPR) | mask(EXPR, EXPR, EXPR)
+//! op       := + | - | & | "|" | << | >>
 //! COND     := EXPR == EXPR | EXPR != EXPR | (COND && COND) | (COND || COND)
 //! ```
 //!
@@ -37,9 +40,35 @@ pub const MAX_DEPTH: usize = 100;
 
 /// Words that begin statements or expressions: neither locals nor rows may be called so.
 pub const KEYWORDS: &[&str] = &[
-    "stage", "parse", "decap", "account", "match", "as", "if", "else", "var", "entropy", "from",
-    "count", "flow", "apply", "goto", "drop", "pass", "send", "forward", "be16", "be24", "pad16",
+    "stage",
+    "parse",
+    "decap",
+    "account",
+    "match",
+    "as",
+    "if",
+    "else",
+    "var",
+    "entropy",
+    "from",
+    "count",
+    "flow",
+    "apply",
+    "goto",
+    "drop",
+    "pass",
+    "send",
+    "forward",
+    "be16",
+    "be24",
+    "pad16",
     "v4",
+    "num",
+    "mask",
+    "with4",
+    "choose",
+    "of",
+    "translate",
 ];
 
 /// Where a text is not a pipeline, and why.

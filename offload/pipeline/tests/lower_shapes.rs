@@ -1,10 +1,56 @@
 //! Every shape's pipeline is well formed and has a decodable eBPF form.
 
-use dash_pipeline::plan::Shape;
+use dash_pipeline::plan::{FlowNeeds, Shape};
 use dash_pipeline::{check, lower, template, text};
 use nic_target::Capacity;
 
 fn shapes() -> impl Iterator<Item = Shape> {
+    policies().chain(transforms())
+}
+
+/// Routing types and what they call for, with little and with much policy around them.
+fn transforms() -> impl Iterator<Item = Shape> {
+    let little = Shape::default();
+    let much = Shape {
+        trusted_vnis: true,
+        inbound_pa_validation: true,
+        underlay_routes: true,
+        acl_out: 0b11111,
+        acl_in: 0b11111,
+        ..Shape::default()
+    };
+    [little, much].into_iter().flat_map(|policy| {
+        let leftover = Shape {
+            flows: FlowNeeds {
+                translate: true,
+                nvgre: true,
+                u1: true,
+            },
+            ..policy.clone()
+        };
+        let objects = (0..64u32).map(move |bits| {
+            let has = |bit: u32| bits >> bit & 1 == 1;
+            let (service_tunnel, private_link, tunnel) = (has(0), has(1), has(2));
+            Shape {
+                service_tunnel,
+                private_link,
+                tunnel,
+                port_map: private_link && has(3),
+                route_more: service_tunnel || tunnel || has(4),
+                mapping_more: private_link || tunnel,
+                flows: FlowNeeds {
+                    translate: service_tunnel || private_link,
+                    nvgre: has(5),
+                    u1: tunnel,
+                },
+                ..policy.clone()
+            }
+        });
+        objects.chain([leftover])
+    })
+}
+
+fn policies() -> impl Iterator<Item = Shape> {
     (0..8u32).flat_map(|bits| {
         [0, 1, 0b10110, 0b11111]
             .into_iter()
@@ -15,6 +61,7 @@ fn shapes() -> impl Iterator<Item = Shape> {
                     underlay_routes: bits & 4 != 0,
                     acl_out,
                     acl_in,
+                    ..Shape::default()
                 })
             })
     })
@@ -150,6 +197,7 @@ fn what_is_counted_before_the_look_up_is_counted_nowhere_else() {
         underlay_routes: true,
         acl_out: 0b11111,
         acl_in: 0b11111,
+        ..Shape::default()
     };
     let pipeline = text::parse(&template::pipeline_text(&full)).unwrap();
     let before = lower::lower_hits(&pipeline, &Capacity::default())

@@ -2,7 +2,7 @@
 
 use dash_pipeline::fields::{META, Ty};
 use dash_pipeline::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stage, Stmt};
-use dash_pipeline::plan::Shape;
+use dash_pipeline::plan::{FlowNeeds, Shape};
 use dash_pipeline::template;
 use dash_pipeline::text::{KEYWORDS, MAX_DEPTH, TextError, parse, print};
 use dash_wire::drop::DropReason;
@@ -54,7 +54,10 @@ fn expr() -> impl Strategy<Value = Expr> {
             (prop::sample::select(vec![16, 24]), inner.clone())
                 .prop_map(|(bits, e)| Expr::ToBe(bits, e.into())),
             inner.clone().prop_map(|e| Expr::Pad16(e.into())),
-            inner.prop_map(|e| Expr::V4(e.into())),
+            inner.clone().prop_map(|e| Expr::V4(e.into())),
+            inner.clone().prop_map(|e| Expr::FromBe(e.into())),
+            [inner.clone(), inner.clone()].prop_map(|of| Expr::With4(of.into())),
+            [inner.clone(), inner.clone(), inner].prop_map(|of| Expr::Mask(of.into())),
         ]
     })
 }
@@ -84,8 +87,9 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         Stmt::Decap,
         Stmt::ParseInner,
         Stmt::Account,
-        Stmt::FlowCreate,
-        Stmt::Apply,
+        Stmt::FlowCreate { pair: false },
+        Stmt::FlowCreate { pair: true },
+        Stmt::Translate,
         Stmt::Pass,
         Stmt::Send,
     ];
@@ -93,6 +97,9 @@ fn stmt() -> impl Strategy<Value = Stmt> {
     let leaf = prop_oneof![
         prop::sample::select(fixed.to_vec()),
         expr().prop_map(Stmt::ParseVxlan),
+        expr().prop_map(Stmt::ParseEncap),
+        (any::<bool>(), any::<bool>()).prop_map(|(nvgre, u1)| Stmt::Apply { nvgre, u1 }),
+        (field(), expr()).prop_map(|(field, of)| Stmt::Choose { field, of }),
         (name(), ty()).prop_map(|(name, ty)| Stmt::Var { name, ty }),
         (field(), expr()).prop_map(|(field, value)| Stmt::Set { field, value }),
         (field(), side).prop_map(|(field, key)| Stmt::Entropy { field, key }),
@@ -120,7 +127,11 @@ fn stmt() -> impl Strategy<Value = Stmt> {
                     miss
                 }),
             (cond(), body(), body()).prop_map(|(cond, then, els)| Stmt::If { cond, then, els }),
-            (body(), body()).prop_map(|(hit, miss)| Stmt::FlowLookup { hit, miss }),
+            (any::<bool>(), body(), body()).prop_map(|(pair, hit, miss)| Stmt::FlowLookup {
+                pair,
+                hit,
+                miss
+            }),
         ]
     })
 }
@@ -138,6 +149,17 @@ fn whole_template() -> String {
         acl_in: 0b11111,
         inbound_pa_validation: true,
         underlay_routes: true,
+        route_more: true,
+        mapping_more: true,
+        service_tunnel: true,
+        private_link: true,
+        port_map: true,
+        tunnel: true,
+        flows: FlowNeeds {
+            translate: true,
+            nvgre: true,
+            u1: true,
+        },
     })
 }
 

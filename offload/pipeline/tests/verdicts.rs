@@ -19,6 +19,7 @@ fn our_own_verifier_accepts_every_program_of_the_pipeline() {
                 underlay_routes: bits & 4 != 0,
                 acl_out,
                 acl_in,
+                ..Shape::default()
             };
             let pipeline = text::parse(&template::pipeline_text(&shape)).expect("parses");
             let object = lower::lower(&pipeline, &Capacity::default()).expect("lowers");

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use dash_model::ObjectKey;
 use dash_model::net::IpPrefix;
-use dash_model::objects::{AclAction, EncapType, Object, RouteAction, RuleAction};
+use dash_model::objects::{AclAction, Object, RouteAction, RuleAction};
 use dash_proto::dash;
 use dash_proto::dash::types::{self, IpVersion, ip_address::Ip};
 use prost::Message;
@@ -23,11 +23,11 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
         Object::RoutingType(o) => dash::route_type::RouteType {
             items: o
                 .static_encap
-                .map(|EncapType::Vxlan| dash::route_type::RouteTypeItem {
+                .map(|encap| dash::route_type::RouteTypeItem {
                     action_name: "encap".to_owned(),
                     action_type: ActionType::Staticencap.into(),
-                    encap_type: Some(dash::route_type::EncapType::Vxlan.into()),
-                    vni: None,
+                    encap_type: Some(encap.kind as i32),
+                    vni: encap.key.map(|key| key.get()),
                 })
                 .into_iter()
                 .collect(),
@@ -72,6 +72,9 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
                         overlay_ip: overlay_ip.and_then(ip),
                     })),
                 ),
+                RouteAction::ServiceTunnel(_) => {
+                    unreachable!("the configurations have no such routes")
+                }
             };
             dash::route::Route {
                 routing_type: kind.into(),
@@ -129,7 +132,11 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
             ..Default::default()
         }
         .encode_to_vec(),
-        Object::PrefixTag(_) | Object::Opaque => {
+        Object::PrefixTag(_)
+        | Object::Tunnel(_)
+        | Object::PortMap(_)
+        | Object::PortMapRange(_)
+        | Object::Opaque => {
             unreachable!("the configurations have no such rows")
         }
     }

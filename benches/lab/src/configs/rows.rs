@@ -8,7 +8,7 @@ use dash_model::key::{RouteRuleKey, RoutingType, SourcePrefix};
 use dash_model::net::IpPrefix;
 use dash_model::objects::{
     AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
-    Route, RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, Vnet, VnetMapping,
+    RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet, VnetMapping,
 };
 use dash_model::{ObjectKey, Op, Txn};
 
@@ -88,7 +88,10 @@ impl Config {
             row(
                 ObjectKey::RoutingType(RoutingType::VnetEncap),
                 Object::RoutingType(RoutingTypeDef {
-                    static_encap: Some(EncapType::Vxlan),
+                    static_encap: Some(StaticEncap {
+                        kind: EncapType::Vxlan,
+                        key: None,
+                    }),
                 }),
             ),
         ]
@@ -113,6 +116,8 @@ impl Config {
                     enabled: true,
                     vnet: Some(plan::vnet(eni)),
                     trusted_vnis: vec![],
+                    pl_sip: None,
+                    pl_underlay_sip: None,
                 }),
             ),
             row(
@@ -229,6 +234,8 @@ impl Config {
                     underlay_ip: self.pa_of(eni, window, nth),
                     mac: Some(plan::remote_mac(eni, window, offset)),
                     use_dst_vni: true,
+                    private_link: None,
+                    tunnel: None,
                 }),
             )
         })
@@ -253,7 +260,7 @@ impl Config {
                 };
                 row(
                     ObjectKey::Route(plan::route_group(eni), prefix(to, len)),
-                    Object::Route(Route { action }),
+                    Object::Route(action.into()),
                 )
             })
         })

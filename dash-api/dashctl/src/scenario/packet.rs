@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `"sport": "5120/7"` of the outermost UDP header says that the low 7 bits do not matter: they
-//! are the sender's to choose. `{"hex": "..", "sport_bits": 7}` is the same for a packet in bytes.
+//! are the sender's to choose. `{"nvgre": 100}` follows an IPv4 header. `{"hex": "..", "sport_bits": 7}` is the same for a packet in bytes.
 //! Lengths and checksums are computed unless given.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -67,6 +67,8 @@ pub enum Layer {
     Udp(Udp),
     Tcp(Tcp),
     Vxlan(Vxlan),
+    /// NVGRE with this VSID.
+    Nvgre(u32),
     IcmpEcho(Echo),
     IcmpReply(Echo),
     /// Text.
@@ -328,6 +330,7 @@ impl SoFar {
                     None => vxlan,
                 })
             }
+            (Self::Ipv4(below), Layer::Nvgre(vsid)) => Self::Vxlan(below.nvgre(*vsid)),
             (Self::Ipv4(below), Layer::IcmpEcho(h)) => Self::End(below.icmp_echo(h.id, h.seq)),
             (Self::Ipv4(below), Layer::IcmpReply(h)) => {
                 Self::End(below.icmp_echo_reply(h.id, h.seq))
@@ -377,7 +380,7 @@ impl SoFar {
             Self::Ipv6(_) => "ipv6",
             Self::Udp(_) => "udp",
             Self::Tcp(_) => "tcp",
-            Self::Vxlan(_) => "vxlan",
+            Self::Vxlan(_) => "vxlan or nvgre",
             Self::End(_) => "the end of a packet",
         }
     }

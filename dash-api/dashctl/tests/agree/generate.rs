@@ -3,12 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dash_model::key::{
-    AclGroupId, EniKey, RouteGroupId, RouteRuleKey, SourcePrefix, TagName, VnetName,
+    AclGroupId, EniKey, PortMapId, RouteGroupId, RouteRuleKey, RoutingType, SourcePrefix, TagName,
+    TunnelName, VnetName,
 };
-use dash_model::net::{IpPrefix, Mac, PortRange, Vni, VniRange};
+use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, Family, Object, PrefixTag,
-    Route, RouteAction, RouteGroup, RouteRule, RuleAction, Vnet, VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
+    PortMap, PortMapRange, PrefixTag, PrivateLink, Route, RouteAction, RouteGroup, RouteRule,
+    RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel, Vnet, VnetMapping,
 };
 use dash_model::{ObjectKey, Op, Txn};
 use dash_pipeline::plan::{UnderlayRoute, UnderlayTable};
@@ -85,6 +87,17 @@ const SOURCES: [([u8; 4], u8); 5] = [
     ([101, 1, 2, 3], 32),
     ([55, 0, 0, 0], 9),
 ];
+/// What addresses become: sources, destinations as they are, one destination for all; and the bits
+/// an ENI puts in. Few, so that answers can be guessed.
+const OVERLAY_SIP: u128 = 0xfd40_0108_0020_0abc_0abc_0000_0000_0000;
+const OVERLAY_DIP: u128 = 0x2603_10e1_0100_0002_0000_0000_0000_0000;
+const OVERLAY_HOST: u128 = 0x3401_0203;
+const ENI_BITS: u128 = 0x0000_0000_0000_d107_0064_ff71_0000_0000;
+const ENI_MASK: u128 = 0x0000_0000_0000_ffff_ffff_ffff_0000_0000;
+const LOW: u128 = 0xffff_ffff;
+const BACKEND: [u8; 4] = [60, 60, 60, 1];
+/// Ranges of the port map: first port, last port, what the first becomes; 0 skips the map.
+const RANGES: [(u16, u16, u16); 3] = [(0, 22, 7000), (23, 80, 0), (81, 65535, 65000)];
 const PORTS: [u16; 6] = [0, 1, 23, 80, 443, 65535];
 const ENIS: usize = 3;
 
@@ -155,6 +168,19 @@ impl World {
                 Some(Object::Vnet(Vnet { vni: vni(number) })),
             ));
         }
+        for kind in [RoutingType::ServiceTunnel, RoutingType::PrivateLink] {
+            ops.push(self.routing_type(kind));
+        }
+        for t in 0..2 {
+            ops.push(self.tunnel(t));
+        }
+        ops.push((
+            ObjectKey::PortMap(PortMapId::from("m")),
+            Some(Object::PortMap(PortMap)),
+        ));
+        for range in RANGES {
+            ops.push(port_range(range));
+        }
         for n in 0..ENIS {
             let mut eni = self.eni(n);
             eni.enabled = true;
@@ -171,12 +197,14 @@ impl World {
                 ObjectKey::RouteGroup(group(g)),
                 Some(Object::RouteGroup(RouteGroup::default())),
             ));
-            for _ in 0..6 {
+            for _ in 0..10 {
                 ops.push(self.route(g));
             }
         }
-        for _ in 0..12 {
+        for _ in 0..24 {
             ops.push(self.mapping());
+        }
+        for _ in 0..12 {
             ops.push(self.rule());
         }
         for g in 0..3 {
@@ -194,7 +222,17 @@ impl World {
 
     fn change(&mut self, ops: &mut Vec<(ObjectKey, Option<Object>)>) {
         let n = self.rng.below(ENIS);
-        let (mut op, may_delete) = match self.rng.below(23) {
+        let (mut op, may_delete) = match self.rng.below(26) {
+            23 => {
+                let kinds = [RoutingType::ServiceTunnel, RoutingType::PrivateLink];
+                let kind = self.rng.pick(&kinds);
+                (self.routing_type(kind), false)
+            }
+            24 => {
+                let t = self.rng.below(2);
+                (self.tunnel(t), true)
+            }
+            25 => (port_range(self.rng.pick(&RANGES)), true),
             0 => (
                 (ObjectKey::Appliance("100".into()), Some(self.appliance())),
                 false,
@@ -301,6 +339,8 @@ impl World {
             enabled: !self.rng.once_in(16),
             vnet: Some(vnet(n % 2)),
             trusted_vnis: self.trusted(),
+            pl_sip: self.rng.once_in(2).then(|| masked(ENI_BITS, ENI_MASK)),
+            pl_underlay_sip: self.rng.once_in(2).then(|| [10, 0, 0, 9].into()),
         }
     }
 
@@ -308,7 +348,13 @@ impl World {
         let r = &mut self.rng;
         let to = if r.once_in(4) { prefix6(r) } else { prefix4(r) };
         let v = r.below(2);
-        let action = match r.below(6) {
+        let v4 = to.addr().is_ipv4();
+        let action = match r.below(8) {
+            6 | 7 if v4 => RouteAction::ServiceTunnel(Box::new(ServiceTunnel {
+                overlay_sip: masked(OVERLAY_SIP, !LOW),
+                overlay_dip: overlay_dip(r),
+                underlay_dip: r.once_in(2).then(|| r.pick(&PAS).into()),
+            })),
             0 => RouteAction::Direct,
             1 => RouteAction::Drop,
             2 => RouteAction::VnetDirect {
@@ -319,19 +365,62 @@ impl World {
         };
         (
             ObjectKey::Route(group(g), to),
-            Some(Object::Route(Route { action })),
+            Some(Object::Route(Route {
+                action,
+                underlay_sip: r.once_in(4).then(|| [10, 0, 0, 8].into()),
+                tunnel: tunnel_of(r),
+            })),
         )
     }
 
     fn mapping(&mut self) -> (ObjectKey, Option<Object>) {
         let r = &mut self.rng;
-        let key = ObjectKey::VnetMapping(vnet(r.below(2)), address(r));
+        let ip = address(r);
+        let key = ObjectKey::VnetMapping(vnet(r.below(2)), ip);
+        let link = (ip.is_ipv4() && r.once_in(3)).then(|| {
+            Box::new(PrivateLink {
+                overlay_sip: masked(OVERLAY_SIP, !LOW),
+                overlay_dip: overlay_dip(r),
+                port_map: r.once_in(2).then(|| "m".into()),
+            })
+        });
         let mapping = VnetMapping {
             underlay_ip: r.pick(&PAS).into(),
             mac: if r.once_in(3) { None } else { Some(Mac(PEER)) },
             use_dst_vni: r.once_in(2),
+            private_link: link,
+            tunnel: tunnel_of(r),
         };
         (key, Some(Object::VnetMapping(mapping)))
+    }
+
+    fn routing_type(&mut self, kind: RoutingType) -> (ObjectKey, Option<Object>) {
+        let encap = StaticEncap {
+            kind: self.encap(),
+            key: (!self.rng.once_in(20)).then(|| vni(100)),
+        };
+        let static_encap = (!self.rng.once_in(20)).then_some(encap);
+        (
+            ObjectKey::RoutingType(kind),
+            Some(Object::RoutingType(RoutingTypeDef { static_encap })),
+        )
+    }
+
+    fn encap(&mut self) -> EncapType {
+        self.rng.pick(&[EncapType::Vxlan, EncapType::Nvgre])
+    }
+
+    fn tunnel(&mut self, t: usize) -> (ObjectKey, Option<Object>) {
+        let members = if t == 0 { 1 } else { self.rng.below(4) + 1 };
+        let tunnel = Tunnel {
+            endpoints: PAS[..members].iter().map(|pa| (*pa).into()).collect(),
+            kind: self.encap(),
+            key: vni(0x12_3456),
+        };
+        (
+            ObjectKey::Tunnel(tunnel_name(t)),
+            Some(Object::Tunnel(tunnel)),
+        )
     }
 
     fn rule(&mut self) -> (ObjectKey, Option<Object>) {
@@ -462,7 +551,7 @@ impl World {
             }
         }
         for pa in PAS {
-            if r.once_in(2) {
+            if !r.once_in(4) {
                 let port = r.below(2) as u32;
                 table
                     .neighbors
@@ -533,7 +622,11 @@ impl World {
         if r.once_in(12) {
             outer = outer.options(&vec![1; 4 * (r.below(10) + 1)]);
         }
-        let tunnel = outer.udp(r.next() as u16, port).vxlan(vni);
+        let tunnel = if r.once_in(6) {
+            outer.nvgre(vni)
+        } else {
+            outer.udp(r.next() as u16, port).vxlan(vni)
+        };
         let frame = if outbound {
             tunnel.eth(PEER, c.eni)
         } else {
@@ -549,7 +642,27 @@ impl World {
         let flags = r.pick(&[
             0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x01, 0x04, 0x14, 0x00,
         ]);
-        let mut bytes = if c.v6 {
+        let mut bytes = if !outbound && !c.v6 && r.once_in(2) {
+            // What a translated packet is answered with, as far as it can be guessed.
+            let low = |ip: [u8; 4]| u128::from(u32::from_be_bytes(ip));
+            let eni_bits = if r.once_in(2) {
+                (ENI_BITS, ENI_MASK)
+            } else {
+                (0, 0)
+            };
+            let dst = (OVERLAY_SIP & !eni_bits.1) | eni_bits.0 | low([10, 9, 9, c.vm as u8 + 1]);
+            let (src, sport) = match r.below(4) {
+                0 => (low(V4[c.peer]), sport),
+                1 => (low(BACKEND), mapped(sport)),
+                _ => (OVERLAY_HOST, sport),
+            };
+            let src = Ipv6Addr::from(OVERLAY_DIP | src);
+            let ip = frame.ipv6(src, Ipv6Addr::from(dst)).tos(inner_tos);
+            match c.kind {
+                0..=2 => ip.tcp(sport, dport).flags(flags).payload(&payload).build(),
+                _ => ip.udp(sport, dport).payload(&payload).build(),
+            }
+        } else if c.v6 {
             let (a, b) = (
                 Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, c.vm as u16 + 1),
                 v6(c.peer),
@@ -575,7 +688,8 @@ impl World {
             }
             match c.kind {
                 0..=2 => ip.tcp(sport, dport).flags(flags).payload(&payload).build(),
-                3..=5 => ip.udp(sport, dport).payload(&payload).build(),
+                5 => ip.udp(sport, dport).checksum(0).payload(&payload).build(),
+                3..=4 => ip.udp(sport, dport).payload(&payload).build(),
                 6 if outbound => ip.icmp_echo(7, 1).build(),
                 6 => ip.icmp_echo_reply(7, 1).build(),
                 _ => ip.protocol(c.protocol).payload(&payload).build(),
@@ -665,6 +779,46 @@ fn group(n: usize) -> RouteGroupId {
 }
 fn acl_group(n: usize) -> AclGroupId {
     AclGroupId::from(["a0", "a1", "a6"][n])
+}
+fn tunnel_name(n: usize) -> TunnelName {
+    TunnelName::from(["t0", "t1"][n])
+}
+fn tunnel_of(r: &mut Rng) -> Option<TunnelName> {
+    r.once_in(6).then(|| tunnel_name(r.below(2)))
+}
+fn masked(addr: u128, mask: u128) -> MaskedIp {
+    MaskedIp {
+        addr: addr.into(),
+        mask: mask.into(),
+    }
+}
+fn overlay_dip(r: &mut Rng) -> MaskedIp {
+    if r.once_in(2) {
+        masked(OVERLAY_DIP, !LOW)
+    } else {
+        masked(OVERLAY_DIP | OVERLAY_HOST, u128::MAX)
+    }
+}
+fn port_range((min, max, base): (u16, u16, u16)) -> (ObjectKey, Option<Object>) {
+    let range = match base {
+        0 => PortMapRange::Skip,
+        _ => PortMapRange::Service {
+            backend_ip: BACKEND.into(),
+            backend_port_base: base,
+        },
+    };
+    let key = ObjectKey::PortMapRange(PortMapId::from("m"), PortRange { min, max });
+    (key, Some(Object::PortMapRange(range)))
+}
+/// A port as the map makes it.
+fn mapped(port: u16) -> u16 {
+    let range = RANGES
+        .iter()
+        .find(|(min, max, _)| (*min..=*max).contains(&port));
+    match range {
+        Some((min, _, base)) if *base != 0 => port.wrapping_sub(*min).wrapping_add(*base),
+        _ => port,
+    }
 }
 fn tag_name(n: usize) -> TagName {
     TagName::from(["t0", "t1", "unknown"][n])

@@ -10,7 +10,7 @@ use super::{
     VnetName,
 };
 use crate::error::Kind;
-use crate::net::{IpPrefix, PrefixError, Vni};
+use crate::net::{IpPrefix, PortRange, PrefixError, Vni};
 
 /// Why a table and key text name no row.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -81,6 +81,12 @@ pub enum KeyError {
         /// What was found.
         text: String,
     },
+    /// Not a range of ports.
+    #[error("`{text}` is not a range of ports (min-max, each 0..=65535)")]
+    Ports {
+        /// What was found.
+        text: String,
+    },
     /// Not a routing type's name.
     #[error("`{text}` is not a routing type")]
     RoutingType {
@@ -115,6 +121,7 @@ const ENI: &str = "ENI key";
 const VNET: &str = "VNET name";
 const ROUTE_GROUP: &str = "route group id";
 const ACL_GROUP: &str = "ACL group id";
+const PORT_MAP: &str = "port map id";
 
 impl ObjectKey {
     /// Reads a table name and the key text after its colon.
@@ -170,6 +177,12 @@ impl ObjectKey {
                 Self::AclOut(eni, stage)
             }
             Table::PrefixTag => Self::PrefixTag(non_empty("tag name", key)?.into()),
+            Table::Tunnel => Self::Tunnel(non_empty("tunnel name", key)?.into()),
+            Table::PortMap => Self::PortMap(name(PORT_MAP, key)?.into()),
+            Table::PortMapRange => {
+                let (map, ports) = parts(key, "map:min-max")?;
+                Self::PortMapRange(name(PORT_MAP, map)?.into(), port_range(ports)?)
+            }
         })
     }
 
@@ -210,6 +223,16 @@ impl ObjectKey {
                 eni_ok(eni)
             }
             Self::PrefixTag(tag) => non_empty("tag name", tag.as_str()).map(drop),
+            Self::Tunnel(tunnel) => non_empty("tunnel name", tunnel.as_str()).map(drop),
+            Self::PortMap(map) => name(PORT_MAP, map.as_str()).map(drop),
+            Self::PortMapRange(map, ports) => {
+                if ports.min > ports.max {
+                    return Err(KeyError::Ports {
+                        text: format!("{}-{}", ports.min, ports.max),
+                    });
+                }
+                name(PORT_MAP, map.as_str()).map(drop)
+            }
             Self::Opaque(table, key) => match Self::parse(table, key)? {
                 Self::Opaque(..) => Ok(()),
                 _ => Err(KeyError::ActingTable {
@@ -300,6 +323,20 @@ fn eni_stage(key: &str) -> Result<(EniKey, u8), KeyError> {
             text: stage.to_owned(),
         })?;
     Ok((name(ENI, eni)?.into(), number))
+}
+
+/// `min-max`; a range that ends before it begins is none.
+fn port_range(text: &str) -> Result<PortRange, KeyError> {
+    let port = |text| number(text).and_then(|n| u16::try_from(n).ok());
+    let ends = text
+        .split_once('-')
+        .map(|(min, max)| (port(min), port(max)));
+    match ends {
+        Some((Some(min), Some(max))) if min <= max => Ok(PortRange { min, max }),
+        _ => Err(KeyError::Ports {
+            text: text.to_owned(),
+        }),
+    }
 }
 
 /// `eni:vni:prefix[:priority]`.

@@ -1,13 +1,19 @@
 //! What makes a written row wrong. Every check reads the state the transaction leads to.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::Store;
 use super::commit::{BoundBefore, Written};
+use super::refs::Uses;
 use crate::error::{OpError, Reason};
-use crate::key::{AclGroupId, EniKey, ObjectKey, TagName, VnetName};
+use crate::key::{
+    AclGroupId, EniKey, ObjectKey, PortMapId, RoutingType, TagName, TunnelName, VnetName,
+};
 use crate::net::{IpPrefix, PortRange, VniRange};
-use crate::objects::{AclBind, AclGroup, AclRule, Eni, Family, Object, PrefixTag, RouteRule, Vnet};
+use crate::objects::{
+    AclBind, AclGroup, AclRule, Eni, Family, Object, PrefixTag, Route, RouteRule, Vnet, VnetMapping,
+};
 use crate::txn::Warning;
 
 impl Store {
@@ -133,18 +139,39 @@ impl Judge<'_> {
             }
             (ObjectKey::Vnet(_), Object::Vnet(vnet)) => self.vnet(old, vnet),
             (ObjectKey::Eni(key), Object::Eni(eni)) => self.eni(key, old, eni),
-            (ObjectKey::Route(group, _), Object::Route(route)) => {
+            (ObjectKey::Route(group, prefix), Object::Route(route)) => {
                 self.needs(ObjectKey::RouteGroup(group.clone()));
                 if let Some(vnet) = route.action.vnet() {
                     self.needs_vnet(vnet);
                 }
+                self.encap(route.encap_of(), prefix.addr());
+                self.needs_tunnel(route.tunnel.as_ref());
             }
             (ObjectKey::EniRoute(eni), Object::EniRoute(bind)) => {
                 self.needs_eni(eni);
                 self.needs(ObjectKey::RouteGroup(bind.group.clone()));
             }
             (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => self.route_rule(&key.eni, rule),
-            (ObjectKey::VnetMapping(vnet, _), Object::VnetMapping(_)) => self.needs_vnet(vnet),
+            (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
+                self.needs_vnet(vnet);
+                self.encap(mapping.encap_of(), *ip);
+                self.needs_tunnel(mapping.tunnel.as_ref());
+                if let Some(map) = mapping.port_map() {
+                    self.needs(ObjectKey::PortMap(map.clone()));
+                }
+            }
+            (ObjectKey::RoutingType(kind), Object::RoutingType(_))
+                if self.store.refs.encap_users.is_used(kind) =>
+            {
+                self.has_encap(*kind);
+            }
+            (ObjectKey::Tunnel(_), Object::Tunnel(tunnel)) => {
+                self.refuse_if(tunnel.endpoints.is_empty(), || Reason::NoEndpoint);
+            }
+            (ObjectKey::PortMapRange(map, ports), Object::PortMapRange(_)) => {
+                self.needs(ObjectKey::PortMap(map.clone()));
+                self.meets_none(map, *ports);
+            }
             (ObjectKey::AclGroup(_), Object::AclGroup(group)) => {
                 if let Some(Object::AclGroup(old)) = old {
                     self.same("ip_version", &old.family, &group.family);
@@ -157,9 +184,49 @@ impl Judge<'_> {
                 self.tag(tag, old, prefixes);
             }
             // Nothing to check: no references, and any contents are legal.
-            (ObjectKey::RoutingType(_) | ObjectKey::RouteGroup(_) | ObjectKey::Opaque(..), _) => {}
+            (
+                ObjectKey::RoutingType(_)
+                | ObjectKey::RouteGroup(_)
+                | ObjectKey::PortMap(_)
+                | ObjectKey::Opaque(..),
+                _,
+            ) => {}
             // Refused before it was written: the object is not of the key's table.
             _ => {}
+        }
+    }
+
+    fn needs_tunnel(&mut self, tunnel: Option<&TunnelName>) {
+        if let Some(tunnel) = tunnel {
+            self.needs(ObjectKey::Tunnel(tunnel.clone()));
+        }
+    }
+
+    /// A row whose packets get the encap of a routing type, and whose key is this address.
+    fn encap(&mut self, kind: Option<RoutingType>, ip: IpAddr) {
+        if let Some(kind) = kind {
+            self.refuse_if(ip.is_ipv6(), || Reason::TranslatesIpv4 { kind });
+            self.has_encap(kind);
+        }
+    }
+
+    fn has_encap(&mut self, kind: RoutingType) {
+        let Some(def) = self.store.routing_type(kind) else {
+            return self.needs(ObjectKey::RoutingType(kind));
+        };
+        let keyed = def.static_encap.is_some_and(|encap| encap.key.is_some());
+        self.refuse_if(!keyed, || Reason::NoStaticEncap { kind });
+    }
+
+    fn meets_none(&mut self, map: &PortMapId, ports: PortRange) {
+        let other = self
+            .store
+            .port_ranges(map)
+            .map(|(other, _)| other)
+            .find(|&other| other != ports && other.min <= ports.max && ports.min <= other.max);
+        if let Some(other) = other {
+            let other = ObjectKey::PortMapRange(map.clone(), other);
+            self.refuse(Reason::PortsMeet { other });
         }
     }
 
@@ -332,7 +399,20 @@ impl Judge<'_> {
                 });
                 return;
             }
-            ObjectKey::RoutingType(_)
+            ObjectKey::RoutingType(kind) => {
+                store.policy_users(&store.refs.encap_users, kind, &|route, mapping| {
+                    route.and_then(Route::encap_of) == Some(*kind)
+                        || mapping.and_then(VnetMapping::encap_of) == Some(*kind)
+                })
+            }
+            ObjectKey::Tunnel(name) => {
+                store.policy_users(&store.refs.tunnel_users, name, &|route, mapping| {
+                    route.is_some_and(|route| route.tunnel.as_ref() == Some(name))
+                        || mapping.is_some_and(|m| m.tunnel.as_ref() == Some(name))
+                })
+            }
+            ObjectKey::PortMap(map) => store.port_map_users(map),
+            ObjectKey::PortMapRange(..)
             | ObjectKey::Route(..)
             | ObjectKey::EniRoute(_)
             | ObjectKey::RouteRule(_)
@@ -376,6 +456,44 @@ impl Store {
         };
         let one = eni().or_else(mapping).or_else(route).or_else(rule);
         (one, count)
+    }
+
+    /// Users of what routes and mappings name, of which `names` tells.
+    fn policy_users<K: Ord + Clone>(
+        &self,
+        uses: &Uses<K, ObjectKey>,
+        used: &K,
+        names: &dyn Fn(Option<&Route>, Option<&VnetMapping>) -> bool,
+    ) -> Users {
+        let one = uses.first(used).and_then(|parent| match parent {
+            ObjectKey::RouteGroup(group) => {
+                let mut routes = self.routes(group);
+                let (prefix, _) = routes.find(|(_, route)| names(Some(route), None))?;
+                Some(ObjectKey::Route(group.clone(), prefix))
+            }
+            ObjectKey::Vnet(vnet) => {
+                let mut mappings = self.mappings(vnet);
+                let (ip, _) = mappings.find(|(_, mapping)| names(None, Some(mapping)))?;
+                Some(ObjectKey::VnetMapping(vnet.clone(), ip))
+            }
+            _ => None,
+        });
+        (one, uses.rows(used))
+    }
+
+    fn port_map_users(&self, map: &PortMapId) -> Users {
+        let mapping = || {
+            let vnet = self.refs.port_map_vnets.first(map)?;
+            let mut mappings = self.mappings(vnet);
+            let (ip, _) = mappings.find(|(_, mapping)| mapping.port_map() == Some(map))?;
+            Some(ObjectKey::VnetMapping(vnet.clone(), ip))
+        };
+        let range = || {
+            let (ports, _) = self.port_ranges(map).next()?;
+            Some(ObjectKey::PortMapRange(map.clone(), ports))
+        };
+        let count = self.refs.port_map_vnets.rows(map) + self.rows.port_ranges.count(map);
+        (mapping().or_else(range), count)
     }
 
     fn eni_users(&self, eni: &EniKey) -> Users {

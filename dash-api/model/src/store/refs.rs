@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::key::{AclGroupId, EniKey, ObjectKey, RouteGroupId, TagName, VnetName};
+use crate::key::{
+    AclGroupId, EniKey, ObjectKey, PortMapId, RouteGroupId, RoutingType, TagName, TunnelName,
+    VnetName,
+};
 use crate::net::Mac;
 use crate::objects::Object;
 
@@ -92,6 +95,11 @@ pub(super) struct Refs {
     /// The users are rows of `DASH_ACL_IN_TABLE` and `DASH_ACL_OUT_TABLE`.
     pub(super) acl_group_binds: Uses<AclGroupId, ObjectKey>,
     pub(super) tag_groups: Uses<TagName, AclGroupId>,
+    /// The users are route groups and VNETs: those of the routes and mappings that use it.
+    pub(super) encap_users: Uses<RoutingType, ObjectKey>,
+    /// As `encap_users`.
+    pub(super) tunnel_users: Uses<TunnelName, ObjectKey>,
+    pub(super) port_map_vnets: Uses<PortMapId, VnetName>,
 }
 
 impl Refs {
@@ -116,6 +124,25 @@ impl Refs {
             (ObjectKey::Route(group, _), Object::Route(route)) => {
                 if let Some(vnet) = route.action.vnet() {
                     self.vnet_routes.edit(edit, vnet, group);
+                }
+                let user = || ObjectKey::RouteGroup(group.clone());
+                if let Some(kind) = route.encap_of() {
+                    self.encap_users.edit(edit, &kind, &user());
+                }
+                if let Some(tunnel) = &route.tunnel {
+                    self.tunnel_users.edit(edit, tunnel, &user());
+                }
+            }
+            (ObjectKey::VnetMapping(vnet, _), Object::VnetMapping(mapping)) => {
+                let user = || ObjectKey::Vnet(vnet.clone());
+                if let Some(kind) = mapping.encap_of() {
+                    self.encap_users.edit(edit, &kind, &user());
+                }
+                if let Some(tunnel) = &mapping.tunnel {
+                    self.tunnel_users.edit(edit, tunnel, &user());
+                }
+                if let Some(map) = mapping.port_map() {
+                    self.port_map_vnets.edit(edit, map, vnet);
                 }
             }
             (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => {

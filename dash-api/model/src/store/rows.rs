@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, ApplianceId, EniKey, ObjectKey, RouteGroupId, RouteRuleKey, RoutingType, Table,
-    TagName, VnetName,
+    AclGroupId, ApplianceId, EniKey, ObjectKey, PortMapId, RouteGroupId, RouteRuleKey, RoutingType,
+    Table, TagName, TunnelName, VnetName,
 };
-use crate::net::IpPrefix;
+use crate::net::{IpPrefix, PortRange};
 use crate::txn::Entry;
 
 /// Rows by parent, then by the rest of the key. No parent has an empty map.
@@ -102,6 +102,9 @@ pub(super) struct Rows {
     pub(super) acl_in: Nested<EniKey, u8>,
     pub(super) acl_out: Nested<EniKey, u8>,
     pub(super) tags: BTreeMap<TagName, Entry>,
+    pub(super) tunnels: BTreeMap<TunnelName, Entry>,
+    pub(super) port_maps: BTreeMap<PortMapId, Entry>,
+    pub(super) port_ranges: Nested<PortMapId, PortRange>,
     pub(super) opaque: Nested<Arc<str>, Arc<str>>,
 }
 
@@ -125,6 +128,9 @@ impl Rows {
             ObjectKey::AclIn(eni, stage) => self.acl_in.get(eni, stage),
             ObjectKey::AclOut(eni, stage) => self.acl_out.get(eni, stage),
             ObjectKey::PrefixTag(tag) => self.tags.get(tag),
+            ObjectKey::Tunnel(tunnel) => self.tunnels.get(tunnel),
+            ObjectKey::PortMap(map) => self.port_maps.get(map),
+            ObjectKey::PortMapRange(map, ports) => self.port_ranges.get(map, ports),
             ObjectKey::Opaque(table, row) => self.opaque.get(table, row),
         }
     }
@@ -146,6 +152,9 @@ impl Rows {
             ObjectKey::AclIn(eni, stage) => self.acl_in.put(eni, stage, entry),
             ObjectKey::AclOut(eni, stage) => self.acl_out.put(eni, stage, entry),
             ObjectKey::PrefixTag(tag) => put(&mut self.tags, tag, entry),
+            ObjectKey::Tunnel(tunnel) => put(&mut self.tunnels, tunnel, entry),
+            ObjectKey::PortMap(map) => put(&mut self.port_maps, map, entry),
+            ObjectKey::PortMapRange(map, ports) => self.port_ranges.put(map, ports, entry),
             ObjectKey::Opaque(table, row) => self.opaque.put(table, row, entry),
         }
     }
@@ -166,6 +175,9 @@ impl Rows {
             Table::AclIn => self.acl_in.len(),
             Table::AclOut => self.acl_out.len(),
             Table::PrefixTag => self.tags.len(),
+            Table::Tunnel => self.tunnels.len(),
+            Table::PortMap => self.port_maps.len(),
+            Table::PortMapRange => self.port_ranges.len(),
         }
     }
 
@@ -201,6 +213,9 @@ impl Rows {
             Table::AclIn => nested(&self.acl_in, ObjectKey::AclIn),
             Table::AclOut => nested(&self.acl_out, ObjectKey::AclOut),
             Table::PrefixTag => flat(&self.tags, ObjectKey::PrefixTag),
+            Table::Tunnel => flat(&self.tunnels, ObjectKey::Tunnel),
+            Table::PortMap => flat(&self.port_maps, ObjectKey::PortMap),
+            Table::PortMapRange => nested(&self.port_ranges, ObjectKey::PortMapRange),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Appliance, routing types, VNETs and ENIs.
 
 use dash_model::key::RoutingType;
-use dash_model::objects::{Appliance, EncapType, Eni, RoutingTypeDef, Vnet};
+use dash_model::objects::{Appliance, EncapType, Eni, RoutingTypeDef, StaticEncap, Vnet};
 
 use super::{Notes, net};
 use crate::dash;
@@ -60,8 +60,6 @@ pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldEr
     let state: State = net::constant("admin_state", row.admin_state, "an admin state")?;
 
     notes.ignored_if(!row.qos.is_empty(), "qos");
-    notes.ignored_if(row.pl_sip_encoding.is_some(), "pl_sip_encoding");
-    notes.ignored_if(row.pl_underlay_sip.is_some(), "pl_underlay_sip");
     let (v4, v6) = (&row.v4_meter_policy_id, &row.v6_meter_policy_id);
     notes.ignored_if(net::text(v4.as_ref()).is_some(), "v4_meter_policy_id");
     notes.ignored_if(net::text(v6.as_ref()).is_some(), "v6_meter_policy_id");
@@ -76,6 +74,11 @@ pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldEr
         enabled: state == State::Enabled,
         vnet: net::text(Some(&row.vnet)).map(Into::into),
         trusted_vnis: net::vni_ranges(row.trusted_vnis.as_ref(), &row.trusted_vnis_list)?,
+        pl_sip: match &row.pl_sip_encoding {
+            None => None,
+            Some(bits) => Some(net::masked("pl_sip_encoding", bits)?),
+        },
+        pl_underlay_sip: net::optional_underlay("pl_underlay_sip", row.pl_underlay_sip.as_ref())?,
     })
 }
 
@@ -90,8 +93,12 @@ pub(super) fn routing_type(
             | RoutingType::Vnet
             | RoutingType::VnetDirect
             | RoutingType::VnetEncap
+            | RoutingType::PrivateLink
+            | RoutingType::ServiceTunnel
             | RoutingType::Drop
     );
+    // These have an encap of their own; a VNET's encaps are VXLAN with the VNET's VNI.
+    let own = matches!(kind, RoutingType::PrivateLink | RoutingType::ServiceTunnel);
     if !acts {
         notes.add(format!("stored, not acted on: routing type {kind}"));
     }
@@ -117,10 +124,9 @@ pub(super) fn routing_type(
             continue;
         }
         seen = true;
-        match encap {
-            PbEncap::Vxlan => static_encap = Some(EncapType::Vxlan),
-            // Private link over NVGRE is legal to define and cannot be used yet.
-            PbEncap::Nvgre if !acts => {}
+        let kind_of = match encap {
+            PbEncap::Vxlan => EncapType::Vxlan,
+            PbEncap::Nvgre if own || !acts => EncapType::Nvgre,
             PbEncap::Nvgre => {
                 return Err(FieldError::unimplemented(
                     field,
@@ -133,10 +139,17 @@ pub(super) fn routing_type(
                     "staticencap needs an encap type",
                 ));
             }
-        }
-        // A VNET's encaps carry the VNET's VNI.
+        };
+        let field = format!("items[{n}].vni");
         let vni = item.vni.unwrap_or_default();
-        notes.ignored_if(acts && vni != 0, &format!("items[{n}].vni"));
+        notes.ignored_if(acts && !own && vni != 0, &field);
+        static_encap = Some(StaticEncap {
+            kind: kind_of,
+            key: match vni {
+                number if own && number != 0 => Some(net::vni(&field, number)?),
+                _ => None,
+            },
+        });
     }
     Ok(RoutingTypeDef { static_encap })
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dash_model::net::{IpPrefix, Mac, PortRange, Vni, VniRange};
+use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::Family;
 
 use crate::dash::types::ip_address::Ip;
@@ -39,6 +39,48 @@ pub(super) fn underlay(
             format!("IPv6 underlay is not supported yet: {ip}"),
         )),
     }
+}
+
+/// An address of the underlay where `0.0.0.0`, `::` and nothing at all mean that there is none.
+pub(super) fn optional_underlay(
+    field: &str,
+    value: Option<&types::IpAddress>,
+) -> Result<Option<Ipv4Addr>, FieldError> {
+    is_set(value).then(|| underlay(field, value)).transpose()
+}
+
+fn ipv6(field: &str, value: Option<&types::IpAddress>) -> Result<Ipv6Addr, FieldError> {
+    match ip(field, value)? {
+        IpAddr::V6(ip) => Ok(ip),
+        IpAddr::V4(ip) => Err(FieldError::invalid(field, format!("{ip} is not IPv6"))),
+    }
+}
+
+/// Bits of an IPv6 address. The mask may have holes and the address bits outside of it.
+pub(super) fn masked(field: &str, value: &types::IpPrefix) -> Result<MaskedIp, FieldError> {
+    Ok(MaskedIp {
+        addr: ipv6(&format!("{field}.ip"), value.ip.as_ref())?,
+        mask: ipv6(&format!("{field}.mask"), value.mask.as_ref())?,
+    })
+}
+
+/// What a service tunnel makes of addresses: the message has no mask, so it is /96 where the last
+/// 32 bits are zero and /128 where they are not.
+pub(super) fn translated(
+    field: &str,
+    value: Option<&types::IpAddress>,
+) -> Result<MaskedIp, FieldError> {
+    let addr = ipv6(field, value)?;
+    let host = u128::from(u32::MAX);
+    let mask = if u128::from(addr) & host == 0 {
+        !host
+    } else {
+        u128::MAX
+    };
+    Ok(MaskedIp {
+        addr,
+        mask: mask.into(),
+    })
 }
 
 /// True when the field holds an address other than `0.0.0.0` or `::`, SAI's "not set".

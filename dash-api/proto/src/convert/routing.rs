@@ -2,7 +2,8 @@
 
 use dash_model::key::RouteRuleKey;
 use dash_model::objects::{
-    EniRoute, Route, RouteAction, RouteGroup, RouteRule, RuleAction, VnetMapping,
+    EniRoute, PrivateLink, Route, RouteAction, RouteGroup, RouteRule, RuleAction, ServiceTunnel,
+    VnetMapping,
 };
 
 use super::{Notes, net};
@@ -96,35 +97,66 @@ pub(super) fn route(row: dash::route::Route, notes: &mut Notes) -> Result<Route,
             ));
         }
         RoutingType::Appliance => return Err(later("routing type appliance")),
-        RoutingType::Privatelink => return Err(later("routing type privatelink")),
-        RoutingType::Privatelinknsg => return Err(later("routing type privatelinknsg")),
-        RoutingType::Servicetunnel => return Err(later("routing type servicetunnel")),
+        RoutingType::Privatelink | RoutingType::Privatelinknsg => {
+            return Err(FieldError::invalid(
+                "routing_type",
+                "privatelink is for mappings, not for routes",
+            ));
+        }
+        RoutingType::Servicetunnel => match &row.routing_type_data {
+            Some(Data::ServiceTunnel(tunnel)) => {
+                RouteAction::ServiceTunnel(Box::new(service_tunnel(tunnel)?))
+            }
+            _ => {
+                return Err(FieldError::invalid(
+                    "service_tunnel",
+                    "routing type servicetunnel needs service_tunnel",
+                ));
+            }
+        },
         RoutingType::Unspecified => {
             return Err(FieldError::invalid("routing_type", "routing type missing"));
         }
     };
-    if net::is_set(row.underlay_sip.as_ref()) {
-        return Err(FieldError::unimplemented(
-            "underlay_sip",
-            "a route's own underlay source is not supported yet",
-        ));
+    let mut underlay_sip = net::optional_underlay("underlay_sip", row.underlay_sip.as_ref())?;
+    let mut tunnel = net::text(row.tunnel.as_ref()).map(Into::into);
+    match (&action, &row.routing_type_data) {
+        (RouteAction::ServiceTunnel(_), Some(Data::ServiceTunnel(own))) => {
+            let own =
+                net::optional_underlay("service_tunnel.underlay_sip", own.underlay_sip.as_ref())?;
+            underlay_sip = own.or(underlay_sip);
+        }
+        (RouteAction::Direct | RouteAction::Drop, _) => {
+            notes.ignored_if(underlay_sip.take().is_some(), "underlay_sip");
+        }
+        _ => {}
     }
-    no_tunnel(row.tunnel.as_ref())?;
+    if action == RouteAction::Drop {
+        notes.ignored_if(tunnel.take().is_some(), "tunnel");
+    }
     notes.ignored_if(row.metering_policy_en == Some(true), "metering_policy_en");
     notes.ignored_if(row.metering_class.is_some(), "metering_class");
     notes.ignored_if(row.metering_class_or.is_some(), "metering_class_or");
     notes.ignored_if(row.metering_class_and.is_some(), "metering_class_and");
-    Ok(Route { action })
+    Ok(Route {
+        action,
+        underlay_sip,
+        tunnel,
+    })
 }
 
-fn no_tunnel(tunnel: Option<&String>) -> Result<(), FieldError> {
-    match net::text(tunnel) {
-        None => Ok(()),
-        Some(name) => Err(FieldError::unimplemented(
-            "tunnel",
-            format!("tunnels are not supported yet: `{name}`"),
-        )),
-    }
+#[expect(deprecated, reason = "older senders fill the deprecated fields")]
+fn service_tunnel(row: &dash::route::ServiceTunnel) -> Result<ServiceTunnel, FieldError> {
+    let sip = row.overlay_sip_prefix.as_ref().or(row.overlay_sip.as_ref());
+    let dip = row.overlay_dip_prefix.as_ref().or(row.overlay_dip.as_ref());
+    Ok(ServiceTunnel {
+        overlay_sip: net::translated("service_tunnel.overlay_sip_prefix", sip)?,
+        overlay_dip: net::translated("service_tunnel.overlay_dip_prefix", dip)?,
+        underlay_dip: net::optional_underlay(
+            "service_tunnel.underlay_dip",
+            row.underlay_dip.as_ref(),
+        )?,
+    })
 }
 
 /// True when the text of an inbound rule's key ends in a priority. The underlay is IPv4, so
@@ -213,11 +245,21 @@ pub(super) fn vnet_mapping(
     row: dash::vnet_mapping::VnetMapping,
     notes: &mut Notes,
 ) -> Result<VnetMapping, FieldError> {
+    let mut private_link = None;
     match effective_type(row.routing_type, row.action_type)? {
         // Orchagent makes a plain tunnel mapping of each of these.
-        RoutingType::VnetEncap | RoutingType::Vnet | RoutingType::VnetDirect => {}
-        RoutingType::Privatelink => return Err(later("routing type privatelink")),
-        RoutingType::Privatelinknsg => return Err(later("routing type privatelinknsg")),
+        RoutingType::VnetEncap | RoutingType::Vnet | RoutingType::VnetDirect => {
+            let map = net::text(row.port_map.as_ref());
+            notes.ignored_if(map.is_some(), "port_map");
+            notes.ignored_if(row.overlay_sip_prefix.is_some(), "overlay_sip_prefix");
+            notes.ignored_if(row.overlay_dip_prefix.is_some(), "overlay_dip_prefix");
+        }
+        RoutingType::Privatelink => private_link = Some(Box::new(private_link_of(&row)?)),
+        RoutingType::Privatelinknsg => {
+            return Err(later(
+                "deprecated routing type privatelinknsg (use privatelink with a tunnel)",
+            ));
+        }
         RoutingType::Servicetunnel => return Err(later("routing type servicetunnel")),
         RoutingType::Appliance => return Err(later("routing type appliance")),
         RoutingType::Direct | RoutingType::Drop | RoutingType::Unspecified => {
@@ -226,13 +268,6 @@ pub(super) fn vnet_mapping(
                 "a mapping's routing type is vnet_encap or privatelink",
             ));
         }
-    }
-    no_tunnel(row.tunnel.as_ref())?;
-    if let Some(map) = net::text(row.port_map.as_ref()) {
-        return Err(FieldError::unimplemented(
-            "port_map",
-            format!("port maps are not supported yet: `{map}`"),
-        ));
     }
     let mac = match row.mac_address.as_deref() {
         None | Some([]) => None,
@@ -248,12 +283,30 @@ pub(super) fn vnet_mapping(
     notes.ignored_if(row.use_pl_sip_eni == Some(true), "use_pl_sip_eni");
     notes.ignored_if(row.overlay_sip.is_some(), "overlay_sip");
     notes.ignored_if(row.overlay_dip.is_some(), "overlay_dip");
-    notes.ignored_if(row.overlay_sip_prefix.is_some(), "overlay_sip_prefix");
-    notes.ignored_if(row.overlay_dip_prefix.is_some(), "overlay_dip_prefix");
     notes.ignored_if(row.routing_appliance_id.is_some(), "routing_appliance_id");
+    // A private link leaves the inner MACs alone and has a VNI of its own.
+    let plain = private_link.is_none();
+    let use_dst_vni = row.use_dst_vni.unwrap_or(false);
+    notes.ignored_if(!plain && mac.is_some(), "mac_address");
+    notes.ignored_if(!plain && use_dst_vni, "use_dst_vni");
     Ok(VnetMapping {
         underlay_ip: net::underlay("underlay_ip", row.underlay_ip.as_ref())?,
-        mac,
-        use_dst_vni: row.use_dst_vni.unwrap_or(false),
+        mac: mac.filter(|_| plain),
+        use_dst_vni: use_dst_vni && plain,
+        private_link,
+        tunnel: net::text(row.tunnel.as_ref()).map(Into::into),
+    })
+}
+
+fn private_link_of(row: &dash::vnet_mapping::VnetMapping) -> Result<PrivateLink, FieldError> {
+    let needed = |field: &str, prefix: &Option<_>| match prefix {
+        Some(prefix) => net::masked(field, prefix),
+        None => Err(FieldError::invalid(field, "privatelink needs it")),
+    };
+    let port_map = net::text(row.port_map.as_ref()).map(Into::into);
+    Ok(PrivateLink {
+        overlay_sip: needed("overlay_sip_prefix", &row.overlay_sip_prefix)?,
+        overlay_dip: needed("overlay_dip_prefix", &row.overlay_dip_prefix)?,
+        port_map,
     })
 }

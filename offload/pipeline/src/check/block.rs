@@ -5,8 +5,8 @@ use nic_target::Table;
 
 use super::error::Fault;
 use super::facts::{
-    ACCOUNT, ACCOUNT_HERE, APPLY, DECAP, Facts, INNER, Steps, UNDERLAY, VXLAN, VXLAN_HERE,
-    step_name,
+    ACCOUNT, ACCOUNT_HERE, APPLY, DECAP, Facts, INNER, Steps, TRANSLATE, UNDERLAY, VXLAN,
+    VXLAN_HERE, step_name,
 };
 use super::types::Kind;
 use super::{counts_to_eni, is_identifier, stage_index};
@@ -157,10 +157,10 @@ impl<'p> Checker<'p> {
                     f.starts_with("outer_") || ["frame_len", "now_ns", "acl"].contains(&f)
                 });
             }
-            Stmt::ParseVxlan(port) => {
+            Stmt::ParseVxlan(port) | Stmt::ParseEncap(port) => {
                 at.after(&[UNDERLAY])?;
                 at.before(VXLAN)?;
-                self.typed(port, Kind::Bytes(2), "`parse vxlan`", at)?;
+                self.typed(port, Kind::Bytes(2), "the VXLAN port", at)?;
                 next.step(VXLAN | VXLAN_HERE);
                 next.write(|f| ["vni", "inner_smac", "inner_dmac"].contains(&f));
             }
@@ -259,24 +259,48 @@ impl<'p> Checker<'p> {
                 at.reads(|f| f.starts_with(side_prefix(*key)))?;
                 next.write(|f| f == field);
             }
+            Stmt::Choose { field, of } => {
+                let ty = self.destination(field, at)?;
+                if ty != Ty::Num(4) {
+                    return Err(Fault::Type {
+                        expr: field.clone(),
+                        got: ty.to_string(),
+                        place: "`choose`".to_owned(),
+                        want: Ty::Num(4).to_string(),
+                    });
+                }
+                at.reads(|f| f.starts_with("key."))?;
+                self.typed(of, Kind::Number, "`choose`", at)?;
+                next.write(|f| f == field);
+            }
             Stmt::Count { amount, .. } => {
                 at.after(&[ACCOUNT_HERE])?;
                 self.typed(amount, Kind::Number, "`count`", at)?;
             }
-            Stmt::FlowLookup { hit, miss } => {
+            Stmt::FlowLookup { pair, hit, miss } => {
                 at.after(&[INNER, ACCOUNT_HERE])?;
                 let mut found = facts;
                 found.write(|f| f.starts_with("actions."));
+                if *pair {
+                    found.write(|f| f.starts_with("rkey.") || f.starts_with("u1_"));
+                }
                 let hit = self.block(hit, found, depth + 1)?;
                 let miss = self.block(miss, facts, depth + 1)?;
                 return Ok(after_either(hit, miss));
             }
-            Stmt::FlowCreate => {
+            Stmt::FlowCreate { .. } => {
                 at.after(&[INNER, ACCOUNT_HERE])?;
                 at.reads(|f| f.starts_with("key.") || f.starts_with("rkey."))?;
                 at.reads(|f| ["actions.actions", "ractions.actions"].contains(&f))?;
             }
-            Stmt::Apply => {
+            Stmt::Translate => {
+                at.after(&[INNER, ACCOUNT_HERE])?;
+                at.before(TRANSLATE)?;
+                at.before(APPLY)?;
+                at.reads(|f| f == "actions.actions" || f.starts_with("rkey."))?;
+                next.step(TRANSLATE);
+            }
+            Stmt::Apply { .. } => {
                 at.after(&[INNER, ACCOUNT_HERE])?;
                 at.before(APPLY)?;
                 at.reads(|f| f == "actions.actions")?;

@@ -3,11 +3,12 @@
 use crate::fields::META;
 
 /// A set of steps, one bit each.
-pub(super) type Steps = u8;
+pub(super) type Steps = u16;
 
 pub(super) const UNDERLAY: Steps = 1;
+/// `parse vxlan` or `parse encap`.
 pub(super) const VXLAN: Steps = 1 << 1;
-/// `parse vxlan` in the stage at hand.
+/// `parse vxlan` or `parse encap` in the stage at hand.
 pub(super) const VXLAN_HERE: Steps = 1 << 2;
 pub(super) const DECAP: Steps = 1 << 3;
 pub(super) const INNER: Steps = 1 << 4;
@@ -15,6 +16,7 @@ pub(super) const ACCOUNT: Steps = 1 << 5;
 /// `account` in the stage at hand.
 pub(super) const ACCOUNT_HERE: Steps = 1 << 6;
 pub(super) const APPLY: Steps = 1 << 7;
+pub(super) const TRANSLATE: Steps = 1 << 8;
 
 /// A step as a message names it.
 pub(super) fn step_name(step: Steps) -> &'static str {
@@ -26,6 +28,7 @@ pub(super) fn step_name(step: Steps) -> &'static str {
         INNER => "`parse inner`",
         ACCOUNT => "`account`",
         ACCOUNT_HERE => "`account` in the same stage",
+        TRANSLATE => "`translate`",
         _ => "`apply`",
     }
 }

@@ -242,7 +242,7 @@ fn types_agree() {
     );
     assert_eq!(
         spoiled("g.vxlan_port", "g.vm_vni"),
-        wrong("g.vm_vni", "a number", "`parse vxlan`", "b2")
+        wrong("g.vm_vni", "a number", "the VXLAN port", "b2")
     );
     assert_eq!(
         spoiled("v4(key.dip)", "v4(outer_sip)"),

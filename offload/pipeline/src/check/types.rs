@@ -98,6 +98,22 @@ impl Checker<'_> {
                 self.typed(a, Kind::Bytes(16), "`v4`", below)?;
                 Kind::Bytes(4)
             }
+            Expr::FromBe(a) => {
+                self.typed(a, Kind::Bytes(2), "`num`", below)?;
+                Kind::Number
+            }
+            Expr::Mask(of) => {
+                for a in &**of {
+                    self.typed(a, Kind::Bytes(16), "`mask`", below)?;
+                }
+                Kind::Bytes(16)
+            }
+            Expr::With4(of) => {
+                let [a, b] = &**of;
+                self.typed(a, Kind::Bytes(16), "`with4`", below)?;
+                self.typed(b, Kind::Bytes(4), "`with4`", below)?;
+                Kind::Bytes(16)
+            }
         })
     }
 

@@ -7,7 +7,7 @@ use dash_bpf::{Reg, Size};
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{
-    Direction, FlowActions, Globals, Meta, UnderlayRow, flow_action, underlay_flags,
+    Direction, FlowActions, Globals, Meta, UnderlayRow, encap, flow_action, underlay_flags,
 };
 use nic_target::Table;
 use std::mem::offset_of;
@@ -23,6 +23,10 @@ const GLOBALS: Reg = Reg::R9;
 const ETH: i16 = 14;
 /// Ethernet, IPv4, UDP and VXLAN.
 const VXLAN_ENCAP: i32 = 50;
+/// Ethernet, IPv4 and GRE with a key.
+const NVGRE_ENCAP: i32 = 42;
+/// GRE of version 0 with a key and nothing else, over Ethernet, as a little-endian word.
+const GRE_KEY_ETHERNET: i32 = 0x5865_0020;
 const ETH_IPV6: i32 = 0xdd86;
 
 macro_rules! meta {
@@ -36,8 +40,54 @@ macro_rules! action {
     };
 }
 
+/// Kinds of encap.
+#[derive(Clone, Copy)]
+enum Encap {
+    Vxlan,
+    Nvgre,
+}
+
+impl Encap {
+    /// Bytes in front of the inner frame.
+    fn len(self) -> i32 {
+        match self {
+            Self::Vxlan => VXLAN_ENCAP,
+            Self::Nvgre => NVGRE_ENCAP,
+        }
+    }
+
+    /// IP protocol.
+    fn protocol(self) -> i32 {
+        match self {
+            Self::Vxlan => 17,
+            Self::Nvgre => 47,
+        }
+    }
+}
+
+/// Where an encap's addresses and VNI are read.
+#[derive(Clone, Copy)]
+struct From {
+    sip: (Reg, i16),
+    /// In the metadata.
+    dip: i16,
+    /// In the metadata.
+    vni: i16,
+}
+
+const U0: From = From {
+    sip: (META, action!(u0_sip)),
+    dip: action!(u0_dip),
+    vni: action!(u0_vni),
+};
+const U1: From = From {
+    sip: (GLOBALS, offset_of!(Globals, vip) as i16),
+    dip: meta!(u1_dip),
+    vni: meta!(u1_vni),
+};
+
 impl StageLower<'_> {
-    pub(super) fn apply(&mut self) {
+    pub(super) fn apply(&mut self, nvgre: bool, u1: bool) {
         let internal = self.drop_label(DropReason::Internal);
         self.b.comment("apply: trim to the IP length");
         let trimmed = self.b.label();
@@ -66,9 +116,15 @@ impl StageLower<'_> {
         self.b.load(Size::H, R1, META, action!(actions));
         self.b.alu(AluOp::And, R1, i32::from(flow_action::ENCAP_U0));
         self.b.jump_if(C::Eq, R1, 0, bare);
-        self.encap();
-        self.b.load(Size::H, KEEP, META, meta!(inner_len));
-        self.b.alu(AluOp::Add, KEEP, VXLAN_ENCAP);
+        self.globals();
+        if nvgre || u1 {
+            self.encaps(nvgre, u1);
+            self.b.load(Size::H, KEEP, META, meta!(inner_len));
+        } else {
+            self.encap(Encap::Vxlan, U0);
+            self.b.load(Size::H, KEEP, META, meta!(inner_len));
+            self.b.alu(AluOp::Add, KEEP, VXLAN_ENCAP);
+        }
         self.b.jump(done);
         self.b.bind(bare);
         self.b.load(Size::H, KEEP, META, meta!(inner_len));
@@ -145,19 +201,59 @@ impl StageLower<'_> {
         self.b.mov(KEEP, 1);
     }
 
-    /// VXLAN over IPv4 in front of the inner frame (DASH reference 3.1).
-    fn encap(&mut self) {
+    /// GLOBALS = the settings.
+    fn globals(&mut self) {
         let internal = self.drop_label(DropReason::Internal);
-        self.b.comment("encap");
         self.lookup_array(Table::Globals, 0);
         self.b.jump_if(C::Eq, R0, 0, internal);
         self.b.mov(GLOBALS, R0);
+    }
+
+    /// Encaps of any kind, one in another. `inner_len` is what they have in them so far.
+    fn encaps(&mut self, nvgre: bool, u1: bool) {
+        self.encap_of(nvgre, action!(u0_encap), U0);
+        if u1 {
+            let one = self.b.label();
+            self.b.load(Size::H, R1, META, action!(actions));
+            self.b.alu(AluOp::And, R1, i32::from(flow_action::ENCAP_U1));
+            self.b.jump_if(C::Eq, R1, 0, one);
+            self.encap_of(nvgre, action!(u1), U1);
+            self.b.bind(one);
+        }
+    }
+
+    /// An encap of the kind that a field of the actions says.
+    fn encap_of(&mut self, nvgre: bool, kind: i16, from: From) {
+        let (other, done) = (self.b.label(), self.b.label());
+        if nvgre {
+            self.b.load(Size::B, R1, META, kind);
+            self.b.jump_if(C::Ne, R1, i32::from(encap::NVGRE), other);
+            self.encap(Encap::Nvgre, from);
+            self.grow(Encap::Nvgre);
+            self.b.jump(done);
+            self.b.bind(other);
+        }
+        self.encap(Encap::Vxlan, from);
+        self.grow(Encap::Vxlan);
+        self.b.bind(done);
+    }
+
+    fn grow(&mut self, kind: Encap) {
+        self.b.load(Size::H, R1, META, meta!(inner_len));
+        self.b.alu(AluOp::Add, R1, kind.len());
+        self.b.store(Size::H, META, meta!(inner_len), R1);
+    }
+
+    /// Headers over IPv4 in front of the inner frame (DASH reference 3.1, 3.2).
+    fn encap(&mut self, kind: Encap, from: From) {
+        let internal = self.drop_label(DropReason::Internal);
+        self.b.comment("encap");
         self.b.mov(R1, CTX);
-        self.b.mov(R2, -VXLAN_ENCAP);
+        self.b.mov(R2, -kind.len());
         self.b.call(helper::XDP_ADJUST_HEAD);
         self.b.jump_if(C::Ne, R0, 0, internal);
         self.load_packet();
-        self.need(R2, VXLAN_ENCAP, internal);
+        self.need(R2, kind.len(), internal);
 
         // Back to where it came from unless an underlay route says otherwise.
         const { assert!(offset_of!(Meta, outer_dmac) == offset_of!(Meta, outer_smac) + 6) };
@@ -167,7 +263,7 @@ impl StageLower<'_> {
         // IPv4: words in wire order, summed as they are stored.
         self.b.load(Size::H, R4, META, meta!(inner_len));
         self.b.mov(R3, R4);
-        self.b.alu(AluOp::Add, R3, 36);
+        self.b.alu(AluOp::Add, R3, kind.len() - i32::from(ETH));
         self.b.be16(R3);
         self.b.alu(AluOp::Lsh, R3, 16);
         self.b.load(Size::B, R5, META, meta!(outer_tos));
@@ -180,19 +276,27 @@ impl StageLower<'_> {
         self.b.store(Size::W, R2, ETH + 4, 0);
         self.b
             .load(Size::B, R3, GLOBALS, offset_of!(Globals, encap_ttl) as i16);
-        self.b.alu(AluOp::Or, R3, 17 << 8);
+        self.b.alu(AluOp::Or, R3, kind.protocol() << 8);
         self.b.store(Size::H, R2, ETH + 8, R3);
         self.b.alu(AluOp::Add, R5, R3);
-        self.b.load(Size::W, R1, META, action!(u0_sip));
+        self.b.load(Size::W, R1, from.sip.0, from.sip.1);
         self.b.store(Size::W, R2, ETH + 12, R1);
         self.b.alu(AluOp::Add, R5, R1);
-        self.b.load(Size::W, R1, META, action!(u0_dip));
+        self.b.load(Size::W, R1, META, from.dip);
         self.b.store(Size::W, R2, ETH + 16, R1);
         self.b.alu(AluOp::Add, R5, R1);
         self.fold(R5);
         self.b.alu(AluOp::Xor, R5, 0xffff);
         self.b.store(Size::H, R2, ETH + 10, R5);
 
+        if let Encap::Nvgre = kind {
+            self.b.store(Size::W, R2, ETH + 20, GRE_KEY_ETHERNET);
+            self.b.load(Size::W, R1, META, from.vni);
+            self.b.alu(AluOp::Lsh, R1, 8);
+            self.b.be32(R1);
+            self.b.store(Size::W, R2, ETH + 24, R1);
+            return;
+        }
         self.b.load(Size::H, R1, META, action!(sport));
         self.b.store(Size::H, R2, ETH + 20, R1);
         self.b
@@ -203,7 +307,7 @@ impl StageLower<'_> {
         // With a checksum of 0 behind it.
         self.b.store(Size::W, R2, ETH + 24, R4);
         self.b.store(Size::W, R2, ETH + 28, 0x08);
-        self.b.load(Size::W, R1, META, action!(u0_vni));
+        self.b.load(Size::W, R1, META, from.vni);
         self.b.alu(AluOp::Lsh, R1, 8);
         self.b.be32(R1);
         self.b.store(Size::W, R2, ETH + 32, R1);

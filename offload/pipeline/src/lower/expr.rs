@@ -73,7 +73,11 @@ impl StageLower<'_> {
                     self.b.alu(alu, dst, next);
                 }
             }
-            Expr::ToBe(..) | Expr::Pad16(_) | Expr::V4(_) => {
+            Expr::FromBe(bytes) => {
+                self.eval_b2(bytes, dst)?;
+                self.b.be16(dst);
+            }
+            Expr::ToBe(..) | Expr::Pad16(_) | Expr::V4(_) | Expr::Mask(_) | Expr::With4(_) => {
                 return Err(self.unsupported("a byte string where a number is needed"));
             }
         }
@@ -163,11 +167,42 @@ impl StageLower<'_> {
                 };
                 self.copy(to.base, to.off, from.base, from.off + 12, 4);
             }
-            Expr::Num(_) | Expr::Bin(..) => {
+            Expr::Mask(of) => {
+                let [a, keep, set] = &**of;
+                let (a, keep, set) = (
+                    self.field_or_row(a, Reg::R3)?,
+                    self.field_or_row(keep, Reg::R4)?,
+                    self.field_or_row(set, Reg::R5)?,
+                );
+                for at in [0, 8] {
+                    self.b.load(Size::Dw, Reg::R1, a.base, a.off + at);
+                    self.b.load(Size::Dw, Reg::R2, keep.base, keep.off + at);
+                    self.b.alu(AluOp::And, Reg::R1, Reg::R2);
+                    self.b.load(Size::Dw, Reg::R2, set.base, set.off + at);
+                    self.b.alu(AluOp::Or, Reg::R1, Reg::R2);
+                    self.b.store(Size::Dw, to.base, to.off + at, Reg::R1);
+                }
+            }
+            Expr::With4(of) => {
+                let [a, b] = &**of;
+                let a = self.field_or_row(a, Reg::R2)?;
+                self.copy(to.base, to.off, a.base, a.off, 12);
+                let b = self.field_or_row(b, Reg::R2)?;
+                self.copy(to.base, to.off + 12, b.base, b.off, 4);
+            }
+            Expr::Num(_) | Expr::Bin(..) | Expr::FromBe(_) => {
                 return Err(self.unsupported("a number where a byte string is needed"));
             }
         }
         Ok(())
+    }
+
+    /// Where a byte string that is a field's is.
+    fn field_or_row(&mut self, e: &Expr, scratch: Reg) -> Result<Place, LowerError> {
+        match self.byte_place_in(e, scratch)? {
+            Some((place, _)) => Ok(place),
+            None => Err(self.unsupported("mask() or with4() of something that is not a field")),
+        }
     }
 
     /// Copies bytes between structures through r1 (`from_base` may be r2).

@@ -7,14 +7,16 @@ use dash_bpf::op::{AluOp, Cond as C};
 use dash_bpf::{Reg, Size};
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
-use dash_wire::tables::{FlowActions, FlowEntry, FlowHalf, FlowKey, Globals, Meta, flow_state};
+use dash_wire::tables::{
+    FlowActions, FlowEntry, FlowHalf, FlowKey, Globals, Meta, flow_action, flow_state,
+};
 use nic_target::Table;
 use std::mem::{offset_of, size_of};
 
 use super::LowerError;
 use super::stage::{META, StageLower};
 use crate::entropy::MULTIPLIER;
-use crate::ir::FlowSide;
+use crate::ir::{Expr, FlowSide};
 
 const FP: Reg = Reg::R10;
 /// Slot number across calls.
@@ -53,7 +55,8 @@ fn side_at(side: u8) -> i16 {
 
 impl StageLower<'_> {
     /// Falls through on a hit with `actions` loaded; jumps to `miss` else.
-    pub(super) fn flow_lookup(&mut self, miss: Label) {
+    /// With `pair`, also what its actions need of the other side.
+    pub(super) fn flow_lookup(&mut self, pair: bool, miss: Label) {
         self.b.comment("flow lookup");
         self.find(miss);
         let (side1, found, reset, hit) = (
@@ -66,10 +69,10 @@ impl StageLower<'_> {
         self.b.alu(AluOp::And, R1, 1);
         self.b.alu(AluOp::Rsh, SLOT, 1);
         self.b.jump_if(C::Ne, R1, 0, side1);
-        self.hit_side(0, reset);
+        self.hit_side(0, pair, reset);
         self.b.jump(found);
         self.b.bind(side1);
-        self.hit_side(1, reset);
+        self.hit_side(1, pair, reset);
         self.b.bind(found);
 
         // TCP: FIN from both sides closes, RST ends.
@@ -130,8 +133,9 @@ impl StageLower<'_> {
 
     /// As [`flow_lookup`](Self::flow_lookup) where the table is another processor's: the entry is
     /// refreshed, and whatever would change a connection's state is a miss, before anything is
-    /// written. Only `last_seen_ns`, `packets` and `bytes` are.
-    pub(super) fn flow_touch(&mut self, miss: Label) {
+    /// written. Only `last_seen_ns`, `packets` and `bytes` are. With `pair`, a decision that needs the
+    /// other side is a miss too: two sides cannot be read at once while their owner may write.
+    pub(super) fn flow_touch(&mut self, pair: bool, miss: Label) {
         self.b.comment("flow lookup, shared");
         let (not_tcp, side1, hit) = (self.b.label(), self.b.label(), self.b.label());
         self.b.load(
@@ -148,14 +152,14 @@ impl StageLower<'_> {
         self.find(miss);
         self.b.alu(AluOp::And, SLOT, 1);
         self.b.jump_if(C::Ne, SLOT, 0, side1);
-        self.touch_side(0, miss);
+        self.touch_side(0, pair, miss);
         self.b.jump(hit);
         self.b.bind(side1);
         // The other side's first packet opens a TCP connection (no other is ever half open).
         self.b.load(Size::B, R1, ENTRY, entry!(state));
         self.b
             .jump_if(C::Eq, R1, i32::from(flow_state::HALF_OPEN), miss);
-        self.touch_side(1, miss);
+        self.touch_side(1, pair, miss);
         self.b.bind(hit);
     }
 
@@ -164,8 +168,12 @@ impl StageLower<'_> {
     /// The slot may become another connection's at any time. Its owner writes each key before its
     /// decision, so a decision that was read before the key still held is that key's. (This
     /// counts on stores and loads that stay in order, as on x86-64.)
-    fn touch_side(&mut self, side: u8, miss: Label) {
+    fn touch_side(&mut self, side: u8, pair: bool, miss: Label) {
         self.take_actions(side);
+        if pair {
+            self.needs_pair();
+            self.b.jump_if(C::Ne, R1, 0, miss);
+        }
         let key = side_at(side) + offset_of!(FlowHalf, key) as i16;
         for word in (0..size_of::<FlowKey>() as i16).step_by(8) {
             self.b.load(Size::Dw, R1, META, meta!(key) + word);
@@ -180,6 +188,51 @@ impl StageLower<'_> {
         let from = side_at(side) + offset_of!(FlowHalf, actions) as i16;
         let len = size_of::<FlowActions>();
         self.copy(META, meta!(actions), ENTRY, from, len);
+    }
+
+    /// r1 = what of the actions needs the other side.
+    fn needs_pair(&mut self) {
+        let actions = meta!(actions) + offset_of!(FlowActions, actions) as i16;
+        self.b.load(Size::H, R1, META, actions);
+        self.b
+            .alu(AluOp::And, R1, i32::from(flow_action::NEEDS_PAIR));
+    }
+
+    /// Takes what a side's actions need of the other ([`FlowActions::kept_u1`]).
+    fn take_other(&mut self, side: u8) {
+        let enough = self.b.label();
+        self.needs_pair();
+        self.b.jump_if(C::Eq, R1, 0, enough);
+        let other = side_at(1 - side);
+        let key = other + offset_of!(FlowHalf, key) as i16;
+        self.copy(META, meta!(rkey), ENTRY, key, size_of::<FlowKey>());
+        let actions = other + offset_of!(FlowHalf, actions) as i16;
+        let dmac = actions + offset_of!(FlowActions, dmac) as i16;
+        self.copy(META, meta!(u1_dip), ENTRY, dmac, 4);
+        self.b.load(Size::H, R1, ENTRY, dmac + 4);
+        let high = actions + offset_of!(FlowActions, u1) as i16;
+        self.b.load(Size::B, R2, ENTRY, high);
+        self.b.alu(AluOp::Lsh, R2, 16);
+        self.b.alu(AluOp::Or, R1, R2);
+        self.b.store(Size::W, META, meta!(u1_vni), R1);
+        self.b.bind(enough);
+    }
+
+    /// [`FlowActions::keep_u1`] where the actions have a second encap.
+    fn keep_u1(&mut self) {
+        let none = self.b.label();
+        let actions = meta!(actions) + offset_of!(FlowActions, actions) as i16;
+        self.b.load(Size::H, R1, META, actions);
+        self.b.alu(AluOp::And, R1, i32::from(flow_action::ENCAP_U1));
+        self.b.jump_if(C::Eq, R1, 0, none);
+        let dmac = meta!(ractions) + offset_of!(FlowActions, dmac) as i16;
+        self.copy(META, dmac, META, meta!(u1_dip), 4);
+        self.b.load(Size::W, R1, META, meta!(u1_vni));
+        self.b.store(Size::H, META, dmac + 4, R1);
+        self.b.alu(AluOp::Rsh, R1, 16);
+        let high = meta!(ractions) + offset_of!(FlowActions, u1) as i16;
+        self.b.store(Size::B, META, high, R1);
+        self.b.bind(none);
     }
 
     /// Counts a packet of one side.
@@ -197,7 +250,7 @@ impl StageLower<'_> {
     }
 
     /// What a packet of one side does to its entry.
-    fn hit_side(&mut self, side: u8, reset: Label) {
+    fn hit_side(&mut self, side: u8, pair: bool, reset: Label) {
         let (not_tcp, counted) = (self.b.label(), self.b.label());
         let half = i16::from(side);
         self.b.load(
@@ -244,6 +297,9 @@ impl StageLower<'_> {
         self.b.bind(not_tcp);
         self.b.bind(counted);
         self.take_actions(side);
+        if pair {
+            self.take_other(side);
+        }
         self.refresh(half);
     }
 
@@ -270,8 +326,11 @@ impl StageLower<'_> {
         self.call_with_key(table, (FP, self.value_slot), helper::MAP_PUSH_ELEM);
     }
 
-    pub(super) fn flow_create(&mut self) {
+    pub(super) fn flow_create(&mut self, pair: bool) {
         self.b.comment("flow create");
+        if pair {
+            self.keep_u1();
+        }
         let full = self.drop_label(DropReason::FlowTableFull);
         let internal = self.drop_label(DropReason::Internal);
         let (undo, undo_first, created) = (self.b.label(), self.b.label(), self.b.label());
@@ -377,10 +436,24 @@ impl StageLower<'_> {
         let aborted = self.drop_label(DropReason::Internal);
         self.lookup_array(Table::Globals, 0);
         self.b.jump_if(C::Eq, R0, 0, aborted);
-        let base = match side {
+        self.hash(match side {
             FlowSide::Key => meta!(key),
             FlowSide::Rkey => meta!(rkey),
-        };
+        });
+        self.b
+            .load(Size::H, R1, R0, offset_of!(Globals, sport_mask) as i16);
+        self.b.alu(AluOp::And, R2, R1);
+        self.b
+            .load(Size::H, R1, R0, offset_of!(Globals, sport_base) as i16);
+        self.b.alu(AluOp::Add, R2, R1);
+        self.b.be16(R2);
+        let place = self.field(field)?;
+        self.b.store(Size::H, place.base, place.off, R2);
+        Ok(())
+    }
+
+    /// r2 = the mixed words of the key at a metadata offset. Uses r1 and r4.
+    fn hash(&mut self, base: i16) {
         self.b.load_imm64(R4, MULTIPLIER);
         self.b.mov(R2, 0);
         for word in 0..5 {
@@ -391,15 +464,17 @@ impl StageLower<'_> {
             self.b.alu(AluOp::Rsh, R1, 32);
             self.b.alu(AluOp::Xor, R2, R1);
         }
-        self.b
-            .load(Size::H, R1, R0, offset_of!(Globals, sport_mask) as i16);
-        self.b.alu(AluOp::And, R2, R1);
-        self.b
-            .load(Size::H, R1, R0, offset_of!(Globals, sport_base) as i16);
-        self.b.alu(AluOp::Add, R2, R1);
-        self.b.be16(R2);
+    }
+
+    /// [`crate::entropy::choose`] in eBPF.
+    pub(super) fn choose(&mut self, field: &str, of: &Expr) -> Result<(), LowerError> {
+        self.hash(meta!(key));
+        self.b.alu(AluOp::Rsh, R2, 32);
+        self.eval(of, R3)?;
+        self.b.alu(AluOp::Mul, R2, R3);
+        self.b.alu(AluOp::Rsh, R2, 32);
         let place = self.field(field)?;
-        self.b.store(Size::H, place.base, place.off, R2);
+        self.b.store(Size::W, place.base, place.off, R2);
         Ok(())
     }
 }

@@ -37,8 +37,9 @@ pub fn lower_hits(pipeline: &Pipeline, capacity: &Capacity) -> Result<Hits, Lowe
         .body
         .iter()
         .find_map(|stmt| match stmt {
-            Stmt::FlowLookup { hit, .. } => match hit.as_slice() {
-                [Stmt::Goto(name)] => place(name),
+            // The last: what comes before it takes hits that this processor leaves to the other.
+            Stmt::FlowLookup { hit, .. } => match hit.last() {
+                Some(Stmt::Goto(name)) => place(name),
                 _ => None,
             },
             _ => None,
@@ -82,7 +83,7 @@ fn counts(body: &[Stmt], out: &mut Vec<EniStat>) {
     for stmt in body {
         match stmt {
             Stmt::Count { stat, .. } => out.push(*stat),
-            Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss } => {
+            Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss, .. } => {
                 counts(hit, out);
                 counts(miss, out);
             }

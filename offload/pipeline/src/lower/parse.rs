@@ -24,6 +24,9 @@ const TCP: i32 = 6;
 const UDP: i32 = 17;
 const ICMP: i32 = 1;
 const ICMPV6: i32 = 58;
+const GRE: i32 = 47;
+/// GRE of version 0 with a key and nothing else, over Ethernet (RFC 7637), loaded the same way.
+const GRE_KEY_ETHERNET: i32 = 0x5865_0020;
 
 macro_rules! meta {
     ($field:ident) => {
@@ -213,7 +216,42 @@ impl StageLower<'_> {
         Ok(())
     }
 
-    /// Drops everything up to and including the VXLAN header.
+    /// As [`parse_vxlan`](Self::parse_vxlan), or GRE with a key over Ethernet.
+    pub(super) fn parse_encap(&mut self, port: &Expr) -> Result<(), LowerError> {
+        let malformed = self.drop_label(DropReason::OuterMalformed);
+        let (gre, done) = (self.b.label(), self.b.label());
+        self.any_encap = true;
+        self.load_packet();
+        self.need(R2, i32::from(ETH) + 20, malformed);
+        self.b.load(Size::B, R1, R2, ETH + 9);
+        self.b.jump_if(C::Eq, R1, GRE, gre);
+        self.parse_vxlan(port)?;
+        self.b.jump(done);
+
+        self.b.bind(gre);
+        self.b.comment("parse nvgre");
+        self.b.load(Size::H, R5, R2, ETH + 2);
+        self.b.be16(R5);
+        self.b.load(Size::B, R4, R2, ETH);
+        self.b.alu(AluOp::And, R4, 0xf);
+        self.b.alu(AluOp::Lsh, R4, 2);
+        self.b.alu(AluOp::Add, R2, R4);
+        // r2 + 14 is the GRE header; it and the inner Ethernet header are 22 bytes.
+        self.need(R2, i32::from(ETH) + 22, malformed);
+        self.b.alu(AluOp::Add, R4, 22);
+        self.b.jump_if(C::Gt, R4, R5, malformed);
+        self.b.load(Size::W, R1, R2, ETH);
+        self.b.jump_if(C::Ne, R1, GRE_KEY_ETHERNET, malformed);
+        self.b.load(Size::W, R1, R2, ETH + 4);
+        self.b.be32(R1);
+        self.b.alu(AluOp::Rsh, R1, 8);
+        self.b.store(Size::W, META, meta!(vni), R1);
+        self.copy(META, meta!(inner_dmac), R2, ETH + 8, 12);
+        self.b.bind(done);
+        Ok(())
+    }
+
+    /// Drops everything up to and including the VXLAN or NVGRE header.
     pub(super) fn decap(&mut self) {
         let malformed = self.drop_label(DropReason::OuterMalformed);
         let internal = self.drop_label(DropReason::Internal);
@@ -224,6 +262,13 @@ impl StageLower<'_> {
         self.b.alu(AluOp::And, R4, 0xf);
         self.b.alu(AluOp::Lsh, R4, 2);
         self.b.alu(AluOp::Add, R4, i32::from(ETH) + 16);
+        if self.any_encap {
+            let vxlan = self.b.label();
+            self.b.load(Size::B, R1, R2, ETH + 9);
+            self.b.jump_if(C::Ne, R1, GRE, vxlan);
+            self.b.alu(AluOp::Sub, R4, 8);
+            self.b.bind(vxlan);
+        }
         self.b.mov(R1, CTX);
         self.b.mov(R2, R4);
         self.b.call(helper::XDP_ADJUST_HEAD);

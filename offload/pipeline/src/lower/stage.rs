@@ -66,6 +66,8 @@ pub(super) struct StageLower<'a> {
     /// The stage counts whatever becomes of the packet, so the address is found where the stage says
     /// `account`; otherwise where it is needed.
     counts_always: bool,
+    /// The stage takes NVGRE too.
+    pub(super) any_encap: bool,
     aborted: Label,
     drops: Vec<(DropReason, XdpAction, Label)>,
 }
@@ -90,6 +92,7 @@ pub(super) fn lower_stage(
         value_slot: 0,
         stats_slot: 0,
         counts_always: counts_always(&stage.body),
+        any_encap: false,
         aborted,
         drops: Vec::new(),
     };
@@ -174,6 +177,7 @@ impl StageLower<'_> {
         match stmt {
             Stmt::ParseUnderlay => self.parse_underlay(),
             Stmt::ParseVxlan(port) => self.parse_vxlan(port)?,
+            Stmt::ParseEncap(port) => self.parse_encap(port)?,
             Stmt::Decap => self.decap(),
             Stmt::ParseInner => {
                 if !self.rows.is_empty() {
@@ -218,19 +222,20 @@ impl StageLower<'_> {
             }
             Stmt::Set { field, value } => self.set(field, value)?,
             Stmt::Entropy { field, key } => self.entropy(field, *key)?,
+            Stmt::Choose { field, of } => self.choose(field, of)?,
             Stmt::Count { stat, amount } => {
                 self.counters();
                 self.eval(amount, Reg::R2)?;
                 self.add(*stat, Reg::R2);
             }
-            Stmt::FlowLookup { hit, miss } => {
+            Stmt::FlowLookup { pair, hit, miss } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("flow lookup inside a match"));
                 }
                 let (miss_label, end) = (self.b.label(), self.b.label());
                 match self.flows {
-                    Flows::Owned => self.flow_lookup(miss_label),
-                    Flows::Shared => self.flow_touch(miss_label),
+                    Flows::Owned => self.flow_lookup(*pair, miss_label),
+                    Flows::Shared => self.flow_touch(*pair, miss_label),
                 }
                 self.block(hit)?;
                 if !ends(hit) {
@@ -240,17 +245,23 @@ impl StageLower<'_> {
                 self.block(miss)?;
                 self.b.bind(end);
             }
-            Stmt::FlowCreate => {
+            Stmt::FlowCreate { pair } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("flow create inside a match"));
                 }
-                self.flow_create();
+                self.flow_create(*pair);
             }
-            Stmt::Apply => {
+            Stmt::Translate => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("translate inside a match"));
+                }
+                self.translate();
+            }
+            Stmt::Apply { nvgre, u1 } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("apply inside a match"));
                 }
-                self.apply();
+                self.apply(*nvgre, *u1);
             }
             Stmt::Goto(name) => self.goto(name)?,
             Stmt::Drop(reason) => {
@@ -522,7 +533,7 @@ impl StageLower<'_> {
 /// True when every packet that gets through the body is counted.
 fn counts_always(body: &[Stmt]) -> bool {
     body.iter()
-        .any(|stmt| matches!(stmt, Stmt::Count { .. } | Stmt::Apply))
+        .any(|stmt| matches!(stmt, Stmt::Count { .. } | Stmt::Apply { .. }))
 }
 
 /// True when control never falls out of the block's end.
@@ -530,7 +541,7 @@ fn ends(body: &[Stmt]) -> bool {
     match body.last() {
         Some(Stmt::Goto(_) | Stmt::Drop(_) | Stmt::Pass | Stmt::Send | Stmt::Forward(_)) => true,
         Some(Stmt::If { then, els, .. }) => ends(then) && ends(els),
-        Some(Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss }) => {
+        Some(Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss, .. }) => {
             ends(hit) && ends(miss)
         }
         _ => false,

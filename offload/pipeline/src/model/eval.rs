@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{
-    Direction, FlowActions, FlowHalf, Meta, UnderlayRow, flow_action, flow_flags, underlay_flags,
+    Direction, FlowActions, FlowHalf, FlowKey, Meta, UnderlayRow, encap, flow_action, flow_flags,
+    underlay_flags,
 };
 use nic_target::{Table, Verdict};
 
@@ -14,17 +15,15 @@ use super::counters::Counters;
 use super::flow::{Flows, Lookup, Seen, state_name};
 use super::packet::{
     self, Encap, Ethernet, ICMP, ICMPV6, Inner, Outer, TCP, UDP, Underlay, Vxlan, combine_ecn,
-    parse_inner, parse_underlay, parse_vxlan,
+    parse_inner, parse_nvgre, parse_underlay, parse_vxlan,
 };
 use super::tables::{By, Found, Tables};
+use super::translate::{Ends, to_ipv4, to_ipv6};
 use super::value::{Ip, Mac, Row, Value, meta_cell, meta_value};
 use crate::check::stage_index;
 use crate::entropy;
 use crate::fields::{Ty, key_schema, row_schema};
 use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stmt};
-
-/// `sai_dash_encapsulation_t` of VXLAN.
-const ENCAP_VXLAN: u8 = 1;
 
 /// Something that happened to a packet, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +124,8 @@ impl<'p> Run<'_, 'p> {
     fn stmt(&mut self, stmt: &'p Stmt) -> Step<'p> {
         match stmt {
             Stmt::ParseUnderlay => self.parse_underlay(),
-            Stmt::ParseVxlan(port) => self.parse_vxlan(port),
+            Stmt::ParseVxlan(port) => self.parse_encap(port, false),
+            Stmt::ParseEncap(port) => self.parse_encap(port, true),
             Stmt::Decap => self.decap(),
             Stmt::ParseInner => self.parse_inner(),
             Stmt::Account => {
@@ -156,13 +156,19 @@ impl<'p> Run<'_, 'p> {
                 self.set(field, value).ok_or(ABORT)
             }
             Stmt::Entropy { field, key } => self.entropy(field, *key),
+            Stmt::Choose { field, of } => {
+                let of = self.eval(of).and_then(Value::num).ok_or(ABORT)?;
+                let chosen = entropy::choose(&self.packet.meta.key, of as u32);
+                self.set(field, Value::Num(u64::from(chosen))).ok_or(ABORT)
+            }
             Stmt::Count { stat, amount } => {
                 let amount = self.eval(amount).and_then(Value::num).ok_or(ABORT)?;
                 self.count(*stat, amount)
             }
-            Stmt::FlowLookup { hit, miss } => self.flow_lookup(hit, miss),
-            Stmt::FlowCreate => self.flow_create(),
-            Stmt::Apply => self.apply(),
+            Stmt::FlowLookup { pair, hit, miss } => self.flow_lookup(*pair, hit, miss),
+            Stmt::FlowCreate { pair } => self.flow_create(*pair),
+            Stmt::Translate => self.translate(),
+            Stmt::Apply { nvgre, u1 } => self.apply(*nvgre, *u1),
             Stmt::Goto(to) => Err(Stop::Goto(to)),
             Stmt::Drop(reason) => self.drop_for(*reason, Verdict::Drop),
             Stmt::Pass => {
@@ -212,10 +218,12 @@ impl<'p> Run<'_, 'p> {
         }
     }
 
-    fn parse_vxlan(&mut self, port: &Expr) -> Step<'p> {
+    fn parse_encap(&mut self, port: &Expr, nvgre: bool) -> Step<'p> {
         let port = self.eval(port).and_then(Value::array).ok_or(ABORT)?;
         let outer = self.packet.outer.ok_or(ABORT)?;
-        let Some(vxlan) = parse_vxlan(&self.frame, &outer, port) else {
+        let found = parse_vxlan(&self.frame, &outer, port);
+        let found = found.or_else(|| parse_nvgre(&self.frame, &outer).filter(|_| nvgre));
+        let Some(vxlan) = found else {
             return self.drop_for(DropReason::OuterMalformed, Verdict::Drop);
         };
         let meta = &mut self.packet.meta;
@@ -225,7 +233,8 @@ impl<'p> Run<'_, 'p> {
         self.packet.vxlan = Some(vxlan);
         self.note(|_| {
             format!(
-                "parse vxlan: VNI {}, inner {} -> {}",
+                "parse {}: VNI {}, inner {} -> {}",
+                if nvgre { "encap" } else { "vxlan" },
                 vxlan.vni,
                 Mac(vxlan.smac),
                 Mac(vxlan.dmac)
@@ -344,6 +353,22 @@ impl<'p> Run<'_, 'p> {
                 let ip: [u8; 16] = self.eval(a)?.array()?;
                 Value::bytes(&ip[12..])
             }
+            Expr::FromBe(a) => {
+                let bytes: [u8; 2] = self.eval(a)?.array()?;
+                Value::Num(u64::from(u16::from_be_bytes(bytes)))
+            }
+            Expr::Mask(of) => {
+                let [a, keep, set] = &**of;
+                let bits = |e: &Expr| Some(u128::from_ne_bytes(self.eval(e)?.array()?));
+                let masked = bits(a)? & bits(keep)? | bits(set)?;
+                Value::bytes(&masked.to_ne_bytes())
+            }
+            Expr::With4(of) => {
+                let [a, b] = &**of;
+                let mut ip: [u8; 16] = self.eval(a)?.array()?;
+                ip[12..].copy_from_slice(&self.eval(b)?.array::<4>()?);
+                Value::bytes(&ip)
+            }
         })
     }
 
@@ -424,10 +449,16 @@ impl<'p> Run<'_, 'p> {
         }
     }
 
-    fn flow_lookup(&mut self, hit: &'p [Stmt], miss: &'p [Stmt]) -> Step<'p> {
+    fn flow_lookup(&mut self, pair: bool, hit: &'p [Stmt], miss: &'p [Stmt]) -> Step<'p> {
         match self.flows.lookup(&self.packet.meta.key, self.seen()) {
             Lookup::Hit { side, entry, ended } => {
-                self.packet.meta.actions = entry.sides[side].actions;
+                let meta = &mut self.packet.meta;
+                meta.actions = entry.sides[side].actions;
+                if pair && meta.actions.actions & flow_action::NEEDS_PAIR != 0 {
+                    let other = entry.sides[1 - side];
+                    meta.rkey = other.key;
+                    (meta.u1_dip, meta.u1_vni) = other.actions.kept_u1();
+                }
                 if ended {
                     self.count(EniStat::FlowDeleted, 1)?;
                 }
@@ -456,9 +487,12 @@ impl<'p> Run<'_, 'p> {
         }
     }
 
-    fn flow_create(&mut self) -> Step<'p> {
+    fn flow_create(&mut self, pair: bool) -> Step<'p> {
         let seen = self.seen();
-        let m = &self.packet.meta;
+        let m = &mut self.packet.meta;
+        if pair && m.actions.actions & flow_action::ENCAP_U1 != 0 {
+            m.ractions.keep_u1(m.u1_dip, m.u1_vni);
+        }
         let side = |key, actions| FlowHalf { key, actions };
         let sides = [side(m.key, m.actions), side(m.rkey, m.ractions)];
         let created = self.flows.create(sides, m.direction, m.meter_class, seen);
@@ -481,7 +515,47 @@ impl<'p> Run<'_, 'p> {
         Ok(())
     }
 
-    fn apply(&mut self) -> Step<'p> {
+    fn translate(&mut self) -> Step<'p> {
+        let meta = &mut self.packet.meta;
+        let to = match meta.actions.actions {
+            a if a & flow_action::NAT46 != 0 => to_ipv6,
+            a if a & flow_action::NAT64 != 0 => to_ipv4,
+            _ => return Ok(()),
+        };
+        let FlowKey {
+            sip,
+            dip,
+            sport,
+            dport,
+            ..
+        } = meta.rkey;
+        let ends = Ends {
+            sip: dip,
+            dip: sip,
+            sport: dport,
+            dport: sport,
+        };
+        let frame = self.frame.get(..usize::from(meta.inner_len)).ok_or(ABORT)?;
+        match to(frame, &ends) {
+            Err(reason) => self.drop_for(reason, Verdict::Drop),
+            Ok(frame) => {
+                meta.inner_len = frame.len() as u16;
+                self.frame = frame;
+                self.note(|_| {
+                    format!(
+                        "translate: {} port {} -> {} port {}",
+                        Ip(ends.sip),
+                        u16::from_be_bytes(ends.sport),
+                        Ip(ends.dip),
+                        u16::from_be_bytes(ends.dport)
+                    )
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn apply(&mut self, nvgre: bool, u1: bool) -> Step<'p> {
         let actions = self.packet.meta.actions;
         let (inner_len, outer_tos) = (self.packet.meta.inner_len, self.packet.meta.outer_tos);
         self.frame.truncate(usize::from(inner_len));
@@ -490,11 +564,12 @@ impl<'p> Run<'_, 'p> {
             *self.frame.first_chunk_mut().ok_or(ABORT)? = actions.dmac;
         }
         if encapsulates(&actions) {
-            if actions.u0_encap != ENCAP_VXLAN {
+            if actions.u0_encap != encap::VXLAN && !(nvgre && actions.u0_encap == encap::NVGRE) {
                 return self.drop_for(DropReason::Internal, Verdict::Drop);
             }
             let globals = self.tables.globals();
-            let encap = Encap {
+            let first = Encap {
+                nvgre: nvgre && actions.u0_encap == encap::NVGRE,
                 dmac: self.packet.meta.outer_smac,
                 smac: self.packet.meta.outer_dmac,
                 tos: outer_tos & 0xfc | ecn,
@@ -505,9 +580,16 @@ impl<'p> Run<'_, 'p> {
                 dport: globals.vxlan_port,
                 vni: actions.u0_vni,
             };
-            let mut frame = encap.headers(inner_len);
-            frame.append(&mut self.frame);
-            self.frame = frame;
+            self.encap(&first);
+            if u1 && actions.actions & flow_action::ENCAP_U1 != 0 {
+                self.encap(&Encap {
+                    nvgre: nvgre && actions.u1 == encap::NVGRE,
+                    sip: globals.vip,
+                    dip: self.packet.meta.u1_dip,
+                    vni: self.packet.meta.u1_vni,
+                    ..first
+                });
+            }
         }
         let bytes = self.frame.len() as u64;
         self.count(EniStat::TxPackets, 1)?;
@@ -521,6 +603,12 @@ impl<'p> Run<'_, 'p> {
         self.count(octets, bytes)?;
         self.note(|_| format!("apply: {}{bytes} bytes", ActionsText(&actions)));
         Ok(())
+    }
+
+    fn encap(&mut self, encap: &Encap) {
+        let mut frame = encap.headers(self.frame.len() as u16);
+        frame.append(&mut self.frame);
+        self.frame = frame;
     }
 
     fn send(&mut self, port: u16) -> Step<'p> {
@@ -642,10 +730,18 @@ impl fmt::Display for ActionsText<'_> {
             let (sip, dip) = (Value::bytes(&a.u0_sip), Value::bytes(&a.u0_dip));
             write!(
                 f,
-                "VXLAN {sip} -> {dip} VNI {} source port {}, ",
+                "{} {sip} -> {dip} VNI {} source port {}, ",
+                if a.u0_encap == encap::NVGRE {
+                    "NVGRE"
+                } else {
+                    "VXLAN"
+                },
                 a.u0_vni,
                 u16::from_be_bytes(a.sport)
             )?;
+            if a.actions & flow_action::ENCAP_U1 != 0 {
+                f.write_str("and a second encap, ")?;
+            }
         }
         Ok(())
     }

@@ -11,12 +11,13 @@ pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMP: u8 = 1;
 pub(super) const ICMPV6: u8 = 58;
+const GRE: u8 = 47;
 const IPV6_FRAGMENT: u8 = 44;
 
-const ETH: usize = 14;
-const ETH_IPV4: [u8; 2] = [0x08, 0x00];
+pub(super) const ETH: usize = 14;
+pub(super) const ETH_IPV4: [u8; 2] = [0x08, 0x00];
 const ETH_ARP: [u8; 2] = [0x08, 0x06];
-const ETH_IPV6: [u8; 2] = [0x86, 0xdd];
+pub(super) const ETH_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Bits of an ECN field (RFC 3168).
 mod ecn {
@@ -28,27 +29,27 @@ mod ecn {
 }
 
 /// `N` bytes at an offset, when the packet has them.
-fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+pub(super) fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
-fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
+pub(super) fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
     bytes.get(offset).copied()
 }
 
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     at(bytes, offset).map(u16::from_be_bytes)
 }
 
 /// One's complement sum of the 16-bit words of a header of even length (RFC 1071).
-fn ones_sum(header: &[u8]) -> u16 {
+pub(super) fn ones_sum(header: &[u8]) -> u16 {
     let words = header
         .chunks_exact(2)
         .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
     fold(words.sum())
 }
 
-fn fold(mut sum: u32) -> u16 {
+pub(super) fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -138,7 +139,7 @@ fn outer_ipv4(frame: &[u8]) -> Option<Outer> {
     })
 }
 
-/// VXLAN header and the MACs behind it.
+/// VXLAN or NVGRE header and the MACs behind it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vxlan {
     pub(super) vni: u32,
@@ -160,6 +161,23 @@ pub(super) fn parse_vxlan(frame: &[u8], outer: &Outer, port: [u8; 2]) -> Option<
         && outer.header_len + udp_len <= outer.total_len
         && u8_at(frame, vxlan)? & 0x08 != 0;
     let [a, b, c] = at(frame, vxlan + 4)?;
+    let eth = Ethernet::read(frame.get(inner..)?)?;
+    good.then_some(Vxlan {
+        vni: u32::from_be_bytes([0, a, b, c]),
+        smac: eth.smac,
+        dmac: eth.dmac,
+        encap_len: inner,
+    })
+}
+
+/// Reads GRE with a key (RFC 7637) and the inner Ethernet header; `None` when it is no NVGRE packet.
+pub(super) fn parse_nvgre(frame: &[u8], outer: &Outer) -> Option<Vxlan> {
+    let gre = ETH + outer.header_len;
+    let inner = gre + 8;
+    let good = outer.protocol == GRE
+        && at(frame, gre)? == [0x20, 0x00, 0x65, 0x58]
+        && outer.header_len + 8 + ETH <= outer.total_len;
+    let [a, b, c] = at(frame, gre + 4)?;
     let eth = Ethernet::read(frame.get(inner..)?)?;
     good.then_some(Vxlan {
         vni: u32::from_be_bytes([0, a, b, c]),
@@ -364,9 +382,10 @@ fn update_checksum(sum: u16, old: u16, new: u16) -> u16 {
     !fold(u32::from(!sum) + u32::from(!old) + u32::from(new))
 }
 
-/// A VXLAN encap over IPv4.
+/// An encap over IPv4.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Encap {
+    pub(super) nvgre: bool,
     pub(super) dmac: [u8; 6],
     pub(super) smac: [u8; 6],
     pub(super) tos: u8,
@@ -379,12 +398,13 @@ pub(super) struct Encap {
 }
 
 impl Encap {
-    /// The 50 bytes in front of an inner frame of `inner_len`.
+    /// The 50 bytes (42 of NVGRE) in front of an inner frame of `inner_len`.
     pub(super) fn headers(&self, inner_len: u16) -> Vec<u8> {
+        let (more, protocol) = if self.nvgre { (28, GRE) } else { (36, UDP) };
         let mut ip = vec![0x45, self.tos];
-        ip.extend(inner_len.wrapping_add(36).to_be_bytes());
+        ip.extend(inner_len.wrapping_add(more).to_be_bytes());
         ip.extend([0, 0, 0, 0]); // identification, flags and offset
-        ip.extend([self.ttl, UDP, 0, 0]);
+        ip.extend([self.ttl, protocol, 0, 0]);
         ip.extend(self.sip);
         ip.extend(self.dip);
         let sum = !ones_sum(&ip);
@@ -395,12 +415,16 @@ impl Encap {
         out.extend(self.smac);
         out.extend(ETH_IPV4);
         out.extend(ip);
+        let [_, a, b, c] = self.vni.to_be_bytes();
+        if self.nvgre {
+            out.extend([0x20, 0x00, 0x65, 0x58, a, b, c, 0]);
+            return out;
+        }
         out.extend(self.sport);
         out.extend(self.dport);
         out.extend(inner_len.wrapping_add(16).to_be_bytes());
         out.extend([0, 0]); // no UDP checksum
         out.extend([0x08, 0, 0, 0]); // VNI is valid
-        let [_, a, b, c] = self.vni.to_be_bytes();
         out.extend([a, b, c, 0]);
         out
     }

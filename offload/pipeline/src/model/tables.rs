@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dash_bpf::MapKind;
 use dash_wire::tables::{
-    AclKey, EniMacKey, Globals, InboundKey, MappingKey, PaKey, Route4Key, Route6Key, TrustedVniKey,
-    UnderlayKey,
+    AclKey, EniMacKey, Globals, InboundKey, MappingKey, PaKey, PortRangeKey, Route4Key, Route6Key,
+    TrustedVniKey, TunnelKey, UnderlayKey,
 };
 use nic_target::tables::Discipline;
 use nic_target::{AclPrefixes, AclRuleRow, Capacity, Table, TableDelta, TableOp, TargetError};
@@ -355,7 +355,9 @@ fn acl_key(key: &[Value]) -> Option<AclKey> {
 /// width of their place.
 fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
     Some(match (table, key) {
-        (Table::Globals | Table::Eni, [index]) => (index.num()? as u32).as_bytes().to_vec(),
+        (Table::Globals | Table::Eni | Table::RoutingType, [index]) => {
+            (index.num()? as u32).as_bytes().to_vec()
+        }
         (Table::EniMac, [mac]) => EniMacKey {
             mac: mac.array()?,
             pad: [0; 2],
@@ -370,21 +372,21 @@ fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
         }
         .as_bytes()
         .to_vec(),
-        (Table::Route4, [group, dst]) => Route4Key {
+        (Table::Route4 | Table::Route4More, [group, dst]) => Route4Key {
             prefix_len: 0,
             group: group.num()? as u32,
             dst: dst.array()?,
         }
         .as_bytes()
         .to_vec(),
-        (Table::Route6, [group, dst]) => Route6Key {
+        (Table::Route6 | Table::Route6More, [group, dst]) => Route6Key {
             prefix_len: 0,
             group: group.num()? as u32,
             dst: dst.array()?,
         }
         .as_bytes()
         .to_vec(),
-        (Table::Mapping, [vnet, v6, ip]) => MappingKey {
+        (Table::Mapping | Table::MappingMore, [vnet, v6, ip]) => MappingKey {
             vnet: vnet.num()? as u16,
             v6: v6.num()? as u8,
             pad: 0,
@@ -410,6 +412,20 @@ fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
         }
         .as_bytes()
         .to_vec(),
+        (Table::Tunnel, [tunnel, member]) => TunnelKey {
+            tunnel: tunnel.num()? as u32,
+            member: member.num()? as u32,
+        }
+        .as_bytes()
+        .to_vec(),
+        (Table::PortRange, [map, port]) => PortRangeKey {
+            prefix_len: 0,
+            map: map.num()? as u32,
+            port: port.array()?,
+            pad: [0; 2],
+        }
+        .as_bytes()
+        .to_vec(),
         (Table::Underlay, [v6, dst]) => UnderlayKey {
             prefix_len: 0,
             v6: v6.num()? as u32,
@@ -424,7 +440,7 @@ fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dash_wire::tables::RouteRow;
+    use dash_wire::tables::{EniRow, RouteRow};
     use nic_target::AclPrefix;
 
     fn route(group: u32, dst: [u8; 4], len: u32, action: u8) -> TableOp {
@@ -559,7 +575,7 @@ mod tests {
             ),
             "{core:?}"
         );
-        let outside = tables.apply(&delta([put(Table::Eni, 2, 112)]));
+        let outside = tables.apply(&delta([put(Table::Eni, 2, size_of::<EniRow>())]));
         assert!(
             matches!(
                 outside,

@@ -7,7 +7,10 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dash_wire::tables::{EniRow, Globals, InboundRow, MappingRow, Meta, RouteRow, UnderlayRow};
+use dash_wire::tables::{
+    EniRow, Globals, InboundRow, MappingMoreRow, MappingRow, Meta, PortRangeRow, RouteMoreRow,
+    RouteRow, RoutingTypeRow, TunnelRow, UnderlayRow,
+};
 use nic_target::Table;
 use zerocopy::FromBytes;
 
@@ -206,6 +209,10 @@ named! { meta_value, meta_cell, m: Meta,
     "acl_dport": m.acl_dport,
     "acl": m.acl,
     "now_ns": m.now_ns,
+    "actions.u1": m.actions.u1,
+    "ractions.u1": m.ractions.u1,
+    "u1_vni": m.u1_vni,
+    "u1_dip": m.u1_dip,
 }
 
 named! { read_globals, r: Globals,
@@ -243,11 +250,14 @@ named! { read_eni, r: EniRow,
     "acl_in_v6_3": r.acl[3][2],
     "acl_in_v6_4": r.acl[3][3],
     "acl_in_v6_5": r.acl[3][4],
+    "pl_underlay_sip": r.pl_underlay_sip,
+    "pl_keep": r.pl_keep,
+    "pl_set": r.pl_set,
 }
 
 named! { read_route, r: RouteRow,
     "action": r.action,
-    "overlay_v6": r.overlay_v6,
+    "flags": r.flags,
     "vnet": r.vnet,
     "vni": r.vni,
     "overlay_ip": r.overlay_ip,
@@ -271,6 +281,44 @@ named! { read_underlay, r: UnderlayRow,
     "smac": r.smac,
 }
 
+named! { read_route_more, r: RouteMoreRow,
+    "underlay_sip": r.underlay_sip,
+    "underlay_dip": r.underlay_dip,
+    "tunnel": r.tunnel,
+    "sip_keep": r.sip_keep,
+    "sip_set": r.sip_set,
+    "dip_keep": r.dip_keep,
+    "dip_set": r.dip_set,
+}
+
+named! { read_mapping_more, r: MappingMoreRow,
+    "tunnel": r.tunnel,
+    "port_map": r.port_map,
+    "sip_keep": r.sip_keep,
+    "sip_set": r.sip_set,
+    "dip_keep": r.dip_keep,
+    "dip_set": r.dip_set,
+}
+
+named! { read_routing_type, r: RoutingTypeRow,
+    "encap": r.encap,
+    "key": r.key,
+}
+
+named! { read_tunnel, r: TunnelRow,
+    "dip": r.dip,
+    "vni": r.vni,
+    "members": r.members,
+    "encap": r.encap,
+}
+
+named! { read_port_range, r: PortRangeRow,
+    "backend_ip": r.backend_ip,
+    "action": r.action,
+    "match_base": r.match_base,
+    "backend_base": r.backend_base,
+}
+
 /// A row of any table that can be matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
@@ -281,6 +329,11 @@ pub(super) enum Row {
     Mapping(MappingRow),
     Inbound(InboundRow),
     Underlay(UnderlayRow),
+    RouteMore(RouteMoreRow),
+    MappingMore(MappingMoreRow),
+    RoutingType(RoutingTypeRow),
+    Tunnel(TunnelRow),
+    PortRange(PortRangeRow),
 }
 
 impl Row {
@@ -294,6 +347,19 @@ impl Row {
             Table::Mapping => MappingRow::read_from_bytes(bytes).ok().map(Self::Mapping),
             Table::Inbound => InboundRow::read_from_bytes(bytes).ok().map(Self::Inbound),
             Table::Underlay => UnderlayRow::read_from_bytes(bytes).ok().map(Self::Underlay),
+            Table::Route4More | Table::Route6More => RouteMoreRow::read_from_bytes(bytes)
+                .ok()
+                .map(Self::RouteMore),
+            Table::MappingMore => MappingMoreRow::read_from_bytes(bytes)
+                .ok()
+                .map(Self::MappingMore),
+            Table::RoutingType => RoutingTypeRow::read_from_bytes(bytes)
+                .ok()
+                .map(Self::RoutingType),
+            Table::Tunnel => TunnelRow::read_from_bytes(bytes).ok().map(Self::Tunnel),
+            Table::PortRange => PortRangeRow::read_from_bytes(bytes)
+                .ok()
+                .map(Self::PortRange),
             Table::EniMac | Table::TrustedVni | Table::PaValidation | Table::Acl => {
                 u32::read_from_bytes(bytes).ok().map(Self::Number)
             }
@@ -318,6 +384,11 @@ impl Row {
             Self::Mapping(r) => read_mapping(r, name),
             Self::Inbound(r) => read_inbound(r, name),
             Self::Underlay(r) => read_underlay(r, name),
+            Self::RouteMore(r) => read_route_more(r, name),
+            Self::MappingMore(r) => read_mapping_more(r, name),
+            Self::RoutingType(r) => read_routing_type(r, name),
+            Self::Tunnel(r) => read_tunnel(r, name),
+            Self::PortRange(r) => read_port_range(r, name),
         }
     }
 }

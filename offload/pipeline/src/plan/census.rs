@@ -1,10 +1,10 @@
 //! Counts of the objects that the shape depends on.
 
-use dash_model::key::ObjectKey;
-use dash_model::objects::{AclBind, Object, RouteRule, RuleAction};
+use dash_model::key::{ObjectKey, RoutingType};
+use dash_model::objects::{AclBind, EncapType, Object, RouteRule, RuleAction};
 use dash_wire::tables::ACL_STAGES;
 
-use super::{Shape, trusted};
+use super::{FlowNeeds, Shape, rows, trusted};
 
 /// How many objects call for each part of the shape.
 #[derive(Clone, Debug, Default)]
@@ -17,48 +17,110 @@ pub(super) struct Census {
     out: [usize; ACL_STAGES],
     /// Binds of inbound stages that name a group.
     r#in: [usize; ACL_STAGES],
+    /// Routes with more than their row.
+    route_more: usize,
+    /// Mappings with more than their row.
+    mapping_more: usize,
+    service_tunnels: usize,
+    private_links: usize,
+    /// Mappings that name a port map.
+    port_mapped: usize,
+    /// Routes and mappings that name a tunnel.
+    tunneled: usize,
+    /// Tunnels of NVGRE.
+    nvgre_tunnels: usize,
+    /// The routing type of service tunnels, if it says NVGRE.
+    nvgre_services: usize,
+    /// The routing type of private links, if it says NVGRE.
+    nvgre_links: usize,
 }
 
 impl Census {
     pub(super) fn add(&mut self, key: &ObjectKey, object: &Object) {
-        if let Some(count) = self.counter(key, object) {
-            *count += 1;
-        }
+        self.count(key, object, &|count| *count += 1);
     }
 
     pub(super) fn remove(&mut self, key: &ObjectKey, object: &Object) {
-        if let Some(count) = self.counter(key, object) {
+        self.count(key, object, &|count| {
             *count = count
                 .checked_sub(1)
                 .expect("an object goes once for each time it came");
-        }
+        });
     }
 
-    /// The count that the object is part of.
-    fn counter(&mut self, key: &ObjectKey, object: &Object) -> Option<&mut usize> {
+    /// Changes the counts that the object is part of.
+    fn count(&mut self, key: &ObjectKey, object: &Object, change: &dyn Fn(&mut usize)) {
+        let change_if = |part: bool, count: &mut usize| {
+            if part {
+                change(count);
+            }
+        };
         match (key, object) {
             (_, Object::Appliance(_) | Object::Eni(_)) => {
-                (!trusted::listed(object).is_empty()).then_some(&mut self.trusting)
+                change_if(!trusted::listed(object).is_empty(), &mut self.trusting);
             }
-            (_, Object::RouteRule(rule)) => validates(rule).then_some(&mut self.validating),
+            (_, Object::RouteRule(rule)) => change_if(validates(rule), &mut self.validating),
             (ObjectKey::AclOut(_, stage), Object::AclOut(bind)) => {
-                stage_of(&mut self.out, *stage, bind)
+                if let Some(count) = stage_of(&mut self.out, *stage, bind) {
+                    change(count);
+                }
             }
             (ObjectKey::AclIn(_, stage), Object::AclIn(bind)) => {
-                stage_of(&mut self.r#in, *stage, bind)
+                if let Some(count) = stage_of(&mut self.r#in, *stage, bind) {
+                    change(count);
+                }
             }
-            _ => None,
+            (_, Object::Route(route)) => {
+                change_if(rows::route_has_more(route), &mut self.route_more);
+                change_if(route.encap_of().is_some(), &mut self.service_tunnels);
+                change_if(route.tunnel.is_some(), &mut self.tunneled);
+            }
+            (_, Object::VnetMapping(mapping)) => {
+                change_if(rows::mapping_has_more(mapping), &mut self.mapping_more);
+                change_if(mapping.private_link.is_some(), &mut self.private_links);
+                change_if(mapping.port_map().is_some(), &mut self.port_mapped);
+                change_if(mapping.tunnel.is_some(), &mut self.tunneled);
+            }
+            (_, Object::Tunnel(tunnel)) => {
+                change_if(tunnel.kind == EncapType::Nvgre, &mut self.nvgre_tunnels);
+            }
+            (ObjectKey::RoutingType(kind), Object::RoutingType(def)) => {
+                let nvgre = def
+                    .static_encap
+                    .is_some_and(|encap| encap.kind == EncapType::Nvgre);
+                match kind {
+                    RoutingType::ServiceTunnel => change_if(nvgre, &mut self.nvgre_services),
+                    RoutingType::PrivateLink => change_if(nvgre, &mut self.nvgre_links),
+                    _ => {}
+                }
+            }
+            _ => {}
         }
     }
 
-    /// The shape, but for the underlay.
+    /// The shape, but for the underlay and the flows that were made before.
     pub(super) fn shape(&self) -> Shape {
+        let (service_tunnel, private_link) = (self.service_tunnels > 0, self.private_links > 0);
+        let tunnel = self.tunneled > 0;
         Shape {
             trusted_vnis: self.trusting > 0,
             acl_out: bits(&self.out),
             acl_in: bits(&self.r#in),
             inbound_pa_validation: self.validating > 0,
             underlay_routes: false,
+            route_more: self.route_more > 0,
+            mapping_more: self.mapping_more > 0,
+            service_tunnel,
+            private_link,
+            port_map: self.port_mapped > 0,
+            tunnel,
+            flows: FlowNeeds {
+                translate: service_tunnel || private_link,
+                nvgre: (tunnel && self.nvgre_tunnels > 0)
+                    || (service_tunnel && self.nvgre_services > 0)
+                    || (private_link && self.nvgre_links > 0),
+                u1: tunnel,
+            },
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
-use dash_model::key::{AclGroupId, EniKey, ObjectKey, RouteGroupId, VnetName};
+use dash_model::key::{
+    AclGroupId, EniKey, ObjectKey, PortMapId, RouteGroupId, TunnelName, VnetName,
+};
 use nic_target::Capacity;
 
 use super::{Edit, PlanError};
@@ -25,6 +27,8 @@ pub(super) struct Directory {
     pub(super) vnets: Ids<VnetName>,
     pub(super) route_groups: Ids<RouteGroupId>,
     pub(super) acl_groups: Ids<AclGroupId>,
+    pub(super) tunnels: Ids<TunnelName>,
+    pub(super) port_maps: Ids<PortMapId>,
 }
 
 /// Names that come and go in a transaction, and for which there is room.
@@ -34,6 +38,8 @@ pub(super) struct Turnover<'a> {
     vnets: Names<'a, VnetName>,
     route_groups: Names<'a, RouteGroupId>,
     acl_groups: Names<'a, AclGroupId>,
+    tunnels: Names<'a, TunnelName>,
+    port_maps: Names<'a, PortMapId>,
 }
 
 impl Directory {
@@ -43,6 +49,8 @@ impl Directory {
             vnets: Ids::new(1, MAX_VNETS),
             route_groups: Ids::new(1, MAX_GROUPS),
             acl_groups: Ids::new(1, MAX_GROUPS),
+            tunnels: Ids::new(1, MAX_GROUPS),
+            port_maps: Ids::new(1, MAX_GROUPS),
         }
     }
 
@@ -55,6 +63,8 @@ impl Directory {
                 ObjectKey::Vnet(key) => turnover.vnets.note(edit, key),
                 ObjectKey::RouteGroup(key) => turnover.route_groups.note(edit, key),
                 ObjectKey::AclGroup(key) => turnover.acl_groups.note(edit, key),
+                ObjectKey::Tunnel(key) => turnover.tunnels.note(edit, key),
+                ObjectKey::PortMap(key) => turnover.port_maps.note(edit, key),
                 _ => {}
             }
         }
@@ -65,6 +75,9 @@ impl Directory {
             .check(route_groups, ObjectKey::RouteGroup)?;
         self.acl_groups
             .check(&turnover.acl_groups, ObjectKey::AclGroup)?;
+        self.tunnels.check(&turnover.tunnels, ObjectKey::Tunnel)?;
+        self.port_maps
+            .check(&turnover.port_maps, ObjectKey::PortMap)?;
         Ok(turnover)
     }
 
@@ -74,6 +87,8 @@ impl Directory {
         self.vnets.apply(&turnover.vnets);
         self.route_groups.apply(&turnover.route_groups);
         self.acl_groups.apply(&turnover.acl_groups);
+        self.tunnels.apply(&turnover.tunnels);
+        self.port_maps.apply(&turnover.port_maps);
     }
 
     pub(super) fn eni(&self, key: &EniKey) -> u32 {
@@ -95,6 +110,16 @@ impl Directory {
     pub(super) fn acl_group(&self, group: &AclGroupId) -> u32 {
         let id = self.acl_groups.id(group);
         id.expect("the store keeps an ACL group as long as a row names it")
+    }
+
+    pub(super) fn tunnel(&self, tunnel: &TunnelName) -> u32 {
+        let id = self.tunnels.id(tunnel);
+        id.expect("the store keeps a tunnel as long as a row names it")
+    }
+
+    pub(super) fn port_map(&self, map: &PortMapId) -> u32 {
+        let id = self.port_maps.id(map);
+        id.expect("the store keeps a port map as long as a row names it")
     }
 }
 

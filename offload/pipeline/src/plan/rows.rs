@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use dash_model::Store;
 use dash_model::key::{AclGroupId, EniKey};
-use dash_model::net::IpPrefix;
+use dash_model::net::{IpPrefix, MaskedIp};
 use dash_model::objects::{
-    AclBind, Appliance, Eni, RouteAction, RouteRule, RuleAction, VnetMapping,
+    AclBind, Appliance, Eni, Route, RouteAction, RouteRule, RoutingTypeDef, RuleAction, VnetMapping,
 };
 use dash_wire::tables::{
-    ACL_STAGES, EniRow, Globals, InboundRow, MappingKey, MappingRow, Route4Key, Route6Key,
-    RouteRow, eni_flags, globals_flags, inbound_action, mapping_flags, route_action,
+    ACL_STAGES, EniRow, Globals, InboundRow, MappingKey, MappingMoreRow, MappingRow, Route4Key,
+    Route6Key, RouteMoreRow, RouteRow, RoutingTypeRow, eni_flags, globals_flags, inbound_action,
+    mapping_flags, route_action, route_flags,
 };
 use nic_target::Table;
 
@@ -65,7 +66,9 @@ pub(super) fn eni(store: &Store, ids: &Directory, key: &EniKey, eni: &Eni) -> En
         pad: 0,
         route_group: group.unwrap_or(0),
         acl: [out_v4, out_v6, in_v4, in_v6],
-        pad2: 0,
+        pl_underlay_sip: eni.pl_underlay_sip.map_or([0; 4], |ip| ip.octets()),
+        pl_keep: eni.pl_sip.map_or([0xff; 16], outside),
+        pl_set: eni.pl_sip.map_or([0; 16], |bits| bits.addr.octets()),
     }
 }
 
@@ -85,13 +88,15 @@ fn acl_groups<'a>(
     groups
 }
 
-pub(super) fn route(store: &Store, ids: &Directory, action: &RouteAction) -> RouteRow {
+pub(super) fn route(store: &Store, ids: &Directory, route: &Route) -> RouteRow {
+    let action = &route.action;
     let row = |action| RouteRow {
         action,
         ..RouteRow::default()
     };
     let mut row = match action {
         RouteAction::Direct => row(route_action::DIRECT),
+        RouteAction::ServiceTunnel(_) => row(route_action::SERVICE_TUNNEL),
         RouteAction::Drop => row(route_action::DROP),
         // Without an overlay_ip it is the packet's destination, which is VNET (A10).
         RouteAction::Vnet(_)
@@ -102,7 +107,11 @@ pub(super) fn route(store: &Store, ids: &Directory, action: &RouteAction) -> Rou
             overlay_ip: Some(ip),
             ..
         } => RouteRow {
-            overlay_v6: u8::from(ip.is_ipv6()),
+            flags: if ip.is_ipv6() {
+                route_flags::OVERLAY_V6
+            } else {
+                0
+            },
             overlay_ip: ip16(*ip),
             ..row(route_action::VNET_DIRECT)
         },
@@ -111,13 +120,72 @@ pub(super) fn route(store: &Store, ids: &Directory, action: &RouteAction) -> Rou
         row.vnet = ids.vnet(vnet);
         row.vni = store.vnet(vnet).map_or(0, |v| v.vni.get());
     }
+    if route_has_more(route) {
+        row.flags |= route_flags::MORE;
+    }
     row
 }
 
-pub(super) fn put_route(group: u32, prefix: &IpPrefix, row: &RouteRow, ops: &mut Ops) {
+/// True for a route that takes a row of `route4_more` or `route6_more`.
+pub(super) fn route_has_more(route: &Route) -> bool {
+    let tunneled = matches!(route.action, RouteAction::ServiceTunnel(_));
+    tunneled || route.tunnel.is_some() || route.underlay_sip.is_some()
+}
+
+fn route_more(ids: &Directory, route: &Route) -> RouteMoreRow {
+    let mut row = RouteMoreRow {
+        underlay_sip: route.underlay_sip.map_or([0; 4], |ip| ip.octets()),
+        tunnel: route.tunnel.as_ref().map_or(0, |name| ids.tunnel(name)),
+        ..RouteMoreRow::default()
+    };
+    if let RouteAction::ServiceTunnel(tunnel) = &route.action {
+        row.underlay_dip = tunnel.underlay_dip.map_or([0; 4], |ip| ip.octets());
+        row.sip_keep = outside(tunnel.overlay_sip);
+        row.sip_set = inside(tunnel.overlay_sip);
+        row.dip_keep = outside(tunnel.overlay_dip);
+        row.dip_set = inside(tunnel.overlay_dip);
+    }
+    row
+}
+
+/// Bits that a mask leaves.
+fn outside(bits: MaskedIp) -> [u8; 16] {
+    (!u128::from(bits.mask)).to_be_bytes()
+}
+
+/// Bits of the address that its mask covers.
+fn inside(bits: MaskedIp) -> [u8; 16] {
+    (u128::from(bits.addr) & u128::from(bits.mask)).to_be_bytes()
+}
+
+pub(super) fn put_route(
+    ids: &Directory,
+    group: u32,
+    prefix: &IpPrefix,
+    (row, route): (&RouteRow, &Route),
+    ops: &mut Ops,
+) {
+    let more = route_has_more(route).then(|| route_more(ids, route));
     match route_key(group, prefix) {
-        RouteKey::V4(key) => ops.put(Table::Route4, &key, row),
-        RouteKey::V6(key) => ops.put(Table::Route6, &key, row),
+        RouteKey::V4(key) => {
+            ops.put(Table::Route4, &key, row);
+            if let Some(more) = more {
+                ops.put(Table::Route4More, &key, &more);
+            }
+        }
+        RouteKey::V6(key) => {
+            ops.put(Table::Route6, &key, row);
+            if let Some(more) = more {
+                ops.put(Table::Route6More, &key, &more);
+            }
+        }
+    }
+}
+
+pub(super) fn delete_route_more(group: u32, prefix: &IpPrefix, ops: &mut Ops) {
+    match route_key(group, prefix) {
+        RouteKey::V4(key) => ops.delete(Table::Route4More, &key),
+        RouteKey::V6(key) => ops.delete(Table::Route6More, &key),
     }
 }
 
@@ -166,11 +234,47 @@ pub(super) fn mapping(mapping: &VnetMapping) -> MappingRow {
     if mapping.mac.is_some() {
         flags |= mapping_flags::SET_DMAC;
     }
+    if mapping.private_link.is_some() {
+        flags |= mapping_flags::PRIVATE_LINK;
+    }
+    if mapping_has_more(mapping) {
+        flags |= mapping_flags::MORE;
+    }
     MappingRow {
         underlay_dip: mapping.underlay_ip.octets(),
         dmac: mapping.mac.map_or([0; 6], |mac| mac.0),
         flags,
     }
+}
+
+/// True for a mapping that takes a row of `mapping_more`.
+pub(super) fn mapping_has_more(mapping: &VnetMapping) -> bool {
+    mapping.private_link.is_some() || mapping.tunnel.is_some()
+}
+
+pub(super) fn mapping_more(ids: &Directory, mapping: &VnetMapping) -> MappingMoreRow {
+    let mut row = MappingMoreRow {
+        tunnel: mapping.tunnel.as_ref().map_or(0, |name| ids.tunnel(name)),
+        ..MappingMoreRow::default()
+    };
+    if let Some(link) = &mapping.private_link {
+        row.port_map = link.port_map.as_ref().map_or(0, |map| ids.port_map(map));
+        row.sip_keep = outside(link.overlay_sip);
+        row.sip_set = link.overlay_sip.addr.octets();
+        row.dip_keep = outside(link.overlay_dip);
+        row.dip_set = link.overlay_dip.addr.octets();
+    }
+    row
+}
+
+/// The row of a routing type with an encap that packets can get.
+pub(super) fn routing_type(def: &RoutingTypeDef) -> Option<RoutingTypeRow> {
+    let encap = def.static_encap?;
+    Some(RoutingTypeRow {
+        encap: encap.kind as u8,
+        pad: [0; 3],
+        key: encap.key?.get(),
+    })
 }
 
 /// The VNET is named only where it is asked for, so that rules which decide alike have equal rows.

@@ -121,6 +121,15 @@ impl<'t> Parser<'t, '_> {
         }
     }
 
+    /// Takes an optional word.
+    fn said(&mut self, word: &str) -> bool {
+        let said = self.peek() == Kind::Word(word);
+        if said {
+            self.advance();
+        }
+        said
+    }
+
     fn nested<T>(
         &mut self,
         parse: impl FnOnce(&mut Self) -> Result<T, TextError>,
@@ -173,6 +182,7 @@ impl<'t> Parser<'t, '_> {
                 if self.peek() == Kind::Word("lookup") {
                     self.advance();
                     return Ok(Stmt::FlowLookup {
+                        pair: self.said("pair"),
                         hit: self.block()?,
                         miss: self.else_block()?,
                     });
@@ -220,7 +230,9 @@ impl<'t> Parser<'t, '_> {
                 return self.expected("`lookup` or `create`");
             }
             self.advance();
-            return Ok(Stmt::FlowCreate);
+            return Ok(Stmt::FlowCreate {
+                pair: self.said("pair"),
+            });
         }
         if !KEYWORDS.contains(&word) {
             let field = self.field()?;
@@ -246,11 +258,19 @@ impl<'t> Parser<'t, '_> {
                     self.advance();
                     Stmt::ParseVxlan(self.expr()?)
                 }
-                _ => return self.expected("`underlay`, `vxlan` or `inner`"),
+                Kind::Word("encap") => {
+                    self.advance();
+                    Stmt::ParseEncap(self.expr()?)
+                }
+                _ => return self.expected("`underlay`, `vxlan`, `encap` or `inner`"),
             },
             "decap" => Stmt::Decap,
             "account" => Stmt::Account,
-            "apply" => Stmt::Apply,
+            "translate" => Stmt::Translate,
+            "apply" => Stmt::Apply {
+                nvgre: self.said("nvgre"),
+                u1: self.said("u1"),
+            },
             "pass" => Stmt::Pass,
             "send" => Stmt::Send,
             "goto" => Stmt::Goto(self.word("the name of a stage")?.to_owned()),
@@ -278,6 +298,16 @@ impl<'t> Parser<'t, '_> {
                 };
                 self.advance();
                 Stmt::Entropy { field, key }
+            }
+            "choose" => {
+                let field = self.field()?;
+                self.keyword("from")?;
+                self.keyword("key")?;
+                self.keyword("of")?;
+                Stmt::Choose {
+                    field,
+                    of: self.expr()?,
+                }
             }
             "count" => {
                 let Kind::Word(name) = self.peek() else {
@@ -383,6 +413,9 @@ impl<'t> Parser<'t, '_> {
             Kind::Word("be24") => Ok(Node::Expr(Expr::ToBe(24, self.argument()?))),
             Kind::Word("pad16") => Ok(Node::Expr(Expr::Pad16(self.argument()?))),
             Kind::Word("v4") => Ok(Node::Expr(Expr::V4(self.argument()?))),
+            Kind::Word("num") => Ok(Node::Expr(Expr::FromBe(self.argument()?))),
+            Kind::Word("mask") => Ok(Node::Expr(Expr::Mask(self.arguments()?))),
+            Kind::Word("with4") => Ok(Node::Expr(Expr::With4(self.arguments()?))),
             Kind::Word(_) => {
                 let name = self.name("a value")?;
                 if !self.take(".") {
@@ -408,6 +441,20 @@ impl<'t> Parser<'t, '_> {
             let e = p.expr()?;
             p.punct(")")?;
             Ok(Box::new(e))
+        })
+    }
+
+    /// `NAME(EXPR, ...)`, with the name not passed yet.
+    fn arguments<const N: usize>(&mut self) -> Result<Box<[Expr; N]>, TextError> {
+        self.advance();
+        self.nested(|p| {
+            let mut of = [const { Expr::Num(0) }; N];
+            for (i, e) in of.iter_mut().enumerate() {
+                p.punct(if i == 0 { "(" } else { "," })?;
+                *e = p.expr()?;
+            }
+            p.punct(")")?;
+            Ok(Box::new(of))
         })
     }
 

@@ -25,6 +25,7 @@ pub(super) fn head(stmt: &Stmt) -> String {
     match stmt {
         Stmt::ParseUnderlay => "parse underlay".to_owned(),
         Stmt::ParseVxlan(port) => format!("parse vxlan {}", expr(port)),
+        Stmt::ParseEncap(port) => format!("parse encap {}", expr(port)),
         Stmt::Decap => "decap".to_owned(),
         Stmt::ParseInner => "parse inner".to_owned(),
         Stmt::Account => "account".to_owned(),
@@ -45,6 +46,7 @@ pub(super) fn head(stmt: &Stmt) -> String {
             field,
             key: FlowSide::Rkey,
         } => format!("entropy {field} from rkey"),
+        Stmt::Choose { field, of } => format!("choose {field} from key of {}", expr(of)),
         Stmt::Count { stat, amount } => {
             let name = stat.name();
             format!(
@@ -53,15 +55,22 @@ pub(super) fn head(stmt: &Stmt) -> String {
                 expr(amount)
             )
         }
-        Stmt::FlowLookup { .. } => "flow lookup".to_owned(),
-        Stmt::FlowCreate => "flow create".to_owned(),
-        Stmt::Apply => "apply".to_owned(),
+        Stmt::FlowLookup { pair, .. } => with_words("flow lookup", [(*pair, "pair")]),
+        Stmt::FlowCreate { pair } => with_words("flow create", [(*pair, "pair")]),
+        Stmt::Translate => "translate".to_owned(),
+        Stmt::Apply { nvgre, u1 } => with_words("apply", [(*nvgre, "nvgre"), (*u1, "u1")]),
         Stmt::Goto(stage) => format!("goto {stage}"),
         Stmt::Drop(reason) => format!("drop {}", reason.name()),
         Stmt::Pass => "pass".to_owned(),
         Stmt::Send => "send".to_owned(),
         Stmt::Forward(row) => format!("forward {row}"),
     }
+}
+
+/// A statement's word and the words after it that are said.
+fn with_words<const N: usize>(word: &str, words: [(bool, &str); N]) -> String {
+    let said = words.into_iter().filter(|(said, _)| *said);
+    said.fold(word.to_owned(), |text, (_, word)| text + " " + word)
 }
 
 struct Out {
@@ -106,7 +115,7 @@ impl Out {
     fn stmt(&mut self, stmt: &Stmt) {
         let head = head(stmt);
         match stmt {
-            Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss } => {
+            Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss, .. } => {
                 self.branches(&head, hit, miss)
             }
             Stmt::If { then, els, .. } => self.branches(&head, then, els),
@@ -157,7 +166,19 @@ fn write_expr(out: &mut String, e: &Expr) {
         Expr::ToBe(bits, a) => call(out, &format!("be{bits}"), a),
         Expr::Pad16(a) => call(out, "pad16", a),
         Expr::V4(a) => call(out, "v4", a),
+        Expr::FromBe(a) => call(out, "num", a),
+        Expr::Mask(of) => call_all(out, "mask", &of[..]),
+        Expr::With4(of) => call_all(out, "with4", &of[..]),
     }
+}
+
+fn call_all(out: &mut String, name: &str, of: &[Expr]) {
+    out.push_str(name);
+    for (i, e) in of.iter().enumerate() {
+        out.push_str(if i == 0 { "(" } else { ", " });
+        write_expr(out, e);
+    }
+    out.push(')');
 }
 
 fn write_cond(out: &mut String, c: &Cond) {

@@ -463,12 +463,20 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
         );
         met.insert(c.reason);
     }
-    // The full flow table has its own test below; `internal` needs an encap no pipeline makes.
+    // The full flow table has its own test below; `internal` needs an encap no pipeline makes, and
+    // `not-translatable` a service tunnel: scenario `service-tunnel-vxlan`.
     let rest: Vec<_> = DropReason::ALL
         .iter()
         .filter(|r| !met.contains(r))
         .collect();
-    assert_eq!(rest, [&DropReason::FlowTableFull, &DropReason::Internal]);
+    assert_eq!(
+        rest,
+        [
+            &DropReason::FlowTableFull,
+            &DropReason::Internal,
+            &DropReason::NotTranslatable
+        ]
+    );
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn v1_leaves_a_flow_pair_with_the_decisions_of_both_directions() {
         dmac: PEER_MAC,
         sport: port(&key(true)),
         u0_encap: 1,
-        pad: 0,
+        u1: 0,
     };
     let back = FlowActions {
         actions: 0x1,

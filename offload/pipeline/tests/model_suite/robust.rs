@@ -125,7 +125,9 @@ fn edit_nth(body: &mut Vec<Stmt>, n: &mut usize, edit: &Edit) -> bool {
         | Stmt::If {
             then: a, els: b, ..
         }
-        | Stmt::FlowLookup { hit: a, miss: b } = &mut body[i]
+        | Stmt::FlowLookup {
+            hit: a, miss: b, ..
+        } = &mut body[i]
             && (edit_nth(a, n, edit) || edit_nth(b, n, edit))
         {
             return true;

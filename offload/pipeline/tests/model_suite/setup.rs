@@ -231,6 +231,7 @@ pub(crate) fn full_shape() -> Shape {
         acl_in: 0b11111,
         inbound_pa_validation: true,
         underlay_routes: true,
+        ..Shape::default()
     }
 }
 

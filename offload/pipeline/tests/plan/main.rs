@@ -8,4 +8,5 @@ mod named;
 mod rows;
 mod shape;
 mod support;
+mod transforms;
 mod underlay;

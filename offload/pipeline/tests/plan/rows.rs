@@ -106,6 +106,7 @@ fn an_eni_has_its_mac_and_all_that_is_bound_to_it() {
         vm_vni: 9,
         vnet_vni: 2001,
         vnet: bench.planner.vnet_id(&"Vnet1".into()).expect("an id"),
+        pl_keep: [0xff; 16],
         ..EniRow::default()
     };
     assert_eq!(eni_row(&bench, "eni0"), plain);
@@ -256,7 +257,7 @@ fn each_routing_type_has_its_row() {
         row([10, 2, 0, 0], 16),
         RouteRow {
             action,
-            overlay_v6: 1,
+            flags: 1,
             overlay_ip,
             ..to_vnet2
         }

@@ -8,7 +8,7 @@ use dash_model::key::{ObjectKey, RouteRuleKey, SourcePrefix};
 use dash_model::net::{IpPrefix, Mac, PortRange, Vni, VniRange};
 use dash_model::objects::{
     AclAction, AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, Family, Object, PrefixTag,
-    Route, RouteAction, RouteGroup, RouteRule, RuleAction, Vnet, VnetMapping,
+    RouteAction, RouteGroup, RouteRule, RuleAction, Vnet, VnetMapping,
 };
 use dash_model::{Changeset, CommitError, Op, Store, StoreOptions, Txn};
 use dash_pipeline::plan::{Plan, PlanError, Planner, Settings};
@@ -196,6 +196,8 @@ pub(crate) fn eni(key: &str, last: u8, vnet: &str, trusted: &[(u32, u32)]) -> Ed
         enabled: true,
         vnet: Some(vnet.into()),
         trusted_vnis: ranges(trusted),
+        pl_sip: None,
+        pl_underlay_sip: None,
     });
     (ObjectKey::Eni(key.into()), Some(object))
 }
@@ -207,7 +209,7 @@ pub(crate) fn route_group(group: &str) -> Edit {
 
 pub(crate) fn route(group: &str, prefix: &str, action: RouteAction) -> Edit {
     let key = ObjectKey::Route(group.into(), net(prefix));
-    (key, Some(Object::Route(Route { action })))
+    (key, Some(Object::Route(action.into())))
 }
 
 pub(crate) fn eni_route(eni: &str, group: &str) -> Edit {
@@ -222,6 +224,8 @@ pub(crate) fn mapping(vnet: &str, ca: &str, pa: &str) -> Edit {
         underlay_ip: v4(pa),
         mac: None,
         use_dst_vni: false,
+        private_link: None,
+        tunnel: None,
     });
     (ObjectKey::VnetMapping(vnet.into(), ip(ca)), Some(object))
 }

@@ -7,7 +7,7 @@ use crate::key::ObjectKey;
 use crate::net::{IpPrefix, Mac, Vni};
 use crate::objects::{
     AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
-    PrefixTag, Route, RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, Vnet,
+    PrefixTag, RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet,
     VnetMapping,
 };
 use crate::store::{Store, StoreOptions};
@@ -67,19 +67,17 @@ pub(super) fn eni(last: u8, vnet: &str) -> Eni {
         enabled: true,
         vnet: Some(vnet.into()),
         trusted_vnis: vec![],
+        pl_sip: None,
+        pl_underlay_sip: None,
     }
 }
 
 pub(super) fn to_vnet(vnet: &str) -> Object {
-    Object::Route(Route {
-        action: RouteAction::Vnet(vnet.into()),
-    })
+    Object::Route(RouteAction::Vnet(vnet.into()).into())
 }
 
 pub(super) fn direct() -> Object {
-    Object::Route(Route {
-        action: RouteAction::Direct,
-    })
+    Object::Route(RouteAction::Direct.into())
 }
 
 pub(super) fn group() -> Object {
@@ -107,6 +105,8 @@ pub(super) fn mapping(last: u8) -> Object {
         underlay_ip: Ipv4Addr::new(101, 1, 2, last),
         mac: Some(mac(last)),
         use_dst_vni: false,
+        private_link: None,
+        tunnel: None,
     })
 }
 
@@ -154,7 +154,10 @@ pub(super) fn full_config() -> Vec<Op> {
         set(
             "DASH_ROUTING_TYPE_TABLE:vnet_encap",
             Object::RoutingType(RoutingTypeDef {
-                static_encap: Some(EncapType::Vxlan),
+                static_encap: Some(StaticEncap {
+                    kind: EncapType::Vxlan,
+                    key: None,
+                }),
             }),
         ),
         set("DASH_VNET_TABLE:v1", vnet(2001)),
@@ -166,12 +169,13 @@ pub(super) fn full_config() -> Vec<Op> {
         set("DASH_ROUTE_TABLE:g1:10.1.0.0/16", to_vnet("v1")),
         set(
             "DASH_ROUTE_TABLE:g1:fd00::/64",
-            Object::Route(Route {
-                action: RouteAction::VnetDirect {
+            Object::Route(
+                RouteAction::VnetDirect {
                     vnet: "v2".into(),
                     overlay_ip: None,
-                },
-            }),
+                }
+                .into(),
+            ),
         ),
         set("DASH_ROUTE_TABLE:g1:0.0.0.0/0", direct()),
         set("DASH_ROUTE_TABLE:g2:10.1.0.0/16", direct()),
