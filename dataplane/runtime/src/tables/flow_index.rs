@@ -257,6 +257,10 @@ impl FlowIndex {
         ahead.row = NO_ROW;
         ahead.changes = self.changes.get();
         for at in [ahead.first, ahead.second] {
+            if at >= self.most_buckets {
+                // Another index's look-up: `find_ahead` looks the key up here.
+                continue;
+            }
             let bucket = self.bucket(at);
             let with = bucket.with(tag(ahead.hash));
             if with == 0 {
@@ -280,8 +284,9 @@ impl FlowIndex {
     pub fn find_ahead(&self, key: &FlowKey, ahead: &Ahead) -> *mut u32 {
         let key = zerocopy::transmute_ref!(key);
         // Nothing came or went since the row was seen, so it is in use, and its slot's key is its own.
-        if ahead.changes == self.changes.get() && ahead.row != NO_ROW {
-            let (bucket, at) = (ahead.row >> ROW_BITS, ahead.row & ((1 << ROW_BITS) - 1));
+        let (bucket, at) = (ahead.row >> ROW_BITS, ahead.row & ((1 << ROW_BITS) - 1));
+        // Where there is no row, the bucket is none either, nor need another index's be one here.
+        if ahead.changes == self.changes.get() && bucket < self.most_buckets {
             let row = self.bucket_mut(bucket).row_mut(at);
             if self.slab.is(*row, key) {
                 return row;

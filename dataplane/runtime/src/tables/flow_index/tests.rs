@@ -243,3 +243,26 @@ fn keys_that_share_all_of_their_hash_are_all_held() {
     assert!((0..1000).all(|row| table.delete(&key(row)) == 0));
     assert_eq!((table.index.len(), table.index.aside()), (0, 0));
 }
+
+#[test]
+fn a_look_up_that_another_index_began_ends_where_it_ends() {
+    // The large one's buckets are beyond the small one's.
+    let (mut large, mut small) = (Table::new(4096, 64, u64::MAX), Table::new(8, 1, u64::MAX));
+    for row in 0..4096u32 {
+        large.write(row, &key(row));
+        assert_eq!(large.update(&key(row), row, 0), 0);
+    }
+    for row in 0..8u32 {
+        small.write(row, &key(row));
+        assert_eq!(small.update(&key(row), row, 0), 0);
+    }
+    // So that counts of changes do not tell them apart.
+    small.index.changes.set(large.index.changes.get());
+    for n in 0..4096 {
+        let ahead = large.start(&key(n));
+        assert_eq!(small.end(&key(n), &ahead), small.lookup(&key(n)));
+        let mut ahead = large.index.prefetch_bucket(large.index.hash(&key(n)));
+        small.index.prefetch_entry(&mut ahead);
+        assert_eq!(small.end(&key(n), &ahead), small.lookup(&key(n)));
+    }
+}
