@@ -53,7 +53,7 @@ enum Task {
         #[arg(long)]
         bless: bool,
     },
-    /// Run an eBPF conformance file (name, program, memory, result) through both engines
+    /// Run an eBPF conformance file (name, program, memory, result) through the interpreter and native code of every instruction set
     Conformance {
         /// JSON list of programs
         file: PathBuf,

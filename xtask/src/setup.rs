@@ -12,6 +12,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("cc", "gcc"),
     ("valgrind", "valgrind"),
+    ("qemu-aarch64", "qemu-user"),
     ("pkg-config", "pkg-config"),
     ("dpdk-testpmd", "dpdk-dev"),
 ];

@@ -117,7 +117,7 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Both engines over a conformance file: the tests that read it take its path from the environment.
+/// Every engine over a conformance file: the test that reads it takes its path from the environment.
 pub(crate) fn conformance(file: &Path) -> Result<()> {
     let file = std::env::current_dir()
         .unwrap_or_else(|_| root())
@@ -128,10 +128,8 @@ pub(crate) fn conformance(file: &Path) -> Result<()> {
                 "test",
                 "--locked",
                 "-p",
-                "dash-bpf",
-                "-p",
-                "dash-native",
-                "conformance",
+                "dash-conformance",
+                "public_suite",
                 "--",
                 "--nocapture",
             ])

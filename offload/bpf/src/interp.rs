@@ -16,6 +16,7 @@
 //! - Legacy packet loads want r6 to hold what the program got in r1; outside the packet they end
 //!   the program with 0.
 
+mod bare;
 mod stack;
 
 use thiserror::Error;
@@ -23,6 +24,7 @@ use thiserror::Error;
 use crate::helper;
 use crate::op::{AtomicOp, Imm64, Op, Operand, Reg, Size};
 use crate::semantics;
+pub use bare::{BARE_BASE, Bare, BareHelpers};
 use stack::Stack;
 pub use stack::{FRAME_SIZE, MAX_FRAMES, STACK_BASE, StackView};
 

@@ -10,6 +10,8 @@ pub enum Isa {
     X86_64,
     /// Any 64-bit Arm (AAPCS64 calling convention).
     Aarch64,
+    /// RV64GC, what Linux distributions are built for (LP64D calling convention).
+    Riscv64,
 }
 
 /// Instruction set machine code is for.
@@ -19,6 +21,8 @@ pub enum Machine {
     X86_64,
     /// 64-bit Arm.
     Aarch64,
+    /// 64-bit RISC-V.
+    Riscv64,
 }
 
 /// Choices of one compilation.

@@ -22,7 +22,7 @@ pub struct Listing {
 pub(crate) fn assembly(emitted: &Emitted, object: &Object) -> String {
     match emitted.code.machine {
         Machine::X86_64 => x86_64(emitted, object),
-        Machine::Aarch64 => emitted.text.clone().unwrap_or_default(),
+        Machine::Aarch64 | Machine::Riscv64 => emitted.text.clone().unwrap_or_default(),
     }
 }
 

@@ -14,8 +14,10 @@ pub(crate) fn machine(isa: Isa) -> Result<Machine, NativeError> {
     match isa {
         Isa::X86_64 => Ok(Machine::X86_64),
         Isa::Aarch64 => Ok(Machine::Aarch64),
+        Isa::Riscv64 => Ok(Machine::Riscv64),
         Isa::Host if cfg!(target_arch = "x86_64") => Ok(Machine::X86_64),
         Isa::Host if cfg!(target_arch = "aarch64") => Ok(Machine::Aarch64),
+        Isa::Host if cfg!(target_arch = "riscv64") => Ok(Machine::Riscv64),
         Isa::Host => Err(NativeError::Target {
             isa: "host",
             why: format!("{} is not supported", std::env::consts::ARCH),
@@ -29,6 +31,7 @@ pub(crate) fn target(isa: Isa) -> Result<OwnedTargetIsa, NativeError> {
     let name = match machine {
         Machine::X86_64 => "x86_64-unknown-linux-gnu",
         Machine::Aarch64 => "aarch64-unknown-linux-gnu",
+        Machine::Riscv64 => "riscv64gc-unknown-linux-gnu",
     };
     let failed = |why: String| NativeError::Target { isa: name, why };
     let mut shared = settings::builder();

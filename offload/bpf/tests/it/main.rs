@@ -2,7 +2,6 @@
 
 mod clang;
 mod co_re;
-mod conformance;
 mod elf;
 mod memory;
 mod objdump;

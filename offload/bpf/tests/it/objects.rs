@@ -329,8 +329,7 @@ fn code_in_text_alone_is_bare_programs() {
     );
     assert_eq!(functions(main), ["main", "twice"]);
     let ops = decode(&main.insns).expect("decodes");
-    let bytes = vec![0; 20];
-    assert_eq!(crate::memory::Memory { bytes }.run(&ops), Ok(41));
+    assert_eq!(crate::memory::run(&ops, &[0; 20]), Ok(41));
     comes_back(&object);
 }
 

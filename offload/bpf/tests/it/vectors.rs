@@ -4,18 +4,14 @@ use dash_bpf::decode::{DecodeError, DecodeRule};
 use dash_bpf::interp::{MAX_TAIL_CALLS, MemFault, STACK_BASE, TrapKind};
 use dash_bpf::{Insn, Interp, Reg, assemble, decode};
 
-use crate::memory::{BASE, Memory};
+use crate::memory::{self, BASE};
 
 /// Runs a bare program over `memory`.
 #[track_caller]
 fn run(text: &str, memory: &[u8]) -> Result<u64, TrapKind> {
     let insns = assemble(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     let ops = decode(&insns).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    Memory {
-        bytes: memory.to_vec(),
-    }
-    .run(&ops)
-    .map_err(|trap| trap.kind)
+    memory::run(&ops, memory).map_err(|trap| trap.kind)
 }
 
 /// Every body ends with `exit`; expected r0.
@@ -429,7 +425,7 @@ fn runs_are_bounded() {
 fn executed_counts_every_instruction_once() {
     let ops = decode(&assemble("r0 = 1 ll\ngoto +0\nexit").expect("text")).expect("program");
     let mut interp = Interp::new(3);
-    let mut memory = Memory { bytes: Vec::new() };
+    let mut memory = memory::memory(&[]);
     assert_eq!(interp.run(&[&ops], 0, &[], &mut memory), Ok(1));
     assert_eq!(interp.executed(), 3);
     let trap = Interp::new(2)

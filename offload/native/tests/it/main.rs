@@ -1,6 +1,5 @@
 //! Compiled code against the interpreter, and against what the calling convention says.
 
-mod conformance;
 mod context;
 mod helpers;
 mod loader;

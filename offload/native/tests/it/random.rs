@@ -2,9 +2,10 @@
 //! stack in registers and in memory, must agree on the result and on every byte of memory.
 
 use dash_bpf::builder::{Builder, Label};
-use dash_bpf::interp::{CallFault, Env, HelperResult, Interp, MemFault, StackView};
 use dash_bpf::op::{AluOp, AtomicOp, Cond, Endian};
-use dash_bpf::{Op, Operand, Program, ProgramKind, Reg, Size, Width, decode};
+use dash_bpf::{Op, Operand, Program, ProgramKind, Reg, Size, Width};
+use dash_conformance::engine::{available, emulator};
+use dash_conformance::{Engine, Outcome, run};
 use dash_native::unverified::compile_raw;
 use dash_native::{Isa, Options};
 use dash_wire::abi::HelperFn;
@@ -15,8 +16,6 @@ use crate::loader::Loaded;
 
 /// Bytes of memory programs work on.
 const MEMORY: usize = 32;
-/// Where the interpreter sees them.
-const BASE: u64 = 0x1_0000_0000;
 /// Stack bytes programs work on, below r10.
 const STACK: i16 = 64;
 /// Where the pointer in r6 is spilled.
@@ -349,51 +348,27 @@ fn program(bodies: &[Vec<Action>; 3], seeds: &[u64; 6]) -> Program {
     }
 }
 
-struct Memory(Vec<u8>);
-
-impl Memory {
-    fn at(&mut self, addr: u64, len: usize) -> Result<&mut [u8], MemFault> {
-        let from = addr.checked_sub(BASE).ok_or(MemFault::Unmapped)? as usize;
-        self.0.get_mut(from..from + len).ok_or(MemFault::Unmapped)
-    }
-}
-
-impl Env for Memory {
-    fn load(&mut self, addr: u64, size: Size) -> Result<u64, MemFault> {
-        let mut value = [0; 8];
-        value[..size.bytes()].copy_from_slice(self.at(addr, size.bytes())?);
-        Ok(u64::from_le_bytes(value))
-    }
-
-    fn store(&mut self, addr: u64, size: Size, value: u64) -> Result<(), MemFault> {
-        let bytes = &value.to_le_bytes()[..size.bytes()];
-        self.at(addr, size.bytes())?.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn map_address(&mut self, _: u32) -> Result<u64, MemFault> {
-        Err(MemFault::NoMap)
-    }
-
-    fn call(
-        &mut self,
-        _: u32,
-        _: [u64; 5],
-        _: &mut StackView<'_>,
-    ) -> Result<HelperResult, CallFault> {
-        Err(CallFault::UnknownHelper)
-    }
-}
-
-/// Result and memory after a run.
-type Outcome = (u64, Vec<u8>);
-
 fn interpreted(program: &Program, memory: &[u8]) -> Outcome {
-    let ops = decode(&program.insns).expect("the builder makes programs");
-    let mut memory = Memory(memory.to_vec());
-    let args = [BASE, MEMORY as u64];
-    let r0 = Interp::default().run(&[ops], 0, &args, &mut memory);
-    (r0.expect("generated programs are safe"), memory.0)
+    run(Engine::Interp, program, memory).expect("generated programs are safe")
+}
+
+/// Instruction sets of other machines whose code can be run here.
+fn foreign() -> impl Iterator<Item = Isa> {
+    let all = [Isa::X86_64, Isa::Aarch64, Isa::Riscv64];
+    let foreign = all.into_iter().filter(|isa| emulator(*isa).is_some());
+    foreign.filter(|isa| {
+        let available = available(*isa);
+        if !available {
+            eprintln!("SKIP: {isa:?} needs {}", emulator(*isa).unwrap_or_default());
+        }
+        available
+    })
+}
+
+/// Native code of another instruction set, in a process of its own.
+fn elsewhere(program: &Program, memory: &[u8], isa: Isa) -> Outcome {
+    let engine = Engine::Native(Options::for_isa(isa));
+    run(engine, program, memory).expect("generated programs are safe")
 }
 
 fn compiled(program: &Program, memory: &[u8], options: &Options) -> Outcome {
@@ -410,7 +385,8 @@ fn compiled(program: &Program, memory: &[u8], options: &Options) -> Outcome {
     // SAFETY: the interpreter, which checks every access, ran this program on the same memory; it
     // calls no helpers.
     let r0 = unsafe { loaded.raw(bytes, &helpers) };
-    (r0, bytes.to_vec())
+    let memory = bytes.to_vec();
+    Outcome { r0, memory }
 }
 
 proptest! {
@@ -451,6 +427,28 @@ proptest! {
         let program = program(&[vec![action], none(), none()], &[a, b, a, b, a, b]);
         let expected = interpreted(&program, &memory);
         prop_assert_eq!(compiled(&program, &memory, &Options::default()), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        // Each is a process under an emulator.
+        cases: ProptestConfig::default().cases.min(64),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn foreign_instruction_sets_agree_with_the_interpreter(
+        bodies in bodies(),
+        seeds in prop::array::uniform6(wide()),
+        memory in vec(any::<u8>(), MEMORY),
+    ) {
+        let program = program(&bodies, &seeds);
+        let expected = interpreted(&program, &memory);
+        for isa in foreign() {
+            prop_assert_eq!(&elsewhere(&program, &memory, isa), &expected, "{:?}", isa);
+        }
     }
 }
 
@@ -523,6 +521,10 @@ fn divisions_and_shifts_agree_on_all_corner_pairs() {
                 let expected = interpreted(&program, &memory);
                 let got = compiled(&program, &memory, &Options::default());
                 assert_eq!(got, expected, "{op:?} {width:?} {x:#x}");
+                for isa in foreign() {
+                    let got = elsewhere(&program, &memory, isa);
+                    assert_eq!(got, expected, "{isa:?}: {op:?} {width:?} {x:#x}");
+                }
             }
         }
     }
