@@ -91,34 +91,36 @@ fn counted(engine: &mut Engine<dyn PacketEngine>) -> CounterSnapshot {
 /// Pairs after which every kind of flow has been met.
 const ENOUGH: u64 = 8_000;
 
-/// What flows must have met, and how it shows.
-const KINDS: [(&str, fn(&FlowActions) -> bool); 6] = [
-    ("has NVGRE", |a| a.u0_encap == encap::NVGRE),
-    ("has a second encap", |a| {
-        a.actions & flow_action::ENCAP_U1 != 0
+/// What a flow is an example of, and how it shows.
+type Kind = (&'static str, fn(&FlowEntry) -> bool);
+
+/// All of them must be met.
+const KINDS: [Kind; 6] = [
+    ("has NVGRE", |f| there(f).u0_encap == encap::NVGRE),
+    ("has a second encap", |f| does(f, flow_action::ENCAP_U1)),
+    ("has a second encap of NVGRE", |f| {
+        does(f, flow_action::ENCAP_U1) && there(f).u1 == encap::NVGRE
     }),
-    ("has a second encap of NVGRE", |a| {
-        a.actions & flow_action::ENCAP_U1 != 0 && a.u1 == encap::NVGRE
+    ("becomes IPv6", |f| does(f, flow_action::NAT46)),
+    ("changes its port", |f| does(f, flow_action::DNAT_PORT)),
+    ("was answered in IPv6", |f| {
+        f.sides[1].actions.actions & flow_action::NAT64 != 0 && f.packets[1] > 0
     }),
-    ("becomes IPv6", |a| a.actions & flow_action::NAT46 != 0),
-    ("changes its port", |a| {
-        a.actions & flow_action::DNAT_PORT != 0
-    }),
-    ("was answered in IPv6", |_| false),
 ];
 
+/// What is done to the flow's own direction.
+fn there(flow: &FlowEntry) -> &FlowActions {
+    &flow.sides[0].actions
+}
+
+fn does(flow: &FlowEntry, action: u16) -> bool {
+    there(flow).actions & action != 0
+}
+
 /// The kinds of a flow.
-fn kinds(flow: &FlowEntry) -> Vec<&'static str> {
-    let [there, back] = &flow.sides;
-    let mut kinds: Vec<_> = KINDS
-        .iter()
-        .filter(|(_, shows)| shows(&there.actions))
-        .map(|(kind, _)| *kind)
-        .collect();
-    if back.actions.actions & flow_action::NAT64 != 0 && flow.packets[1] > 0 {
-        kinds.push("was answered in IPv6");
-    }
-    kinds
+fn kinds(flow: &FlowEntry) -> impl Iterator<Item = &'static str> {
+    let shown = KINDS.iter().filter(move |(_, shows)| shows(flow));
+    shown.map(|(kind, _)| *kind)
 }
 
 #[test]

@@ -405,10 +405,10 @@ impl Planner {
             (ObjectKey::PortMapRange(map, ports), Object::PortMapRange(_)) => {
                 tunnels::delete_range(self.ids.port_map(map), *ports, ops);
             }
-            (ObjectKey::RoutingType(kind), Object::RoutingType(def)) => {
-                if rows::routing_type(def).is_some() {
-                    ops.delete_index(Table::RoutingType, routing_type_index(*kind));
-                }
+            (ObjectKey::RoutingType(kind), Object::RoutingType(def))
+                if rows::routing_type(def).is_some() =>
+            {
+                ops.delete_index(Table::RoutingType, routing_type_index(*kind));
             }
             (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
                 let vnet = self.ids.vnet(vnet);

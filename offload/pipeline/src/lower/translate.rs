@@ -50,16 +50,16 @@ impl StageLower<'_> {
         self.b.mov(R1, R4);
         self.b.alu(AluOp::And, R1, i32::from(flow_action::NAT46));
         self.b.jump_if(C::Eq, R1, 0, not_46);
-        self.to_ipv6(done);
+        self.make_ipv6(done);
         self.b.bind(not_46);
         self.b.alu(AluOp::And, R4, i32::from(flow_action::NAT64));
         self.b.jump_if(C::Eq, R4, 0, done);
-        self.to_ipv4(done);
+        self.make_ipv4(done);
         self.b.bind(done);
     }
 
     /// Every way out is `done`.
-    fn to_ipv6(&mut self, done: Label) {
+    fn make_ipv6(&mut self, done: Label) {
         let internal = self.drop_label(DropReason::Internal);
         self.b.comment("IPv4 to IPv6");
         self.load_packet();
@@ -100,7 +100,7 @@ impl StageLower<'_> {
     }
 
     /// Falls through, or jumps to `done`.
-    fn to_ipv4(&mut self, done: Label) {
+    fn make_ipv4(&mut self, done: Label) {
         let internal = self.drop_label(DropReason::Internal);
         self.b.comment("IPv6 to IPv4");
         self.load_packet();
