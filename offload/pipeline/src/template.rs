@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::plan::Shape;
 
-/// IR text of the pipeline with this shape. It parses and checks for every shape.
+/// IR text of the pipeline with this shape. It parses and checks for every shape that objects can have.
 pub fn pipeline_text(shape: &Shape) -> String {
     let mut out = String::with_capacity(8 << 10);
     out.push_str(&RX.replace("parse vxlan", parse_encap(shape)));

@@ -2,24 +2,58 @@
 
 use std::collections::HashSet;
 
-use dash_pipeline::plan::Shape;
+use dash_pipeline::plan::{FlowNeeds, Shape};
 use dash_pipeline::{lower, template, text};
 use dash_verify::{Limits, examine};
 use nic_target::Capacity;
+
+/// Every set of transforms that objects can ask for, with the flows that go with them and with all kinds
+/// of flows.
+fn transforms() -> impl Iterator<Item = Shape> {
+    (0..64u32).flat_map(|bits| {
+        let on = |bit: u32| bits >> bit & 1 != 0;
+        let (service_tunnel, private_link, tunnel) = (on(0), on(1), on(2));
+        let shape = move |flows| Shape {
+            service_tunnel,
+            private_link,
+            tunnel,
+            port_map: on(3) && private_link,
+            route_more: on(4) || service_tunnel,
+            mapping_more: on(5) || private_link || tunnel,
+            flows,
+            ..Shape::default()
+        };
+        let needed = FlowNeeds {
+            translate: service_tunnel || private_link,
+            nvgre: service_tunnel || private_link || tunnel,
+            u1: tunnel && private_link,
+        };
+        let all = FlowNeeds {
+            translate: true,
+            nvgre: true,
+            u1: true,
+        };
+        [needed, all].map(shape)
+    })
+}
 
 #[test]
 fn our_own_verifier_accepts_every_program_of_the_pipeline() {
     let mut seen = HashSet::new();
     let mut walked = 0;
     for bits in 0..8u32 {
-        for (acl_out, acl_in) in [(0, 0), (1, 0b10000), (0b10110, 0), (0b11111, 0b11111)] {
+        let groups = [(0, 0), (1, 0b10000), (0b10110, 0), (0b11111, 0b11111)];
+        // ACLs and transforms are in stages of their own: not every pair of them is another program.
+        let acls = groups.map(|acls| (acls, Shape::default()));
+        let transforms = transforms().map(|transform| ((0, 0), transform));
+        for ((acl_out, acl_in), transform) in acls.into_iter().chain(transforms) {
             let shape = Shape {
                 trusted_vnis: bits & 1 != 0,
                 inbound_pa_validation: bits & 2 != 0,
                 underlay_routes: bits & 4 != 0,
                 acl_out,
                 acl_in,
-                ..Shape::default()
+                ..transform
             };
             let pipeline = text::parse(&template::pipeline_text(&shape)).expect("parses");
             let object = lower::lower(&pipeline, &Capacity::default()).expect("lowers");
