@@ -31,13 +31,6 @@ fn table(update: &dash_proto::gnmi::Update) -> &str {
     &update.path.as_ref().unwrap().elem[2].name
 }
 
-/// The full request but for its private link mapping.
-fn acting() -> SetRequest {
-    let mut request = full();
-    request.update.retain(|update| table(update) != MAPPING);
-    request
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn capabilities_name_the_model_and_three_encodings() {
     let daemon = Daemon::start(&["--engine", "interp"]).await;
@@ -57,7 +50,7 @@ async fn capabilities_name_the_model_and_three_encodings() {
 async fn recorded_rows_are_one_generation_and_read_back_byte_for_byte() {
     let daemon = Daemon::start(&["--engine", "interp"]).await;
     let before = daemon.generation().await;
-    let request = acting();
+    let request = full();
     let answer = daemon.set(request.clone()).await.unwrap();
     assert_eq!(daemon.generation().await, before + 1);
     let paths: Vec<_> = answer.response.iter().map(|r| r.path.clone()).collect();
@@ -84,12 +77,7 @@ async fn recorded_rows_are_one_generation_and_read_back_byte_for_byte() {
         assert_eq!(result["result"], "0", "{state}");
         let stored = matches!(
             table(update),
-            "DASH_QOS_TABLE"
-                | "DASH_METER_POLICY_TABLE"
-                | "DASH_METER_RULE_TABLE"
-                | "DASH_TUNNEL_TABLE"
-                | "DASH_OUTBOUND_PORT_MAP_TABLE"
-                | "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE"
+            "DASH_QOS_TABLE" | "DASH_METER_POLICY_TABLE" | "DASH_METER_RULE_TABLE"
         );
         let note = stored.then_some("stored, not acted on");
         assert_eq!(result.get("note").and_then(Value::as_str), note, "{state}");
@@ -97,22 +85,21 @@ async fn recorded_rows_are_one_generation_and_read_back_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn private_link_is_refused_whole_with_index_path_and_reason() {
+async fn what_cannot_act_refuses_the_whole_request_with_index_path_and_reason() {
     let daemon = Daemon::start(&["--engine", "interp"]).await;
-    let (request, before) = (full(), daemon.generation().await);
-    let at = request
-        .update
-        .iter()
-        .position(|update| table(update) == MAPPING)
-        .unwrap();
+    let (mut request, before) = (full(), daemon.generation().await);
+    let at = request.update.len();
+    let row = value!({"routing_type": "privatelinknsg", "underlay_ip": "9.9.9.9"});
+    let mappings = |update: &&_| table(update) == MAPPING;
+    let mut update = request.update.iter().find(mappings).unwrap().clone();
+    let elem = &mut update.path.as_mut().unwrap().elem[2];
+    elem.key.insert("key".into(), "Vnet1:10.2.0.101".into());
+    update.val = json(&format!("/DPU_APPL_DB/dpu0/{MAPPING}"), &row).val;
+    request.update.push(update);
     let status = daemon.set(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     let place = format!("update[{at}]");
-    for part in [
-        place.as_str(),
-        "Vnet1:10.2.0.100",
-        "privatelink is not supported yet",
-    ] {
+    for part in [place.as_str(), "Vnet1:10.2.0.101", "privatelinknsg"] {
         assert!(status.message().contains(part), "{}", status.message());
     }
     let details = status.get_error_details();

@@ -92,7 +92,7 @@ async fn a_refused_set_leaves_the_old_generation_forwarding() {
         ]))
         .await
         .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
+    assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(daemon.generation().await, generation);
     let after = daemon.inject(vec![(0, from_vm())]).await;
     // The IP identification is the flow's; all other bytes must be as before.

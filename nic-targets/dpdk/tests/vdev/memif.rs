@@ -1,5 +1,6 @@
 //! Two processes over shared memory: net_memif.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use nic_dpdk::Config;
@@ -22,9 +23,32 @@ fn two_processes_exchange_frames_over_memif() {
             .stderr(Stdio::piped());
         command.spawn().unwrap()
     };
-    let (server, client) = (start("memif::inside_server"), start("memif::inside_client"));
+    let server = start("memif::inside_server");
+    // A client that comes too early cannot start.
+    wait_for_listener(&socket);
+    let client = start("memif::inside_client");
     finish("memif::inside_client", client);
     finish("memif::inside_server", server);
+}
+
+/// Waits until a socket takes connections, as the kernel's list tells; connecting would disturb it.
+fn wait_for_listener(socket: &Path) {
+    const ACCEPTS_CONNECTIONS: &str = "00010000";
+    let listens = || {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        sockets.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.nth(3) == Some(ACCEPTS_CONNECTIONS)
+                && words.next_back().map(Path::new) == Some(socket)
+        })
+    };
+    for _ in 0..30_000 {
+        if listens() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("nobody listens at {}", socket.display());
 }
 
 fn vdev(role: &str) -> String {
