@@ -127,10 +127,12 @@ mod tests {
             let (stream, _) = listener.accept().unwrap();
             serve(stream).unwrap();
             let (mut stream, _) = listener.accept().unwrap();
-            // Read the request, or closing would reset the connection under the answer.
-            BufReader::new(stream.try_clone().unwrap())
-                .read_line(&mut String::new())
-                .unwrap();
+            // Read the whole request, or closing would reset the connection under it and the answer.
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            lines
+                .map(Result::unwrap)
+                .take_while(|line| !line.is_empty())
+                .for_each(drop);
             write!(stream, "HTTP/1.1 200 OK\r\n\r\n\x01\x02\x03").unwrap();
         });
         fetch(addr, 300_000, Duration::from_secs(5)).unwrap();
