@@ -75,7 +75,7 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) selected: Selected,
     /// Who decides: our own verifier, PREVAIL behind rules of ours, or both.
-    #[arg(long, value_name = "own|prevail|both", default_value = "prevail")]
+    #[arg(long, value_name = "own|prevail|both", default_value_t)]
     pub(crate) verifier: Judge,
     /// Print how our own verifier walks: each instruction after what is known before it.
     #[arg(long)]
@@ -123,7 +123,23 @@ pub(crate) struct Setup {
     #[arg(long)]
     pub(crate) update_bound_groups: bool,
     #[command(flatten)]
-    pub(crate) cache: CacheDir,
+    pub(crate) proof: Proof,
+}
+
+/// How programs are proven safe before they run.
+#[derive(Debug, Args)]
+pub(crate) struct Proof {
+    /// Who decides: our own verifier, PREVAIL behind rules of ours, or both.
+    #[arg(long, value_name = "own|prevail|both", default_value_t)]
+    pub(crate) verifier: Judge,
+    #[command(flatten)]
+    cache: CacheDir,
+}
+
+impl Proof {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.cache.path()
+    }
 }
 
 /// Where the verifier's verdicts are kept.
@@ -315,7 +331,7 @@ pub(crate) struct Scenario {
     #[arg(long, value_enum)]
     pub(crate) engine: Vec<EngineName>,
     #[command(flatten)]
-    pub(crate) cache: CacheDir,
+    pub(crate) proof: Proof,
 }
 
 #[derive(Debug, Args)]

@@ -50,7 +50,8 @@ impl Setup {
                 sport_bits: self.sport_bits,
             },
             capacity: engine.capacity(),
-            cache_dir: self.cache.path(),
+            judge: self.proof.verifier,
+            cache_dir: self.proof.path(),
             native: engine == EngineName::Native,
             store: StoreOptions {
                 update_bound_groups: self.update_bound_groups,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dash_engine::Judge;
 use dashctl::engines::EngineName;
 use dashctl::scenario::{self, Outcome, ScenarioFile};
 use nic_linux::KernelEngine;
@@ -33,7 +34,7 @@ fn run_all(engine: EngineName) -> Vec<(String, Outcome)> {
             eprintln!("SKIP: {} on {engine}: {why}", file.name);
             continue;
         }
-        match scenario::run(&file, engine, Some(cache_dir())) {
+        match scenario::run(&file, engine, Judge::default(), Some(cache_dir())) {
             Ok(report) => {
                 failures.extend(
                     report
@@ -105,7 +106,13 @@ fn a_scenario_that_expects_something_else_fails_where_it_does() {
             scenario,
             ..file.clone()
         };
-        let report = scenario::run(&file, EngineName::Model, Some(cache_dir())).expect("it runs");
+        let report = scenario::run(
+            &file,
+            EngineName::Model,
+            Judge::default(),
+            Some(cache_dir()),
+        )
+        .expect("it runs");
         report
             .mismatches
             .iter()
@@ -157,7 +164,13 @@ fn a_packet_that_differs_is_shown_with_its_first_difference() {
     let scenario =
         serde_json::from_str(&format!("{before}02 04 14 22{after}")).expect("a scenario");
     let file = ScenarioFile { scenario, ..file };
-    let report = scenario::run(&file, EngineName::Interp, Some(cache_dir())).expect("it runs");
+    let report = scenario::run(
+        &file,
+        EngineName::Interp,
+        Judge::default(),
+        Some(cache_dir()),
+    )
+    .expect("it runs");
     let [mismatch] = report.mismatches.as_slice() else {
         panic!("{:?}", report.mismatches)
     };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use dash_engine::Judge;
 use dash_pipeline::plan::Settings;
 use dash_runtime::runtime::Cores;
 use dashctl::underlay::{Neighbor, RouteArg};
@@ -55,7 +56,10 @@ pub struct Args {
     /// Core of each worker, as `1,3-5`; without, the scheduler places them.
     #[arg(long, value_name = "LIST")]
     pub cores: Option<Cores>,
-    /// Folder for the verifier's verdicts between runs, this user's alone; without, everything is
+    /// Who decides whether code is safe to run: our own verifier, PREVAIL behind rules of ours, or both.
+    #[arg(long, value_name = "own|prevail|both", default_value_t)]
+    pub verifier: Judge,
+    /// Folder for its verdicts between runs, this user's alone; without, everything is
     /// verified anew.
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,

@@ -76,6 +76,7 @@ impl Plane {
                 sport_bits: args.sport_bits,
             },
             capacity,
+            judge: args.verifier,
             cache_dir: args.cache.clone(),
             native: args.engine == crate::args::EngineName::Native,
             store: StoreOptions {

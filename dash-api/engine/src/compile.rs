@@ -9,7 +9,7 @@ use dash_native::{Listing, NativeCode, Part};
 use dash_pipeline::plan::Shape;
 use dash_pipeline::template::{APPLY_STAGE, FLOW_STAGE};
 use dash_pipeline::{lower, template, text};
-use dash_verify::{Verified, Verifier};
+use dash_verify::{Judge, Policy, Verified, Verifier};
 use nic_target::image::ShapeHash;
 use nic_target::{Capacity, Image, NativeImage, Table};
 use sha2::{Digest, Sha256};
@@ -41,13 +41,14 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// A compiler for targets of this capacity. `cache_dir` keeps verdicts of the verifier between
-    /// runs; `native` asks for machine code beside eBPF.
-    pub fn new(capacity: Capacity, cache_dir: Option<PathBuf>, native: bool) -> Self {
-        let options = dash_verify::Options {
-            cache_dir,
-            ..Default::default()
+    /// A compiler for targets of this capacity. `judge` decides of programs and `cache_dir` keeps its
+    /// verdicts between runs; `native` asks for machine code beside eBPF.
+    pub fn new(capacity: Capacity, judge: Judge, cache_dir: Option<PathBuf>, native: bool) -> Self {
+        let policy = Policy {
+            judge,
+            ..Policy::default()
         };
+        let options = dash_verify::Options { cache_dir, policy };
         Self {
             capacity,
             native,

@@ -10,6 +10,7 @@ use dash_model::objects::Object;
 use dash_model::{Action, Changeset, Entry, ObjectKey, Store, StoreOptions, Txn, Warning};
 use dash_native::{Listing, NativeCode};
 use dash_pipeline::plan::{Plan, Planner, Settings, UnderlayTable};
+use dash_verify::Judge;
 use nic_target::{Capacity, Image, Target, Update};
 use serde_json::Value;
 
@@ -24,6 +25,8 @@ pub struct Options {
     pub settings: Settings,
     /// What the target holds; the same numbers the target was made with.
     pub capacity: Capacity,
+    /// Who decides whether a stage's code is safe to run.
+    pub judge: Judge,
     /// Folder for the verifier's verdicts between runs. Whoever can write there can have code
     /// accepted, so it must belong to this user alone.
     pub cache_dir: Option<PathBuf>,
@@ -100,13 +103,14 @@ impl<T: Target + ?Sized> Engine<T> {
         let Options {
             settings,
             capacity,
+            judge,
             cache_dir,
             native,
             store,
         } = options;
         let store = Store::new(store);
         let mut planner = Planner::new(settings, &capacity);
-        let mut compiler = Compiler::new(capacity, cache_dir, native);
+        let mut compiler = Compiler::new(capacity, judge, cache_dir, native);
         let Plan { shape, delta, .. } = planner.plan(&store, &Changeset::default())?;
         let image = compiler.image(&shape)?;
         target.apply(&Update {

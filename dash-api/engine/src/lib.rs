@@ -28,6 +28,7 @@ pub mod replay;
 pub mod state;
 
 pub use compile::CompileStats;
+pub use dash_verify::Judge;
 pub use engine::{Commit, Engine, Options, Timings};
 pub use error::{CompileError, EngineError};
 pub use replay::{Summary, replay};

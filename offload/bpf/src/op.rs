@@ -1,6 +1,10 @@
 //! One eBPF instruction as a value (RFC 9669). Everything that reads a program, the verifier's
 //! front, the interpreter, the native compiler and the disassembler, reads this enum.
 
+mod registers;
+
+pub use registers::Registers;
+
 /// Register r0..r10. r10 is the frame pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reg(u8);

@@ -382,7 +382,7 @@ impl Flow<'_> {
         };
         known.unwrap_or_else(|| {
             let src = self.escaped.lose(src);
-            if crate::helpers::is_move(op) {
+            if op.is_move() {
                 return src;
             }
             let dst = self.escaped.lose(dst);

@@ -3,8 +3,8 @@
 //! Facts about dead registers are dropped where paths meet, so a stale stack pointer on one path
 //! does not force a whole frame into memory.
 
-use dash_bpf::op::AtomicOp;
-use dash_bpf::{Op, Operand, ProgramKind, Reg};
+use dash_bpf::op::Registers;
+use dash_bpf::{ProgramKind, Reg};
 
 use crate::helpers;
 use crate::region::{Action, Region, Step, register_bit};
@@ -51,7 +51,10 @@ pub(crate) fn postorder(region: &Region) -> Vec<u32> {
     order
 }
 
-const R1_TO_R5: [Reg; 5] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5];
+/// Registers of one frame among those of all.
+fn of_frame(depth: usize, registers: Registers) -> u128 {
+    u128::from(registers.bits()) << (depth * 11)
+}
 
 /// Registers live before a step, given those live after it.
 fn before(step: &Step, kind: ProgramKind, after: u128) -> u128 {
@@ -70,49 +73,9 @@ fn before(step: &Step, kind: ProgramKind, after: u128) -> u128 {
             (after & !(0x3f << caller)) | if after >> caller & 1 != 0 { r0 } else { 0 }
         }
         Action::Op(op) => {
-            let (reads, writes) = reads_writes(op, kind, depth);
-            reads | (after & !writes)
+            // Steps that leave a function are no operations; those that enter one are.
+            let arity = |helper| helpers::arity(kind, helper);
+            of_frame(depth, op.reads(arity)) | (after & !of_frame(depth, op.writes()))
         }
-    }
-}
-
-fn reads_writes(op: Op, kind: ProgramKind, depth: usize) -> (u128, u128) {
-    let bit = |r| register_bit(depth, r);
-    let arguments = |n: usize| R1_TO_R5[..n].iter().fold(0, |set, &r| set | bit(r));
-    let operand = |o| match o {
-        Operand::Reg(r) => bit(r),
-        Operand::Imm(_) => 0,
-    };
-    let clobbered = bit(Reg::R0) | arguments(5);
-    match op {
-        Op::Alu { op, dst, src, .. } => {
-            let moves = helpers::is_move(op);
-            let reads = operand(src) | if moves { 0 } else { bit(dst) };
-            (reads, bit(dst))
-        }
-        Op::Neg { dst, .. } | Op::Endian { dst, .. } => (bit(dst), bit(dst)),
-        Op::LoadImm64 { dst, .. } => (0, bit(dst)),
-        Op::LoadImm64Hi | Op::Jump { .. } => (0, 0),
-        Op::Load { dst, base, .. } => (bit(base), bit(dst)),
-        Op::Store { base, src, .. } => (bit(base) | operand(src), 0),
-        Op::Atomic {
-            op,
-            fetch,
-            base,
-            src,
-            ..
-        } => {
-            let reads = bit(base) | bit(src);
-            match op {
-                AtomicOp::CmpXchg => (reads | bit(Reg::R0), bit(Reg::R0)),
-                _ if fetch => (reads, bit(src)),
-                _ => (reads, 0),
-            }
-        }
-        Op::LoadPacket { index, .. } => (bit(Reg::R6) | index.map_or(0, bit), clobbered),
-        Op::JumpIf { dst, src, .. } => (bit(dst) | operand(src), 0),
-        Op::Call { helper } => (arguments(helpers::arity(kind, helper)), clobbered),
-        Op::CallReg { reg } => (arguments(5) | bit(reg), clobbered),
-        Op::CallBtf { .. } | Op::CallLocal { .. } | Op::Exit => (arguments(5), clobbered),
     }
 }

@@ -1,5 +1,6 @@
 //! Verification of objects: rules, PREVAIL, cache, threads.
 
+use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -42,6 +43,16 @@ pub enum Judge {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("no verifier {0:?}; there are own, prevail and both")]
 pub struct UnknownJudge(String);
+
+impl fmt::Display for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "own",
+            Self::Prevail => "prevail",
+            Self::Both => "both",
+        })
+    }
+}
 
 impl FromStr for Judge {
     type Err = UnknownJudge;

@@ -44,10 +44,11 @@ pub(crate) fn run(args: &Scenario) -> Result<()> {
                 skipped += 1;
                 continue;
             }
-            let mismatches = match scenario::run(file, *engine, args.cache.path()) {
-                Ok(report) => report.mismatches.iter().map(ToString::to_string).collect(),
-                Err(error) => vec![format!("{error:#}")],
-            };
+            let mismatches =
+                match scenario::run(file, *engine, args.proof.verifier, args.proof.path()) {
+                    Ok(report) => report.mismatches.iter().map(ToString::to_string).collect(),
+                    Err(error) => vec![format!("{error:#}")],
+                };
             if mismatches.is_empty() {
                 passed += 1;
                 continue;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dash_engine::{Engine, Options};
+use dash_engine::{Engine, Judge, Options};
 use dash_model::StoreOptions;
 use dash_wire::drop::DropReason;
 use dash_wire::stats::{EniStat, PortStat};
@@ -55,16 +55,22 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Runs a scenario. `cache_dir` is for the verifier's verdicts.
+/// Runs a scenario. `judge` decides of its code, `cache_dir` is for its verdicts.
 ///
 /// # Errors
 /// It cannot run: the engine does not start, the scenario is not well written, its configuration
 /// is refused.
-pub fn run(file: &ScenarioFile, engine: EngineName, cache_dir: Option<PathBuf>) -> Result<Report> {
+pub fn run(
+    file: &ScenarioFile,
+    engine: EngineName,
+    judge: Judge,
+    cache_dir: Option<PathBuf>,
+) -> Result<Report> {
     let scenario = &file.scenario;
     let options = Options {
         settings: scenario.settings.settings(),
         capacity: engine.capacity(),
+        judge,
         cache_dir,
         store: StoreOptions {
             update_bound_groups: scenario.update_bound_groups,

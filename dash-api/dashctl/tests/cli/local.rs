@@ -29,6 +29,27 @@ fn capture(path: &Path, packets: &[(u64, Vec<u8>)]) {
 }
 
 #[test]
+fn whoever_judges_the_code_is_the_same() {
+    let config = scenario("e01-vnet-to-vnet").join("config.json");
+    let compile = |judge: &str| {
+        let args = ["compile", "--emit", "ebpf", "--verifier", judge];
+        dashctl(&[&args[..], &["--config", text(&config)]].concat())
+    };
+    let own = stdout(&compile("own"));
+    assert!(own.contains("exit"), "{own}");
+    assert_eq!(own, stdout(&compile("prevail")));
+    let nobody = compile("nobody");
+    assert_eq!(nobody.status.code(), Some(2));
+    let said = stderr(&nobody);
+    assert!(said.contains("there are own, prevail and both"), "{said}");
+
+    let dir = scenario("e01-vnet-to-vnet");
+    let args = ["scenario", text(&dir), "--engine", "interp"];
+    let said = stdout(&dashctl(&[&args[..], &["--verifier", "both"]].concat()));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
 fn replay_writes_what_leaves_with_the_times_of_the_capture_and_state_as_of_its_end() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name);

@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::cache;
+use dashd::Server;
+
+use crate::support::{args, cache};
 
 fn dashd(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dashd"));
@@ -88,6 +90,20 @@ fn every_error_of_a_configuration_file_is_told() {
     for part in ["line 1: DASH_VNET_TABLE:A", "line 2: DASH_VNET_TABLE:B"] {
         assert!(error.contains(part), "{part}: {error}");
     }
+}
+
+#[test]
+fn a_daemon_starts_with_every_judge_and_with_no_other() {
+    let start = |judge: &str| {
+        let args = args(&["--verifier", judge, "--engine", "interp"]);
+        assert_eq!(args.verifier.to_string(), judge);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async { Server::start(args).await.unwrap().stop().await });
+    };
+    ["own", "prevail", "both"].into_iter().for_each(start);
+    let (code, error) = fails(&["--no-tls", "--listen", "127.0.0.1:0", "--verifier", "me"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("there are own, prevail and both"), "{error}");
 }
 
 #[test]

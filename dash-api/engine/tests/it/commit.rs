@@ -1,4 +1,4 @@
-use dash_engine::EngineError;
+use dash_engine::{Engine, EngineError, Judge, Options};
 use dash_model::ObjectKey;
 use dash_pipeline::plan::{UnderlayRoute, UnderlayTable};
 use nic_target::{Table, TableOp};
@@ -180,6 +180,27 @@ fn stages_that_did_not_change_are_not_verified_again() {
         known > 0,
         "no stage of the other shape was known: {after:?}"
     );
+}
+
+#[test]
+fn a_verdict_is_of_the_judge_that_was_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let judged = |judge| {
+        let options = Options {
+            capacity: crate::fake::capacity(),
+            judge,
+            cache_dir: Some(dir.path().to_owned()),
+            ..Options::default()
+        };
+        let engine = Engine::new(options, Box::<Fake>::default());
+        let stats = engine.expect("every judge accepts it").compile_stats();
+        (stats.stages_verified, stats.stages_from_cache)
+    };
+    let (stages, from_cache) = judged(Judge::Own);
+    assert!(stages > 0 && from_cache == 0);
+    assert_eq!(judged(Judge::Own), (0, stages));
+    assert_eq!(judged(Judge::Prevail), (stages, 0));
+    assert_eq!(judged(Judge::Both), (stages, 0));
 }
 
 #[test]

@@ -6,5 +6,6 @@ mod elf;
 mod memory;
 mod objdump;
 mod objects;
+mod registers;
 mod roundtrip;
 mod vectors;

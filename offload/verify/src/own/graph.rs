@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use dash_bpf::op::{AluOp, AtomicOp, Op, Operand, Reg};
+use dash_bpf::op::{Op, Registers};
 
 use super::fault::Fault;
 use crate::helpers;
@@ -21,8 +21,8 @@ const DEEPEST: usize = 32;
 pub(crate) struct Point {
     /// Paths meet here, or a function starts or goes on after a call.
     pub(crate) merge: bool,
-    /// Registers read before they are written, bit by number.
-    pub(crate) live: u16,
+    /// Registers read before they are written.
+    pub(crate) live: Registers,
     /// Heads of the loops around it, outermost first; itself if it is one.
     pub(crate) loops: Vec<usize>,
     /// Its place among the parts of the function, then among those of each loop around it.
@@ -259,63 +259,8 @@ struct Component {
     others: Vec<usize>,
 }
 
-fn bit(r: Reg) -> u16 {
-    1 << r.index()
-}
-
-fn bit_of(src: Operand) -> u16 {
-    match src {
-        Operand::Reg(r) => bit(r),
-        Operand::Imm(_) => 0,
-    }
-}
-
-/// r1 to r`n`.
-fn arguments(n: usize) -> u16 {
-    (2 << n) - 2
-}
-
-/// Registers an instruction reads, and those that hold nothing of before after it.
-fn reads_and_writes(op: &Op) -> (u16, u16) {
-    const CLOBBERED: u16 = 0b11_1111;
-    match *op {
-        Op::Alu { op, dst, src, .. } => {
-            let moves = matches!(
-                op,
-                AluOp::Mov | AluOp::Movsx8 | AluOp::Movsx16 | AluOp::Movsx32
-            );
-            let read = if moves { 0 } else { bit(dst) };
-            (read | bit_of(src), bit(dst))
-        }
-        Op::Neg { dst, .. } | Op::Endian { dst, .. } => (bit(dst), bit(dst)),
-        Op::LoadImm64 { dst, .. } => (0, bit(dst)),
-        Op::LoadImm64Hi | Op::Jump { .. } => (0, 0),
-        Op::Load { dst, base, .. } => (bit(base), bit(dst)),
-        Op::Store { base, src, .. } => (bit(base) | bit_of(src), 0),
-        Op::Atomic {
-            op,
-            fetch,
-            base,
-            src,
-            ..
-        } => {
-            let reads = bit(base) | bit(src);
-            match op {
-                AtomicOp::CmpXchg => (reads | bit(Reg::R0), bit(Reg::R0)),
-                _ if fetch => (reads, bit(src)),
-                _ => (reads, 0),
-            }
-        }
-        Op::LoadPacket { index, .. } => (bit(Reg::R6) | index.map_or(0, bit), CLOBBERED),
-        Op::JumpIf { dst, src, .. } => (bit(dst) | bit_of(src), 0),
-        Op::Call { helper } => {
-            let count = helpers::find(helper).map_or(5, |h| h.args.len());
-            (arguments(count), CLOBBERED)
-        }
-        Op::CallReg { reg } => (bit(reg) | arguments(5), CLOBBERED),
-        Op::CallBtf { .. } | Op::CallLocal { .. } => (arguments(5), CLOBBERED),
-        Op::Exit => (bit(Reg::R0), 0),
-    }
+fn arity(helper: u32) -> usize {
+    helpers::find(helper).map_or(5, |h| h.args.len())
 }
 
 fn live(ops: &[Op], order: &[usize], points: &mut HashMap<usize, Point>) {
@@ -327,9 +272,10 @@ fn live(ops: &[Op], order: &[usize], points: &mut HashMap<usize, Point>) {
                 .into_iter()
                 .flatten()
                 .filter_map(|to| points.get(&to))
-                .fold(0, |live, point| live | point.live);
-            let (reads, writes) = ops.get(*pc).map_or((0, 0), reads_and_writes);
-            let before = reads | (after & !writes);
+                .fold(Registers::NONE, |live, point| live | point.live);
+            let before = ops
+                .get(*pc)
+                .map_or(after, |op| op.reads(arity) | (after & !op.writes()));
             if let Some(point) = points.get_mut(pc)
                 && point.live != before
             {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::rc::Rc;
 
-use dash_bpf::op::Reg;
+use dash_bpf::op::{Reg, Registers};
 
 use super::frame::Frame;
 use super::relate::{Joining, Matching, Proven};
@@ -198,19 +198,19 @@ impl State {
     }
 
     /// Registers nothing will read hold nothing: states that differ in them alone are the same.
-    pub(crate) fn keep(&mut self, live: u16) {
+    pub(crate) fn keep(&mut self, live: Registers) {
         for (index, value) in self.regs.iter_mut().enumerate() {
-            if live >> index & 1 == 0 {
+            if live.bits() >> index & 1 == 0 {
                 *value = Value::Unusable;
             }
         }
     }
 
     /// As [`Self::keep`], for the function that waits for the running one.
-    pub(crate) fn keep_saved(&mut self, live: u16) {
+    pub(crate) fn keep_saved(&mut self, live: Registers) {
         if let Some(saved) = self.saved.last_mut() {
             for (index, value) in (6..).zip(saved) {
-                if live >> index & 1 == 0 {
+                if live.bits() >> index & 1 == 0 {
                     *value = Value::Unusable;
                 }
             }

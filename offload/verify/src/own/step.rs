@@ -141,10 +141,7 @@ impl Walk<'_> {
         dst: Reg,
         src: Operand,
     ) -> Result<(), Fault> {
-        let moves = matches!(
-            op,
-            AluOp::Mov | AluOp::Movsx8 | AluOp::Movsx16 | AluOp::Movsx32
-        );
+        let moves = op.is_move();
         if moves && let Operand::Reg(r) = src {
             self.identify(state, r);
         }

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use dash_bpf::MapDef;
 use dash_bpf::interp::MAX_FRAMES;
-use dash_bpf::op::Op;
+use dash_bpf::op::{Op, Registers};
 
 use super::fault::{Fault, Objection};
 use super::graph::Function;
@@ -296,7 +296,10 @@ impl<'a> Walk<'a> {
             return Err(Fault::Depth);
         }
         let function = self.function(target)?;
-        let live_after = place.function.point(place.pc + 1).map_or(0, |p| p.live);
+        let live_after = place
+            .function
+            .point(place.pc + 1)
+            .map_or(Registers::NONE, |p| p.live);
         state.enter();
         state.keep_saved(live_after);
         let site = Site {
