@@ -58,6 +58,12 @@ enum Task {
         /// JSON list of programs
         file: PathBuf,
     },
+    /// What of the pipeline no scenario reaches on the reference model: fails when there is something
+    CoverageModel {
+        /// List what cannot be reached, too, with the reason
+        #[arg(long)]
+        impossible: bool,
+    },
     /// Serve or fetch bytes over HTTP; used by `demo --net` inside its namespaces
     #[command(hide = true)]
     Web {
@@ -81,6 +87,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test { no_setup } => test::run(!no_setup),
         Task::Edges { bless } => edges::run(bless),
         Task::Conformance { file } => test::conformance(&file),
+        Task::CoverageModel { impossible } => test::coverage(impossible),
         Task::Web { side } => web::run(side),
     }
 }

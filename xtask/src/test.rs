@@ -60,6 +60,7 @@ pub(crate) fn run(with_setup: bool) -> Result<()> {
         skipped.push("SKIP: everything of DPDK needs libdpdk-dev".to_owned());
     }
     step("demo", || demo::run(Path::new("target/demo")))?;
+    step("coverage of the model", || coverage(false))?;
     step("scenarios on every executor", || {
         check(command(demo::build(&[])?.dashctl).args(["scenario", "specs/scenarios"]))
     })?;
@@ -115,6 +116,16 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     run()?;
     eprintln!("=== {name}: {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Every scenario on the reference model: what of the pipeline none reaches.
+pub(crate) fn coverage(impossible: bool) -> Result<()> {
+    let mut dashctl = command(demo::build(&[])?.dashctl);
+    dashctl.args(["coverage", "specs/scenarios"]);
+    if impossible {
+        dashctl.arg("--impossible");
+    }
+    check(&mut dashctl)
 }
 
 /// Every engine over a conformance file: the test that reads it takes its path from the environment.

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Flows(Flows),
     /// Run scenarios and say what differs from what they expect.
     Scenario(Scenario),
+    /// Say what of the pipeline no scenario reaches: exit code 1 when there is something.
+    Coverage(Coverage),
     /// Measure: one thing, or everything with a report.
     Bench(Bench),
     /// eBPF programs of your own: check them, look at them.
@@ -330,6 +332,18 @@ pub(crate) struct Scenario {
     /// Engine to run on; may be repeated [default: all].
     #[arg(long, value_enum)]
     pub(crate) engine: Vec<EngineName>,
+    #[command(flatten)]
+    pub(crate) proof: Proof,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Coverage {
+    /// Scenario files, or folders that hold them.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// List what cannot be reached, too, with the reason.
+    #[arg(long)]
+    pub(crate) impossible: bool,
     #[command(flatten)]
     pub(crate) proof: Proof,
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod compile;
+mod coverage;
 mod gnmi;
 mod observe;
 mod prog;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Counters(args) => observe::counters(&args),
         Command::Flows(args) => observe::flows(&args),
         Command::Scenario(args) => scenario::run(&args),
+        Command::Coverage(args) => return coverage::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Prog { command } => return prog::run(&command),
     };

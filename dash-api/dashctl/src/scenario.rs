@@ -11,6 +11,7 @@
 //!   "steps": [
 //!     {"note": "no route", "at_ms": 0, "in": [..layers..], "out": null, "drop": "route-miss"},
 //!     {"advance_ms": 31000, "flows": 0},
+//!     {"underlay": {"routes": ["0.0.0.0/0=0,192.0.2.1"], "neighbors": ["192.0.2.1=02:00:00:00:09:01@0"]}},
 //!     {"config": [{"DASH_ROUTE_TABLE:g:10.3.0.0/16": {"routing_type": "direct"}, "OP": "SET"}]}
 //!   ],
 //!   "traffic": {"eni-1": {"outbound": {"rx": [1, 100], "tx": [0, 0]}}},
@@ -28,4 +29,4 @@ pub mod packet;
 pub mod run;
 
 pub use format::{Scenario, ScenarioFile};
-pub use run::{Mismatch, Outcome, Report, run};
+pub use run::{Mismatch, Outcome, Report, cover, run};

@@ -84,3 +84,30 @@ reasons! {
     /// It would have to become IPv6 and cannot: it is IPv6 already, or neither TCP nor UDP.
     NotTranslatable = "not-translatable", port [], eni [UnsupportedProtocolDropPackets TotalDropPackets];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside the sums (`TOTAL`, `FORWARDING`) and what failed (`FLOW_CREATE_FAILED`) a reason has one
+    /// counter; where SAI has none, the sum of forwarding is it.
+    #[test]
+    fn every_reason_moves_one_counter_and_its_sums() {
+        for reason in DropReason::ALL {
+            let (eni, port) = (reason.eni_stats(), reason.port_stats());
+            let sums = [
+                EniStat::TotalDropPackets,
+                EniStat::ForwardingDropPackets,
+                EniStat::FlowCreateFailed,
+            ];
+            let own = eni.iter().filter(|s| !sums.contains(s)).count() + port.len();
+            let forwarding = eni.contains(&EniStat::ForwardingDropPackets);
+            assert!(own == 1 || (own == 0 && forwarding), "{reason:?}");
+            assert_eq!(
+                eni.contains(&EniStat::TotalDropPackets),
+                port.is_empty(),
+                "{reason:?}: before an ENI is known a drop is the port's, after that the ENI's"
+            );
+        }
+    }
+}

@@ -145,6 +145,16 @@ pub mod flow_action {
     pub const TRANSLATES: u16 = NAT46 | NAT64 | SNAT_PORT | DNAT_PORT;
     /// What takes more than its own side of a connection.
     pub const NEEDS_PAIR: u16 = TRANSLATES | ENCAP_U1;
+    /// Each with its name in traces and reports.
+    pub const NAMES: &[(u16, &str)] = &[
+        (ENCAP_U0, "encap-u0"),
+        (ENCAP_U1, "encap-u1"),
+        (SET_DMAC, "set-dmac"),
+        (NAT46, "nat46"),
+        (NAT64, "nat64"),
+        (SNAT_PORT, "snat-port"),
+        (DNAT_PORT, "dnat-port"),
+    ];
 }
 
 /// Values of [`FlowEntry::state`].

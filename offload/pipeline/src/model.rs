@@ -16,11 +16,13 @@
 //! | `flow` | the connection state machine |
 //! | `tables` | longest prefix, first ACL rule |
 //! | `eval` | the statements of [`crate::ir`] |
+//! | [`coverage`] | nothing: it records which statements ran |
 //!
 //! Metadata starts at zero for every packet. Not modelled: several cores (the model is one), queue
 //! and MTU drops, which belong to ports.
 
 mod counters;
+pub mod coverage;
 mod eval;
 pub mod flow;
 mod packet;
@@ -40,6 +42,7 @@ pub use eval::TraceLine;
 use crate::ir::Pipeline;
 use crate::{check, text};
 use counters::Counters;
+use coverage::{Coverage, Recorder};
 use eval::{Packet, Run, Scope};
 use flow::Flows;
 use tables::Tables;
@@ -50,6 +53,9 @@ const ENGINE: &str = "model";
 /// The reference model.
 pub struct Model {
     pipeline: Option<Arc<Pipeline>>,
+    /// Of the pipeline's text, one a statement.
+    lines: Vec<usize>,
+    coverage: Option<Recorder>,
     tables: Tables,
     flows: Flows,
     counters: Counters,
@@ -61,6 +67,8 @@ impl Model {
     pub fn new(capacity: &Capacity) -> Self {
         Self {
             pipeline: None,
+            lines: Vec::new(),
+            coverage: None,
             tables: Tables::new(capacity),
             flows: Flows::new(capacity.flows),
             counters: Counters::new(capacity.enis),
@@ -84,6 +92,24 @@ impl Model {
         }
     }
 
+    /// From here on remembers what packets reach. `name` says in reports whose pipelines these are.
+    pub fn record_coverage(&mut self, name: &str) {
+        self.coverage = Some(Recorder::new(name));
+    }
+
+    /// What packets reached since recording began or the last call; empty when nothing is recorded.
+    pub fn take_coverage(&mut self) -> Coverage {
+        self.settle_coverage();
+        let taken = self.coverage.as_mut().map(Recorder::take);
+        taken.unwrap_or_default()
+    }
+
+    fn settle_coverage(&mut self) {
+        if let (Some(recorder), Some(pipeline)) = (&mut self.coverage, &self.pipeline) {
+            recorder.settle(pipeline, &self.lines);
+        }
+    }
+
     fn packet(
         &mut self,
         frame: &mut Frame,
@@ -96,6 +122,7 @@ impl Model {
             flows: &mut self.flows,
             counters: &mut self.counters,
             trace,
+            coverage: self.coverage.as_mut(),
             now_ns: self.now_ns,
             in_port: frame.port,
             frame: frame.data().to_vec(),
@@ -121,18 +148,20 @@ impl Target for Model {
         let pipeline = match &update.image {
             None => None,
             Some(image) => {
-                let pipeline =
-                    text::parse(&image.ir).map_err(|e| unsupported(format!("its IR: {e}")))?;
+                let (pipeline, lines) = text::parse_with_lines(&image.ir)
+                    .map_err(|e| unsupported(format!("its IR: {e}")))?;
                 check::check(&pipeline).map_err(|e| unsupported(format!("its IR: {e}")))?;
-                Some(Arc::new(pipeline))
+                Some((pipeline, lines))
             }
         };
         self.tables.apply(&update.delta)?;
         for eni in update.delta.deleted_enis() {
             self.flows.purge(eni);
         }
-        if pipeline.is_some() {
-            self.pipeline = pipeline;
+        if let Some((pipeline, lines)) = pipeline {
+            self.settle_coverage();
+            self.pipeline = Some(Arc::new(pipeline));
+            self.lines = lines;
         }
         Ok(())
     }

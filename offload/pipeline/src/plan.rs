@@ -107,6 +107,31 @@ pub struct Shape {
     pub flows: FlowNeeds,
 }
 
+impl Shape {
+    /// Everything at once: the pipeline with every part that there is. Reports of what was never
+    /// reached take it as the whole, so each new part must be in it.
+    pub fn everything() -> Self {
+        Self {
+            trusted_vnis: true,
+            acl_out: 0b11111,
+            acl_in: 0b11111,
+            inbound_pa_validation: true,
+            underlay_routes: true,
+            route_more: true,
+            mapping_more: true,
+            service_tunnel: true,
+            private_link: true,
+            port_map: true,
+            tunnel: true,
+            flows: FlowNeeds {
+                translate: true,
+                nvgre: true,
+                u1: true,
+            },
+        }
+    }
+}
+
 /// What packets of flows may need beside one VXLAN encap. Flows outlive the objects they were made
 /// by, so code that could do it once goes on to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

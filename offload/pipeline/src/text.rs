@@ -90,6 +90,12 @@ pub fn print(pipeline: &Pipeline) -> String {
 
 /// Reads a pipeline.
 pub fn parse(text: &str) -> Result<Pipeline, TextError> {
+    Ok(parse_with_lines(text)?.0)
+}
+
+/// Reads a pipeline, and the line of each statement: statements in the order of the text, outer
+/// before inner; lines from 1.
+pub fn parse_with_lines(text: &str) -> Result<(Pipeline, Vec<usize>), TextError> {
     parser::pipeline(&lexer::tokens(text)?)
 }
 

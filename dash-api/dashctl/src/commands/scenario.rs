@@ -1,5 +1,7 @@
 //! `dashctl scenario`.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use dashctl::engines::EngineName;
 use dashctl::progress::Progress;
@@ -9,19 +11,7 @@ use nic_linux::KernelEngine;
 use crate::cli::Scenario;
 
 pub(crate) fn run(args: &Scenario) -> Result<()> {
-    let mut files = Vec::new();
-    for path in &args.paths {
-        if path.join("scenario.json").is_file() {
-            files.push(ScenarioFile::read(path)?);
-        } else if let (true, Some(dir)) = (path.is_file(), path.parent()) {
-            files.push(ScenarioFile::read(dir)?);
-        } else {
-            files.extend(ScenarioFile::read_all(path)?);
-        }
-    }
-    if files.is_empty() {
-        bail!("no scenarios there");
-    }
+    let files = read(&args.paths)?;
     let engines = if args.engine.is_empty() {
         &EngineName::ALL[..]
     } else {
@@ -65,4 +55,22 @@ pub(crate) fn run(args: &Scenario) -> Result<()> {
         bail!("{failed} of {} runs are not as expected", passed + failed);
     }
     Ok(())
+}
+
+/// The scenarios of files and folders; there must be some.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ScenarioFile>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.join("scenario.json").is_file() {
+            files.push(ScenarioFile::read(path)?);
+        } else if let (true, Some(dir)) = (path.is_file(), path.parent()) {
+            files.push(ScenarioFile::read(dir)?);
+        } else {
+            files.extend(ScenarioFile::read_all(path)?);
+        }
+    }
+    if files.is_empty() {
+        bail!("no scenarios there");
+    }
+    Ok(files)
 }

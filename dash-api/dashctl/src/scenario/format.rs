@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use anyhow::{Context, Result};
-use dash_pipeline::plan::Settings;
+use anyhow::{Context, Result, anyhow};
+use dash_pipeline::plan::{Settings, UnderlayTable};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::packet::PacketText;
 use crate::config::ConfigFile;
+use crate::underlay::{self, Neighbor, RouteArg};
 
 /// A scenario as its file has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +32,12 @@ pub struct Scenario {
     /// Lets bound route and ACL groups change in place.
     #[serde(default)]
     pub update_bound_groups: bool,
+    /// How many connections the flow table holds; without it, as many as the engine's.
+    #[serde(default)]
+    pub flow_capacity: Option<u32>,
+    /// Routes and neighbours of the card's own ports; without, packets leave where they came in.
+    #[serde(default)]
+    pub underlay: Option<Underlay>,
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// Packets and bytes of each ENI at the end, in place of the RX and TX names in `counters`.
@@ -82,6 +90,36 @@ impl SettingsText {
     }
 }
 
+/// The underlay in the words of `dashctl`'s options.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Underlay {
+    /// `PREFIX=PORT[,NEXTHOP]` each.
+    #[serde(default)]
+    pub routes: Vec<String>,
+    /// `IP=MAC@PORT` each.
+    #[serde(default)]
+    pub neighbors: Vec<String>,
+}
+
+impl Underlay {
+    /// The table.
+    ///
+    /// # Errors
+    /// A route or a neighbour is not well written.
+    pub fn table(&self) -> Result<UnderlayTable> {
+        let routes = self.routes.iter().map(|text| parsed(text));
+        let routes: Vec<RouteArg> = routes.collect::<Result<_>>()?;
+        let neighbors = self.neighbors.iter().map(|text| parsed(text));
+        let neighbors: Vec<Neighbor> = neighbors.collect::<Result<_>>()?;
+        Ok(underlay::table(&routes, &neighbors))
+    }
+}
+
+fn parsed<T: FromStr<Err = String>>(text: &str) -> Result<T> {
+    text.parse().map_err(|why| anyhow!("`{text}`: {why}"))
+}
+
 /// One thing that happens.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,9 +139,18 @@ pub struct Step {
     /// Why nothing leaves, by the drop reason's name.
     #[serde(default)]
     pub drop: Option<String>,
+    /// It goes to control and moves no drop counter (ARP).
+    #[serde(default)]
+    pub pass: bool,
+    /// The port it must leave by.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// A transaction.
     #[serde(default)]
     pub config: Option<Vec<Value>>,
+    /// Another underlay, whole.
+    #[serde(default)]
+    pub underlay: Option<Underlay>,
     /// Lets time pass without a packet.
     #[serde(default)]
     pub advance_ms: Option<u64>,

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, bail};
 use dash_engine::{Engine, Judge, Options};
 use dash_model::StoreOptions;
+use dash_pipeline::model::Model;
+use dash_pipeline::model::coverage::Coverage;
 use dash_wire::drop::DropReason;
 use dash_wire::stats::{EniStat, PortStat};
 use nic_sim::describe;
-use nic_target::{Frame, PacketEngine, Verdict};
+use nic_target::{Capacity, Frame, PacketEngine, Verdict};
 use serde_json::Value;
 
 use super::format::{Both, Scenario, ScenarioFile, Step};
@@ -66,25 +68,64 @@ pub fn run(
     judge: Judge,
     cache_dir: Option<PathBuf>,
 ) -> Result<Report> {
+    let mut engine = start(engine, options(file, engine, judge, cache_dir))?;
+    run_on(file, &mut engine)
+}
+
+/// Runs a scenario on the reference model and tells what of the pipeline its packets reached.
+///
+/// # Errors
+/// As [`run`].
+pub fn cover(
+    file: &ScenarioFile,
+    judge: Judge,
+    cache_dir: Option<PathBuf>,
+) -> Result<(Report, Coverage)> {
+    let options = options(file, EngineName::Model, judge, cache_dir);
+    let mut model = Model::new(&options.capacity);
+    model.record_coverage(&file.name);
+    let mut engine = Engine::new(options, Box::new(model))?;
+    let report = run_on(file, &mut engine)?;
+    let coverage = engine.target_mut().take_coverage();
+    Ok((report, coverage))
+}
+
+fn options(
+    file: &ScenarioFile,
+    engine: EngineName,
+    judge: Judge,
+    cache_dir: Option<PathBuf>,
+) -> Options {
     let scenario = &file.scenario;
-    let options = Options {
+    let capacity = engine.capacity();
+    Options {
         settings: scenario.settings.settings(),
-        capacity: engine.capacity(),
+        capacity: Capacity {
+            flows: scenario.flow_capacity.unwrap_or(capacity.flows),
+            ..capacity
+        },
         judge,
         cache_dir,
         store: StoreOptions {
             update_bound_groups: scenario.update_bound_groups,
         },
         ..Options::default()
-    };
+    }
+}
+
+fn run_on<T: PacketEngine + ?Sized>(file: &ScenarioFile, engine: &mut Engine<T>) -> Result<Report> {
+    let scenario = &file.scenario;
     let mut run = Run {
         file,
-        engine: start(engine, options)?,
+        engine,
         now_ns: 0,
         out: Vec::new(),
         mismatches: Vec::new(),
     };
-    file.config()?.commit(&mut run.engine)?;
+    file.config()?.commit(run.engine)?;
+    if let Some(underlay) = &scenario.underlay {
+        run.engine.set_underlay(underlay.table()?)?;
+    }
     for (at, step) in scenario.steps.iter().enumerate() {
         let place = place(at, step);
         run.step(&place, step).with_context(|| place.clone())?;
@@ -99,26 +140,30 @@ fn place(at: usize, step: &Step) -> String {
     }
 }
 
-struct Run<'a> {
+struct Run<'a, T: PacketEngine + ?Sized> {
     file: &'a ScenarioFile,
-    engine: Engine<dyn PacketEngine>,
+    engine: &'a mut Engine<T>,
     now_ns: u64,
     out: Vec<Option<Vec<u8>>>,
     mismatches: Vec<Mismatch>,
 }
 
-impl Run<'_> {
+impl<T: PacketEngine + ?Sized> Run<'_, T> {
     fn step(&mut self, place: &str, step: &Step) -> Result<()> {
         let kinds = [
             step.input.is_some(),
             step.config.is_some(),
+            step.underlay.is_some(),
             step.advance_ms.is_some(),
         ];
         if kinds.iter().filter(|set| **set).count() != 1 {
-            bail!("a step is one of `in`, `config` and `advance_ms`");
+            bail!("a step is one of `in`, `config`, `underlay` and `advance_ms`");
+        }
+        if let Some(underlay) = &step.underlay {
+            self.engine.set_underlay(underlay.table()?)?;
         }
         if let Some(rows) = &step.config {
-            self.file.rows(rows)?.commit(&mut self.engine)?;
+            self.file.rows(rows)?.commit(self.engine)?;
         }
         if let Some(ms) = step.advance_ms {
             self.now_ns += ms * 1_000_000;
@@ -140,12 +185,8 @@ impl Run<'_> {
                 .as_ref()
                 .map(|out| out.bytes().context("out"))
                 .transpose()?;
-            self.packet(
-                place,
-                &input.bytes().context("in")?,
-                expected.as_ref(),
-                step.drop.as_deref(),
-            )?;
+            let fate = Fate::of(step, expected)?;
+            self.packet(place, &input.bytes().context("in")?, &fate)?;
         }
         if let Some(flows) = step.flows {
             let found = self.engine.flow_count()?;
@@ -156,21 +197,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn packet(
-        &mut self,
-        place: &str,
-        input: &Bytes,
-        expected: Option<&Bytes>,
-        drop: Option<&str>,
-    ) -> Result<()> {
-        let reason = match (drop, expected) {
-            (Some(name), None) => Some(
-                DropReason::by_name(name).ok_or_else(|| anyhow!("`{name}` is no drop reason"))?,
-            ),
-            (Some(_), Some(_)) => bail!("a packet leaves or is dropped"),
-            (None, Some(_)) => None,
-            (None, None) => bail!("a packet that does not leave needs the reason in `drop`"),
-        };
+    fn packet(&mut self, place: &str, input: &Bytes, fate: &Fate) -> Result<()> {
         let before = self.drops()?;
         let mut frame = Frame::new();
         if !frame.fill(&input.data) {
@@ -178,42 +205,61 @@ impl Run<'_> {
         }
         frame.timestamp_ns = self.now_ns;
         let verdict = self.engine.target_mut().run(&mut frame)?;
-        let found = matches!(verdict, Verdict::Send(_)).then(|| frame.data().to_vec());
+        let port = match verdict {
+            Verdict::Send(port) => Some(port),
+            _ => None,
+        };
+        let found = port.map(|_| frame.data().to_vec());
+        let came = || format!("  in       {}", describe(&input.data));
 
-        match (expected, &found) {
-            (Some(expected), Some(found)) => {
+        match (fate, &found) {
+            (Fate::Out(expected, wanted), Some(found)) => {
                 if let Some(difference) = difference(expected, found) {
                     self.differs(
                         place,
-                        format!(
-                            "the packet differs\n  in       {}\n{difference}",
-                            describe(&input.data)
-                        ),
+                        format!("the packet differs\n{}\n{difference}", came()),
                     );
                 }
+                if let (Some(wanted), Some(port)) = (*wanted, port)
+                    && wanted != port
+                {
+                    self.differs(place, format!("it left by port {port}, not {wanted}"));
+                }
             }
-            (Some(expected), None) => self.differs(
+            (Fate::Out(expected, _), None) => self.differs(
                 place,
                 format!(
-                    "nothing left ({verdict:?})\n  in       {}\n  expected {}",
-                    describe(&input.data),
+                    "nothing left ({verdict:?})\n{}\n  expected {}",
+                    came(),
                     describe(&expected.data)
                 ),
             ),
-            (None, Some(found)) => self.differs(
+            (Fate::Drop(_) | Fate::Pass, Some(found)) => self.differs(
                 place,
                 format!(
-                    "a packet left that should drop\n  in       {}\n  found    {}",
-                    describe(&input.data),
+                    "a packet left that should {}\n{}\n  found    {}",
+                    if matches!(fate, Fate::Pass) {
+                        "go to control"
+                    } else {
+                        "drop"
+                    },
+                    came(),
                     describe(found)
                 ),
             ),
-            (None, None) if verdict != Verdict::Drop => {
-                self.differs(place, format!("{verdict:?} instead of a drop"))
+            // Control sees what waits for a neighbour's address, and asks for it.
+            (Fate::Drop(DropReason::NeighborMiss) | Fate::Pass, None) => {
+                if verdict != Verdict::Pass {
+                    self.differs(place, format!("{verdict:?}, and control does not see it"));
+                }
             }
-            (None, None) => {}
+            (Fate::Drop(_), None) => {
+                if verdict != Verdict::Drop {
+                    self.differs(place, format!("{verdict:?} instead of a drop"));
+                }
+            }
         }
-        self.check_reason(place, &before, reason)?;
+        self.check_reason(place, &before, fate.reason())?;
         self.out.push(found);
         Ok(())
     }
@@ -246,16 +292,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Every counter that some drop reason moves, summed over ENIs.
+    /// Every counter that some drop reason moves or whose name says drop, summed over ENIs.
     fn drops(&mut self) -> Result<Drops> {
-        let eni: BTreeSet<EniStat> = DropReason::ALL
-            .iter()
+        let reasons = DropReason::ALL.iter();
+        let named = EniStat::ALL.iter().filter(|s| s.name().contains("_DROP_"));
+        let eni: BTreeSet<EniStat> = reasons
+            .clone()
             .flat_map(|r| r.eni_stats())
+            .chain(named)
             .copied()
             .collect();
-        let port: BTreeSet<PortStat> = DropReason::ALL
-            .iter()
+        let named = PortStat::ALL.iter().filter(|s| s.name().contains("_DROP_"));
+        let port: BTreeSet<PortStat> = reasons
             .flat_map(|r| r.port_stats())
+            .chain(named)
             .copied()
             .collect();
         let counters = self.engine.counters()?;
@@ -370,6 +420,39 @@ impl Run<'_> {
             place: place.to_owned(),
             what,
         });
+    }
+}
+
+/// What must become of a packet.
+enum Fate {
+    /// It leaves like this, by this port if one is named.
+    Out(Bytes, Option<u16>),
+    Drop(DropReason),
+    /// Control gets it, uncounted.
+    Pass,
+}
+
+impl Fate {
+    fn of(step: &Step, out: Option<Bytes>) -> Result<Self> {
+        match (out, &step.drop, step.pass) {
+            (Some(out), None, false) => Ok(Self::Out(out, step.port)),
+            (None, Some(name), false) => {
+                let reason = DropReason::by_name(name);
+                reason
+                    .map(Self::Drop)
+                    .ok_or_else(|| anyhow!("`{name}` is no drop reason"))
+            }
+            (None, None, true) => Ok(Self::Pass),
+            (None, None, false) => bail!("a packet that does not leave needs the reason in `drop`"),
+            _ => bail!("a packet leaves, is dropped or passes to control"),
+        }
+    }
+
+    fn reason(&self) -> Option<DropReason> {
+        match self {
+            Self::Drop(reason) => Some(*reason),
+            Self::Out(..) | Self::Pass => None,
+        }
     }
 }
 

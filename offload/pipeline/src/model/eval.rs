@@ -12,6 +12,7 @@ use dash_wire::tables::{
 use nic_target::{Table, Verdict};
 
 use super::counters::Counters;
+use super::coverage::{Arm, Recorder};
 use super::flow::{Flows, Lookup, Seen, state_name};
 use super::packet::{
     self, Encap, Ethernet, ICMP, ICMPV6, Inner, Outer, TCP, UDP, Underlay, Vxlan, combine_ecn,
@@ -51,6 +52,7 @@ pub(super) struct Run<'m, 'p> {
     pub(super) flows: &'m mut Flows,
     pub(super) counters: &'m mut Counters,
     pub(super) trace: Option<&'m mut Vec<TraceLine>>,
+    pub(super) coverage: Option<&'m mut Recorder>,
     pub(super) now_ns: u64,
     pub(super) in_port: u16,
     /// The packet as it is now.
@@ -121,7 +123,14 @@ impl<'p> Run<'_, 'p> {
         Ok(())
     }
 
+    fn reach(&mut self, stmt: &Stmt, arm: Arm) {
+        if let Some(coverage) = &mut self.coverage {
+            coverage.reach(stmt, arm);
+        }
+    }
+
     fn stmt(&mut self, stmt: &'p Stmt) -> Step<'p> {
+        self.reach(stmt, Arm::Ran);
         match stmt {
             Stmt::ParseUnderlay => self.parse_underlay(),
             Stmt::ParseVxlan(port) => self.parse_encap(port, false),
@@ -136,15 +145,10 @@ impl<'p> Run<'_, 'p> {
                 self.packet.accounted = Some(eni);
                 Ok(())
             }
-            Stmt::Match {
-                table,
-                key,
-                row,
-                hit,
-                miss,
-            } => self.match_stmt(*table, key, row, hit, miss),
+            Stmt::Match { .. } => self.match_stmt(stmt),
             Stmt::If { cond, then, els } => {
                 let holds = self.cond(cond).ok_or(ABORT)?;
+                self.reach(stmt, if holds { Arm::Then } else { Arm::Else });
                 self.block(if holds { then } else { els })
             }
             Stmt::Var { name, ty } => {
@@ -165,7 +169,7 @@ impl<'p> Run<'_, 'p> {
                 let amount = self.eval(amount).and_then(Value::num).ok_or(ABORT)?;
                 self.count(*stat, amount)
             }
-            Stmt::FlowLookup { pair, hit, miss } => self.flow_lookup(*pair, hit, miss),
+            Stmt::FlowLookup { .. } => self.flow_lookup(stmt),
             Stmt::FlowCreate { pair } => self.flow_create(*pair),
             Stmt::Translate => self.translate(),
             Stmt::Apply { nvgre, u1 } => self.apply(*nvgre, *u1),
@@ -285,18 +289,23 @@ impl<'p> Run<'_, 'p> {
         Ok(())
     }
 
-    fn match_stmt(
-        &mut self,
-        table: Table,
-        key: &'p [Expr],
-        row: &'p str,
-        hit: &'p [Stmt],
-        miss: &'p [Stmt],
-    ) -> Step<'p> {
+    fn match_stmt(&mut self, stmt: &'p Stmt) -> Step<'p> {
+        let Stmt::Match {
+            table,
+            key,
+            row,
+            hit,
+            miss,
+        } = stmt
+        else {
+            return Err(ABORT);
+        };
+        let table = *table;
         let key: Option<Vec<Value>> = key.iter().map(|part| self.eval(part)).collect();
         let key = key.ok_or(ABORT)?;
         let found = self.tables.lookup(table, &key).ok_or(ABORT)?;
         self.note(|_| match_text(table, &key, found));
+        self.reach(stmt, found.map_or(Arm::Miss, |_| Arm::Hit));
         let Some(found) = found else {
             return self.block(miss);
         };
@@ -419,6 +428,9 @@ impl<'p> Run<'_, 'p> {
 
     fn drop_for(&mut self, reason: DropReason, verdict: Verdict) -> Step<'p> {
         self.packet.meta.drop = reason as u8 + 1;
+        if let Some(coverage) = &mut self.coverage {
+            coverage.dropped(reason);
+        }
         for stat in reason.port_stats() {
             self.counters.port(*stat);
         }
@@ -449,7 +461,11 @@ impl<'p> Run<'_, 'p> {
         }
     }
 
-    fn flow_lookup(&mut self, pair: bool, hit: &'p [Stmt], miss: &'p [Stmt]) -> Step<'p> {
+    fn flow_lookup(&mut self, stmt: &'p Stmt) -> Step<'p> {
+        let Stmt::FlowLookup { pair, hit, miss } = stmt else {
+            return Err(ABORT);
+        };
+        let pair = *pair;
         match self.flows.lookup(&self.packet.meta.key, self.seen()) {
             Lookup::Hit { side, entry, ended } => {
                 let meta = &mut self.packet.meta;
@@ -473,15 +489,19 @@ impl<'p> Run<'_, 'p> {
                         entry.packets[side]
                     )
                 });
+                self.reach(stmt, Arm::Hit);
                 self.block(hit)
             }
             Lookup::Reset => {
                 self.count(EniStat::FlowDeleted, 1)?;
                 self.note(|_| "flow deleted by a new SYN: decided again".to_owned());
+                self.reach(stmt, Arm::Miss);
+                self.reach(stmt, Arm::Reset);
                 self.block(miss)
             }
             Lookup::Miss => {
                 self.note(|_| "flow miss".to_owned());
+                self.reach(stmt, Arm::Miss);
                 self.block(miss)
             }
         }
@@ -557,6 +577,9 @@ impl<'p> Run<'_, 'p> {
 
     fn apply(&mut self, nvgre: bool, u1: bool) -> Step<'p> {
         let actions = self.packet.meta.actions;
+        if let Some(coverage) = &mut self.coverage {
+            coverage.applied(actions.actions);
+        }
         let (inner_len, outer_tos) = (self.packet.meta.inner_len, self.packet.meta.outer_tos);
         self.frame.truncate(usize::from(inner_len));
         let ecn = combine_ecn(&mut self.frame, outer_tos).ok_or(ABORT)?;

@@ -12,11 +12,12 @@ use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stage, Stmt};
 /// Left out of the names of ENI counters.
 pub(super) const STAT_PREFIX: &str = "SAI_ENI_STAT_";
 
-pub(super) fn pipeline(tokens: &[Token<'_>]) -> Result<Pipeline, TextError> {
+pub(super) fn pipeline(tokens: &[Token<'_>]) -> Result<(Pipeline, Vec<usize>), TextError> {
     let mut p = Parser {
         tokens,
         at: 0,
         depth: 0,
+        lines: Vec::new(),
     };
     let mut stages = Vec::new();
     while p.peek() != Kind::End {
@@ -27,7 +28,7 @@ pub(super) fn pipeline(tokens: &[Token<'_>]) -> Result<Pipeline, TextError> {
             body: p.block()?,
         });
     }
-    Ok(Pipeline { stages })
+    Ok((Pipeline { stages }, p.lines))
 }
 
 /// What parentheses hold is known only at its operator.
@@ -41,6 +42,8 @@ struct Parser<'t, 'a> {
     tokens: &'a [Token<'t>],
     at: usize,
     depth: usize,
+    /// Of each statement.
+    lines: Vec<usize>,
 }
 
 impl<'t> Parser<'t, '_> {
@@ -167,6 +170,7 @@ impl<'t> Parser<'t, '_> {
         let Kind::Word(word) = self.peek() else {
             return self.expected("a statement or `}`");
         };
+        self.lines.push(self.token().line);
         match word {
             "match" => return self.match_stmt(),
             "if" => {
