@@ -20,6 +20,7 @@ pub mod latency;
 pub mod packets;
 pub mod scaling;
 pub mod soak;
+pub mod tables;
 pub mod update_under_load;
 
 /// What a sub-command works with.
@@ -77,6 +78,13 @@ pub const ALL: &[Kind] = &[
                 ACK in both directions, and UDP of one packet. Connections over the worker's CPU time; every \
                 packet must come out.",
         run: cps::run,
+    },
+    Kind {
+        name: "tables",
+        about: "Policy tables at full scale, without packets: look-ups (of keys spread over all rows, back to \
+                back and each waiting for the last), builds, changes of one row, memory; mappings beside std's \
+                hash table, routes beside DPDK's.",
+        run: tables::run,
     },
     Kind {
         name: "one-ip",

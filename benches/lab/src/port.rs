@@ -230,6 +230,7 @@ impl Totals {
 #[derive(Debug, Default)]
 struct Checks {
     vxlan: Vec<(u32, [u8; 4])>,
+    nvgre: Vec<Expect>,
     bare: bool,
     any: bool,
 }
@@ -241,6 +242,10 @@ impl Checks {
         for expect in templates.map(|t| t.expect()) {
             match expect {
                 Expect::Vxlan { vni, dip } => checks.vxlan.push((vni, dip)),
+                Expect::VxlanToAny { vni, dips } => {
+                    checks.vxlan.extend(dips.iter().map(|dip| (vni, *dip)));
+                }
+                Expect::Nvgre { .. } => checks.nvgre.push(expect),
                 Expect::Bare => checks.bare = true,
                 Expect::Any => checks.any = true,
                 Expect::Nothing => {}
@@ -258,7 +263,10 @@ impl Checks {
             let found = self.vxlan.binary_search(&(vni, dip)).is_ok();
             Some(found && Expect::Vxlan { vni, dip }.holds(packet))
         };
-        self.any || vxlan().unwrap_or(false) || self.bare && Expect::Bare.holds(packet)
+        self.any
+            || vxlan().unwrap_or(false)
+            || self.nvgre.iter().any(|expect| expect.holds(packet))
+            || self.bare && Expect::Bare.holds(packet)
     }
 }
 

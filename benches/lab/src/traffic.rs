@@ -35,6 +35,20 @@ pub enum Expect {
         /// Outer destination.
         dip: [u8; 4],
     },
+    /// A VXLAN packet of this VNI to one of these underlay addresses.
+    VxlanToAny {
+        /// VNI.
+        vni: u32,
+        /// Outer destinations.
+        dips: &'static [[u8; 4]],
+    },
+    /// An NVGRE packet of this VSID to this underlay address.
+    Nvgre {
+        /// VSID.
+        vsid: u32,
+        /// Outer destination.
+        dip: [u8; 4],
+    },
     /// The inner frame without any encap.
     Bare,
     /// Something, and what changes meanwhile.
@@ -50,6 +64,14 @@ impl Expect {
             Self::Vxlan { vni, dip } => {
                 let [_, a, b, c] = vni.to_be_bytes();
                 packet.get(30..34) == Some(&dip[..]) && packet.get(46..49) == Some(&[a, b, c][..])
+            }
+            Self::VxlanToAny { vni, dips } => dips
+                .iter()
+                .any(|dip| Self::Vxlan { vni, dip: *dip }.holds(packet)),
+            Self::Nvgre { vsid, dip } => {
+                let [_, a, b, c] = vsid.to_be_bytes();
+                let gre = [0x20, 0, 0x65, 0x58, a, b, c];
+                packet.get(30..34) == Some(&dip[..]) && packet.get(34..41) == Some(&gre[..])
             }
             Self::Bare => packet.get(36..38) != Some(&[0x12, 0xb5][..]) && packet.len() >= 34,
             Self::Any => true,

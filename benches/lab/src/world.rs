@@ -30,6 +30,18 @@ pub fn without_acl() -> Result<Txn> {
     Ok(config_to_txn(&rows)?.0)
 }
 
+/// The demo configuration and, beside its own, every other routing type that the pipeline has.
+///
+/// # Errors
+/// The files are not what they were.
+pub fn routing_types() -> Result<Txn> {
+    let mut rows = load_config(DEMO)?;
+    // The other file has the ENI with more fields.
+    rows.retain(|row| row.table != "DASH_ENI_TABLE");
+    rows.extend(load_config(include_str!("world/routing_types.json"))?);
+    Ok(config_to_txn(&rows)?.0)
+}
+
 /// A change: the mapping that [`Way::Vnet`] uses leads to this PA.
 ///
 /// # Errors
@@ -98,6 +110,20 @@ pub enum Way {
     VnetV6,
     /// From the network to the VM, its source a PA of the VNET.
     Inbound,
+    /// A service tunnel over VXLAN: IPv4 becomes IPv6.
+    ServiceTunnel,
+    /// The answer, IPv4 again. Its flow is [`ServiceTunnel`](Self::ServiceTunnel)'s.
+    ServiceTunnelReply,
+    /// A private link over NVGRE: IPv4 becomes IPv6.
+    PrivateLink,
+    /// A private link through an appliance: two encaps.
+    PrivateLinkNsg,
+    /// A private link to a service's port behind a port map.
+    PortMap,
+    /// By `direct`, in a tunnel.
+    DirectTunnel,
+    /// By `direct`, in a tunnel of four endpoints.
+    DirectTunnelOfMany,
     /// Denied by an ACL rule.
     Deny,
     /// Dropped by its route.
@@ -114,9 +140,33 @@ impl Way {
         Self::Inbound,
     ];
 
+    /// Those of [`routing_types`], in an order in which each answer comes after its flow was made.
+    pub const ROUTING_TYPES: [Self; 8] = [
+        Self::Vnet,
+        Self::ServiceTunnel,
+        Self::ServiceTunnelReply,
+        Self::PrivateLink,
+        Self::PrivateLinkNsg,
+        Self::PortMap,
+        Self::DirectTunnel,
+        Self::DirectTunnelOfMany,
+    ];
+
+    /// Whether its packets may be the first of a flow.
+    pub fn opens(self) -> bool {
+        self != Self::ServiceTunnelReply
+    }
+
     /// For rows of tables.
     pub fn name(self) -> &'static str {
         match self {
+            Self::ServiceTunnel => "servicetunnel, 4to6, VXLAN",
+            Self::ServiceTunnelReply => "servicetunnel, answer, 6to4",
+            Self::PrivateLink => "privatelink, 4to6, NVGRE",
+            Self::PrivateLinkNsg => "privatelink and tunnel, 4to6, NVGRE in VXLAN",
+            Self::PortMap => "privatelink and port map, 4to6, NVGRE",
+            Self::DirectTunnel => "direct, tunnel",
+            Self::DirectTunnelOfMany => "direct, tunnel of 4 endpoints",
             Self::Vnet => "outbound vnet",
             Self::VnetDirect => "outbound vnet_direct",
             Self::Direct => "outbound direct",
@@ -129,10 +179,26 @@ impl Way {
 
     /// What comes out.
     fn expect(self) -> Expect {
+        let nvgre = |dip| Expect::Nvgre { vsid: 100, dip };
         let (vni, dip) = match self {
+            Self::ServiceTunnel => (100, [25, 1, 2, 1]),
+            Self::PrivateLinkNsg | Self::DirectTunnel => (200, [80, 80, 80, 80]),
+            Self::PrivateLink => return nvgre([101, 1, 2, 4]),
+            Self::PortMap => return nvgre([60, 60, 60, 1]),
+            Self::DirectTunnelOfMany => {
+                return Expect::VxlanToAny {
+                    vni: 300,
+                    dips: &[
+                        [90, 90, 90, 1],
+                        [90, 90, 90, 2],
+                        [90, 90, 90, 3],
+                        [90, 90, 90, 4],
+                    ],
+                };
+            }
             Self::Vnet => (60_000, [102, 0, 0, 5]),
             Self::VnetDirect | Self::VnetV6 => (45_654, [101, 1, 2, 3]),
-            Self::Inbound => (4_321, [25, 1, 1, 1]),
+            Self::Inbound | Self::ServiceTunnelReply => (4_321, [25, 1, 1, 1]),
             Self::Direct => return Expect::Bare,
             Self::Deny | Self::DropRoute => return Expect::Nothing,
         };
@@ -153,6 +219,26 @@ impl Way {
             Self::VnetDirect => to([10, 1, 0, 77]),
             Self::Direct => to([30, 0, 0, 1]),
             Self::DropRoute => to([10, 2, 5, 1]),
+            Self::ServiceTunnel => to([50, 1, 2, 1]),
+            Self::PrivateLink => to([10, 1, 2, 1]),
+            Self::PrivateLinkNsg => to([10, 1, 2, 2]),
+            Self::PortMap => to([10, 1, 2, 3]),
+            Self::DirectTunnel => to([30, 1, 0, 1]),
+            Self::DirectTunnelOfMany => to([30, 2, 0, 1]),
+            Self::ServiceTunnelReply => {
+                let service = [0x2603, 0x10e1, 0x100, 2, 0, 0, 0x3201, 0x201];
+                let vm = [0xfd00, 0x108, 0, 0xd204, 0, 0x200, 0x0ac8, 0];
+                let payload = vec![0x5a; inner.saturating_sub(14 + 40 + 8)];
+                Packet::eth(DPU, NEIGHBOR)
+                    .ipv4([25, 1, 2, 1], VIP)
+                    .udp(5200, 4789)
+                    .vxlan(100)
+                    .eth(ENI, PEER)
+                    .ipv6(service, vm)
+                    .udp(2000, FIRST_PORT)
+                    .payload(payload)
+                    .build()
+            }
             Self::VnetV6 => {
                 let payload = vec![0x5a; inner.saturating_sub(14 + 40 + 8)];
                 from_vm()
@@ -179,7 +265,7 @@ impl Way {
     /// Never for the packets above.
     pub fn template(self, size: usize) -> Result<Template> {
         let vm = match self {
-            Self::Inbound => Vm::Destination,
+            Self::Inbound | Self::ServiceTunnelReply => Vm::Destination,
             _ => Vm::Source,
         };
         Template::new(self.packet(size), vm, self.expect()).context(self.name())
@@ -240,10 +326,8 @@ mod tests {
 
     #[test]
     fn frames_have_the_size_they_are_named_by() {
-        for way in Way::FORWARDED
-            .into_iter()
-            .chain([Way::Deny, Way::DropRoute])
-        {
+        let ways = Way::FORWARDED.into_iter().chain(Way::ROUTING_TYPES);
+        for way in ways.chain([Way::Deny, Way::DropRoute]) {
             for size in [128, 1500, 9000] {
                 let template = way.template(size).unwrap();
                 assert_eq!(template.len(), 50 + size - 4, "{way:?}");

@@ -129,9 +129,10 @@ macro_rules! quick {
 quick! {
     floors "floors": "I/O, receive and send", "worker loop, drop at the VIP", "dependent load, 1 MiB", "reading the clock";
     engines "engines": "outbound vnet, established: native", "outbound vnet, established: interp / native", "inbound, first of a flow: model / native";
-    packets "packets": "outbound vnet, 64 B, established", "outbound vnet, 64 B, first of a flow", "inbound, IMIX, established", "outbound direct, 9000 B, floor", "outbound, denied by an ACL, 64 B, every packet";
+    packets "packets": "outbound vnet, 64 B, established", "outbound vnet, 64 B, first of a flow", "inbound, IMIX, established", "outbound direct, 9000 B, floor", "outbound, denied by an ACL, 64 B, every packet", "privatelink and tunnel, 4to6, NVGRE in VXLAN, 64 B, first of a flow", "servicetunnel, answer, 6to4, 512 B, established";
     flows "flows": "16 k flows, established", "cost at 32 k flows / cost at 1 k";
     cps "cps": "TCP, 6 packets", "TCP, 6 packets, lost in the data plane", "UDP, 1 packet";
+    tables "tables": "mapping, 20 k, hit: ours, one by one", "routes v6, 1 k, back to back: ours", "ACL v4, 5 x 50 x 10, a new flow each: bound to an ENI", "ACL v6, 5 x 50 x 10, one group made again";
     one_ip "one-ip": "load time", "TCP connections, 6 packets, with background";
     baby_hero "baby-hero": "load time", "TCP connections, 6 packets, with background";
     hero "hero": "load time", "established, 500 flows", "TCP connections, 6 packets, with background, lost in the data plane";

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 
+use dash_model::Txn;
+
 use super::Bench;
 use crate::lab::{Lab, capacity};
 use crate::port::{Job, floor};
@@ -13,6 +15,8 @@ use crate::world::{self, Way};
 
 /// Inner frame sizes, FCS counted.
 const SIZES: [usize; 8] = [64, 128, 256, 512, 1024, 1500, 4096, 9000];
+/// Those that routing types beside the demo's are measured with.
+const FEW_SIZES: [usize; 3] = [64, 512, 1500];
 /// Flows that established packets are of.
 const FLOWS: u32 = 256;
 
@@ -60,11 +64,44 @@ fn cases() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// Cases of the other routing types. Code for them makes every packet's longer, so one that needs none
+/// of it is among them.
+fn routing_types() -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for way in Way::ROUTING_TYPES {
+        for size in FEW_SIZES {
+            let name = match way {
+                Way::Vnet => "outbound vnet beside all routing types",
+                way => way.name(),
+            };
+            cases.push(Case {
+                way,
+                name: format!("{name}, {size} B"),
+                size: Some(size),
+                traffic: Arc::new(Traffic::of(way.template(size)?)),
+            });
+        }
+    }
+    Ok(cases)
+}
+
 pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
+    measure(bench, group, world::txn(world::DEMO)?, &cases()?, true)?;
+    let all = world::routing_types()?;
+    measure(bench, group, all, &routing_types()?, false)
+}
+
+/// Measures the cases by turns. `curves`: those with a size are in the plot.
+fn measure(
+    bench: &Bench<'_>,
+    group: &mut Group,
+    config: Txn,
+    cases: &[Case],
+    curves: bool,
+) -> Result<()> {
     let options = bench.options;
     let flows = options.scale(1 << 16, 1 << 20);
-    let mut lab = Lab::with(options, capacity(flows), world::txn(world::DEMO)?)?;
-    let cases = cases()?;
+    let mut lab = Lab::with(options, capacity(flows), config)?;
     let packets = options.scale(320, 64_000);
     let fresh = options.scale(64, 4_000);
     let order = |seed| Order::Random {
@@ -81,7 +118,7 @@ pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
     }
     let mut next_flow = FLOWS;
     for n in 0..options.samples() {
-        for case in &cases {
+        for case in cases {
             (bench.progress)(&format!("packets: sample {}, {}", n + 1, case.name));
             let job = |worker: usize| {
                 let seed = options.seed + (n * options.workers + worker) as u64;
@@ -103,7 +140,7 @@ pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
             let name = |what: &str| format!("{}, {what}", case.name);
             let x = case.size.map(|size| size as f64);
             let ns = group.sample(&name(established), "ns/packet", run.ns_per_packet());
-            if let Some(x) = x {
+            if let Some(x) = x.filter(|_| curves) {
                 ns.at(case.way.name(), x);
             }
             group.sample(&name(established), "Mpps", 1e3 / run.ns_per_packet());
@@ -116,7 +153,7 @@ pub(super) fn run(bench: &Bench<'_>, group: &mut Group) -> Result<()> {
             }
 
             // First packets cost the same at every size but for the generator's copy.
-            if case.size != Some(64) || !case.traffic.forwards() {
+            if case.size != Some(64) || !case.traffic.forwards() || !case.way.opens() {
                 continue;
             }
             let from = next_flow;

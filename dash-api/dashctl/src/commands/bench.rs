@@ -1,11 +1,12 @@
 //! `dashctl bench`.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use dash_lab::against::PEERS;
 use dash_lab::measure::{ALL, Bench as Measure, Kind};
-use dash_lab::result::Run;
+use dash_lab::result::{Group, Run};
 use dash_lab::{Options, against, external, machine, render};
 use dashctl::progress::Status;
 
@@ -42,7 +43,12 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         machine: machine::describe(),
         groups: Vec::new(),
     };
+    let ports = everything || args.target.is_some() || !args.against.is_empty();
     for kind in kinds {
+        if cfg!(feature = "dpdk") && kind.name == TABLES && ports {
+            report.groups.push(apart(kind, &options)?);
+            continue;
+        }
         let status = Status::new();
         report.groups.push(kind.run(&Measure {
             options: &options,
@@ -77,6 +83,29 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         write(&out, &report)?;
     }
     Ok(())
+}
+
+/// Compares with DPDK's tables, for which EAL must run.
+const TABLES: &str = "tables";
+
+/// Measures in a process of its own: EAL starts once in a process, and ports of DPDK come in this one.
+fn apart(kind: Kind, options: &Options) -> Result<Group> {
+    let out = tempfile::tempdir().context("a folder for the report")?;
+    let command = options.command(kind.name);
+    let status = Command::new(std::env::current_exe().context("this program's file")?)
+        .args(command.split(' ').skip(1))
+        .arg("--out")
+        .arg(out.path())
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run {command}"))?;
+    ensure!(status.success(), "{command}: {status}");
+    let path = out.path().join("report.json");
+    let text = std::fs::read_to_string(&path).with_context(|| command.clone())?;
+    let mut groups = render::read_json(&text)?.groups.into_iter();
+    groups
+        .next()
+        .with_context(|| format!("{command}: nothing was measured"))
 }
 
 fn write(out: &Path, report: &Run) -> Result<()> {

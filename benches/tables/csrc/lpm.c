@@ -1,17 +1,9 @@
-/* DPDK's longest-prefix tables, in loops like those of examples/policy.rs. */
+/* DPDK's longest-prefix tables, in loops like those of src/lookups.rs. EAL runs already. */
 #include <stdint.h>
 #include <stdio.h>
 
-#include <rte_eal.h>
 #include <rte_lpm.h>
 #include <rte_lpm6.h>
-
-int dash_lpm_init(void)
-{
-	static char *args[] = { "bench", "--no-huge", "--no-pci", "--no-shconf", "--no-telemetry",
-				"-m", "3072", "-l", "0", "--log-level", "3" };
-	return rte_eal_init(sizeof(args) / sizeof(args[0]), args);
-}
 
 static const char *name(void)
 {
@@ -41,6 +33,16 @@ struct rte_lpm6 *dash_lpm6_new(uint32_t rules, uint32_t tbl8s)
 int dash_lpm6_add(struct rte_lpm6 *lpm, const uint8_t *ip, uint8_t depth, uint32_t hop)
 {
 	return rte_lpm6_add(lpm, ip, depth, hop);
+}
+
+void dash_lpm4_free(struct rte_lpm *lpm)
+{
+	rte_lpm_free(lpm);
+}
+
+void dash_lpm6_free(struct rte_lpm6 *lpm)
+{
+	rte_lpm6_free(lpm);
 }
 
 /* Finds n addresses; `zero` is 0 and makes each wait for the one before when `chain` is set. */
