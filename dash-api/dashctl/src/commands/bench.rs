@@ -92,14 +92,21 @@ const TABLES: &str = "tables";
 fn apart(kind: Kind, options: &Options) -> Result<Group> {
     let out = tempfile::tempdir().context("a folder for the report")?;
     let command = options.command(kind.name);
-    let status = Command::new(std::env::current_exe().context("this program's file")?)
+    let waiting = Status::new();
+    waiting.say(&format!("{}, in a process of its own", kind.name));
+    let child = Command::new(std::env::current_exe().context("this program's file")?)
         .args(command.split(' ').skip(1))
         .arg("--out")
         .arg(out.path())
-        .stdout(Stdio::null())
-        .status()
+        .stdin(Stdio::null())
+        .output()
         .with_context(|| format!("cannot run {command}"))?;
-    ensure!(status.success(), "{command}: {status}");
+    let said = String::from_utf8_lossy(&child.stderr);
+    ensure!(
+        child.status.success(),
+        "{command}: {}: {said}",
+        child.status
+    );
     let path = out.path().join("report.json");
     let text = std::fs::read_to_string(&path).with_context(|| command.clone())?;
     let mut groups = render::read_json(&text)?.groups.into_iter();
