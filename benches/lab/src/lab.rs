@@ -123,6 +123,7 @@ impl Lab {
             // Measurements change what is bound, as operators of a fleet do.
             store: StoreOptions {
                 update_bound_groups: true,
+                ..StoreOptions::default()
             },
             ..EngineOptions::default()
         };

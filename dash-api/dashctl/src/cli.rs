@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Counters(Counters),
     /// Show a daemon's live flows, a JSON object a line.
     Flows(Flows),
+    /// Show what a daemon's objects take.
+    Show(Show),
     /// Run scenarios and say what differs from what they expect.
     Scenario(Scenario),
     /// Say what of the pipeline no scenario reaches: exit code 1 when there is something.
@@ -124,6 +126,9 @@ pub(crate) struct Setup {
     /// Let bound route and ACL groups change in place.
     #[arg(long)]
     pub(crate) update_bound_groups: bool,
+    /// Refuse rows of tables that nothing acts on.
+    #[arg(long)]
+    pub(crate) strict: bool,
     #[command(flatten)]
     pub(crate) proof: Proof,
 }
@@ -193,8 +198,11 @@ pub(crate) struct Trace {
     #[arg(long = "in", value_name = "IN.pcap")]
     pub(crate) input: PathBuf,
     /// Show the bytes of every packet, before and after.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pub(crate) bytes: bool,
+    /// Print a JSON object a packet.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Forms of compiled code.
@@ -320,6 +328,30 @@ pub(crate) struct Flows {
     /// Daemon.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// What there is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shown {
+    /// Bytes of each table, of each route, mapping, ACL group, rule and flow.
+    Memory,
+    /// Resources used and available, under SONiC's names.
+    Crm,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// What to show.
+    #[arg(value_enum)]
+    pub(crate) what: Shown,
+    /// Daemon.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) from: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

@@ -9,6 +9,7 @@ mod prog;
 mod remote;
 mod replay;
 mod scenario;
+mod show;
 mod trace;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Inject(args) => observe::inject(&args),
         Command::Counters(args) => observe::counters(&args),
         Command::Flows(args) => observe::flows(&args),
+        Command::Show(args) => show::run(&args),
         Command::Scenario(args) => scenario::run(&args),
         Command::Coverage(args) => return coverage::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -57,6 +59,7 @@ impl Setup {
             native: engine == EngineName::Native,
             store: StoreOptions {
                 update_bound_groups: self.update_bound_groups,
+                strict: self.strict,
             },
         }
     }

@@ -135,6 +135,7 @@ fn engines_agree_on_random_configurations_and_packets() {
                 cache_dir: Some(cache.path().to_path_buf()),
                 store: StoreOptions {
                     update_bound_groups: true,
+                    ..StoreOptions::default()
                 },
                 ..Options::default()
             };

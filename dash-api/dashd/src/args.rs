@@ -91,6 +91,9 @@ pub struct Args {
     /// Let bound route and ACL groups change in place.
     #[arg(long)]
     pub update_bound_groups: bool,
+    /// Refuse rows of tables that nothing acts on, which are stored otherwise.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 impl Args {

@@ -1,5 +1,6 @@
 //! What runs packets: a core over ports, or the kernel with such a core behind it.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
 
 use anyhow::{Context as _, Result, ensure};
@@ -7,7 +8,7 @@ use dash_runtime::runtime::{Change, Punt, RuntimeEvents, WorkerStats};
 use dash_runtime::{Engine, Options, Runtime, RuntimeHandle};
 use dash_wire::tables::FlowEntry;
 use nic_linux::{Fronted, KernelFront, KernelPunt};
-use nic_target::{Capacity, CounterSnapshot, Target, TargetError, Update};
+use nic_target::{Capacity, CounterSnapshot, Table, Target, TargetError, Update};
 use nic_targets::{AnyPort, TargetSpec};
 
 use crate::gate::Gated;
@@ -97,6 +98,11 @@ impl DataPlane {
     /// Capacity of each worker's tables.
     pub fn capacity(&self) -> &Capacity {
         self.core().capacity()
+    }
+
+    /// Bytes that each table of policy holds in user space.
+    pub fn table_memory(&self) -> BTreeMap<Table, usize> {
+        self.core().table_memory()
     }
 
     /// The next packet for control, if one waits: of the core, then of the kernel.

@@ -17,6 +17,7 @@
 //! * [`gate`]: keeps packets waiting until the configuration is in.
 //! * [`gnmi`]: Capabilities, Get, Set.
 //! * [`observe`], [`simulator`]: our own services (`specs/proto/dashwire.proto`).
+//! * `usage`: bytes of tables, resources used and available.
 //! * [`metrics`]: the endpoint that Prometheus scrapes.
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod observe;
 pub mod plane;
 pub mod server;
 pub mod simulator;
+mod usage;
 
 pub use args::Args;
 pub use server::Server;

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use crate::args::{Args, EngineName};
 use crate::control::Control;
 use crate::plane::Plane;
+use crate::usage;
 
 /// Bytes of flow lines in one message, but for a line that is longer.
 const CHUNK: usize = 64 << 10;
@@ -80,6 +81,17 @@ impl Service for Observe {
         info.target.clone_from(&self.target);
         info.engine = self.engine.as_str().to_owned();
         Ok(Response::new(info))
+    }
+
+    async fn usage(
+        &self,
+        _: Request<wire::UsageRequest>,
+    ) -> Result<Response<wire::UsageResponse>, Status> {
+        let usage = self.control.call(usage::report).await?;
+        let usage = usage.map_err(|error| unreadable(&error))?;
+        Ok(Response::new(wire::UsageResponse {
+            json: usage.to_string(),
+        }))
     }
 }
 

@@ -81,6 +81,7 @@ impl Plane {
             native: args.engine == crate::args::EngineName::Native,
             store: StoreOptions {
                 update_bound_groups: args.update_bound_groups,
+                strict: args.strict,
             },
         };
         let mut engine =

@@ -9,7 +9,8 @@ use dash_model::key::EniKey;
 use dash_model::objects::Object;
 use dash_model::{Action, Changeset, Entry, ObjectKey, Store, StoreOptions, Txn, Warning};
 use dash_native::{Listing, NativeCode};
-use dash_pipeline::plan::{Plan, Planner, Settings, UnderlayTable};
+use dash_pipeline::model::trace::LookedUp;
+use dash_pipeline::plan::{Explained, Plan, Planner, Settings, UnderlayTable};
 use dash_verify::Judge;
 use nic_target::{Capacity, Image, Target, Update};
 use serde_json::Value;
@@ -345,6 +346,11 @@ impl<T: Target + ?Sized> Engine<T> {
     /// The ENI of an index, as flows, counters and traces have it.
     pub fn eni_key(&self, index: u32) -> Option<&EniKey> {
         self.planner.eni_key(index)
+    }
+
+    /// The object behind a row that a traced packet met.
+    pub fn explain(&self, looked: &LookedUp) -> Option<Explained> {
+        self.planner.explain(&self.store, looked)
     }
 
     /// The underlay.

@@ -150,6 +150,15 @@ pub enum Reason {
     /// PA validation has nothing to validate against.
     #[error("pa_validation needs a vnet")]
     PaValidationWithoutVnet,
+    /// A row that would be stored and do nothing, where that is not wanted
+    /// ([`crate::StoreOptions::strict`]).
+    #[error("nothing acts on {table}: {why}")]
+    NothingActs {
+        /// The table.
+        table: String,
+        /// Why nothing does.
+        why: &'static str,
+    },
 }
 
 impl Reason {
@@ -175,6 +184,7 @@ impl Reason {
             | Self::PortsMeet { .. }
             | Self::GroupBound { .. } => Kind::FailedPrecondition,
             Self::SecondAppliance { .. } | Self::DuplicateMac { .. } => Kind::AlreadyExists,
+            Self::NothingActs { .. } => Kind::Unimplemented,
         }
     }
 }

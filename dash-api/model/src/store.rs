@@ -42,6 +42,8 @@ pub struct StoreOptions {
     /// Lets routes of a bound route group and rules of a bound ACL group change in place. Off as
     /// in SONiC, where the atomic way is a new group and a rebind (A24).
     pub update_bound_groups: bool,
+    /// Refuses rows of tables that nothing acts on, which are stored otherwise.
+    pub strict: bool,
 }
 
 /// Every row, and who uses what.

@@ -16,6 +16,7 @@
 //! | `flow` | the connection state machine |
 //! | `tables` | longest prefix, first ACL rule |
 //! | `eval` | the statements of [`crate::ir`] |
+//! | [`trace`] | nothing: it tells what happened |
 //! | [`coverage`] | nothing: it records which statements ran |
 //!
 //! Metadata starts at zero for every packet. Not modelled: several cores (the model is one), queue
@@ -27,6 +28,7 @@ mod eval;
 pub mod flow;
 mod packet;
 mod tables;
+pub mod trace;
 mod translate;
 mod value;
 
@@ -37,7 +39,7 @@ use nic_target::{
     Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict,
 };
 
-pub use eval::TraceLine;
+pub use trace::TraceLine;
 
 use crate::ir::Pipeline;
 use crate::{check, text};
@@ -86,6 +88,7 @@ impl Model {
                 lines.push(TraceLine {
                     stage: String::new(),
                     what: error.to_string(),
+                    event: trace::Event::Other,
                 });
                 (Verdict::Aborted, lines)
             }

@@ -13,6 +13,7 @@
 //!  tunnels   endpoints, and ranges of port maps to prefixes
 //!  underlay  routes and neighbours of the card's own ports
 //!  census    what the shape is counted from
+//!  explain   which object a row that a packet met stands for
 //! ```
 //!
 //! A plan costs what changed and what depends on it, never the size of the store: routes and
@@ -26,7 +27,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dash_model::key::{AclGroupId, EniKey, ObjectKey, RouteGroupId, RoutingType, VnetName};
+use dash_model::key::{
+    AclGroupId, EniKey, ObjectKey, PortMapId, RouteGroupId, RoutingType, TunnelName, VnetName,
+};
 use dash_model::objects::Object;
 use dash_model::{Changeset, Store};
 use dash_wire::tables::{EniMacKey, EniRow, Globals, TRUSTED_VNI_GLOBAL};
@@ -35,6 +38,7 @@ use thiserror::Error;
 
 mod acl;
 mod census;
+mod explain;
 mod ids;
 mod inbound;
 mod ops;
@@ -44,6 +48,7 @@ mod trusted;
 mod tunnels;
 mod underlay;
 
+pub use explain::Explained;
 pub use underlay::{UnderlayRoute, UnderlayTable};
 
 use census::Census;
@@ -353,6 +358,16 @@ impl Planner {
     /// The ACL group of an id.
     pub fn acl_group(&self, id: u32) -> Option<&AclGroupId> {
         self.ids.acl_groups.key(id)
+    }
+
+    /// The tunnel of an id.
+    pub fn tunnel(&self, id: u32) -> Option<&TunnelName> {
+        self.ids.tunnels.key(id)
+    }
+
+    /// The port map of an id.
+    pub fn port_map(&self, id: u32) -> Option<&PortMapId> {
+        self.ids.port_maps.key(id)
     }
 
     fn run<'a>(

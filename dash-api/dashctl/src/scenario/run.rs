@@ -108,6 +108,7 @@ fn options(
         cache_dir,
         store: StoreOptions {
             update_bound_groups: scenario.update_bound_groups,
+            ..StoreOptions::default()
         },
         ..Options::default()
     }

@@ -327,3 +327,150 @@ fn trace_says_what_each_packet_was_met_by_and_came_to() {
         "{second}"
     );
 }
+
+/// Every kind of object that can decide about a packet, named as the configuration names it.
+#[test]
+fn trace_names_the_objects_that_decide() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let fates = |name: &str, steps: &[usize]| -> Vec<serde_json::Value> {
+        let folder = scenario(name);
+        let file = dashctl::scenario::ScenarioFile::read(&folder).expect("a scenario");
+        let packets: Vec<(u64, Vec<u8>)> = steps
+            .iter()
+            .map(|n| {
+                let input = file.scenario.steps[n - 1].input.as_ref();
+                let packet = input.expect("a step with a packet").bytes();
+                (*n as u64 * 1_000, packet.expect("a packet").data)
+            })
+            .collect();
+        let input = dir.path().join("in.pcap");
+        capture(&input, &packets);
+        let lines = stdout(&dashctl(&[
+            "trace",
+            "--json",
+            "--config",
+            text(&folder.join("config.json")),
+            "--in",
+            text(&input),
+        ]));
+        let told = lines.lines().map(serde_json::from_str);
+        told.collect::<Result<_, _>>()
+            .expect("a JSON object a line")
+    };
+    let objects = |told: &serde_json::Value| -> Vec<String> {
+        let list = told["objects"].as_array().expect("a list");
+        list.iter()
+            .map(|o| o.as_str().expect("text").to_owned())
+            .collect()
+    };
+    let has = |told: &serde_json::Value, object: &str| {
+        assert!(
+            objects(told).iter().any(|o| o == object),
+            "{object}: {told}"
+        );
+    };
+
+    let [vnet, hit, ..] = &fates("transforms-side-by-side", &[1, 2])[..] else {
+        panic!("two packets")
+    };
+    has(vnet, "DASH_APPLIANCE_TABLE:100");
+    has(vnet, "DASH_ENI_TABLE:eni-1");
+    has(vnet, "DASH_ACL_RULE_TABLE:all4:1");
+    has(vnet, "DASH_ROUTE_TABLE:rg1:10.1.0.0/16");
+    has(vnet, "DASH_VNET_MAPPING_TABLE:Vnet1:10.1.1.1");
+    assert_eq!(vnet["flow"], "created");
+    assert_eq!(
+        vnet["fate"],
+        "sent by port 0 by DASH_VNET_MAPPING_TABLE:Vnet1:10.1.1.1; a flow was made"
+    );
+    assert_eq!(
+        (&hit["flow"], &hit["fate"]),
+        (&"hit".into(), &"sent by port 0 by its flow".into())
+    );
+
+    // Steps 8, 9 and 11: a tunnel's endpoint, a private link, a port of the service behind one.
+    let told = fates("transforms-side-by-side", &[8, 9, 11]);
+    has(
+        &told[0],
+        "DASH_TUNNEL_TABLE:t1 endpoint 40.40.40.40, 1 of 1",
+    );
+    has(&told[1], "DASH_ROUTING_TYPE_TABLE:privatelink");
+    has(
+        &told[2],
+        "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE:map-1:8001-9000",
+    );
+
+    let told = fates("drops-policy", &[1, 2, 3]);
+    assert_eq!(told[0]["drop"]["reason"], "route-group-miss");
+    has(&told[1], "DASH_ROUTE_RULE_TABLE:eni-1:45654:101.1.2.0/24:1");
+    assert_eq!(
+        told[1]["fate"],
+        "dropped in stage inbound: inbound-drop (DASH_ROUTE_RULE_TABLE:eni-1:45654:101.1.2.0/24:1)"
+    );
+    has(&told[2], "DASH_ROUTE_RULE_TABLE:eni-1:45654:0.0.0.0/0:2");
+
+    // The fourth of each stage: a soft deny overridden, then no rule at all.
+    let told = fates("acl-five-stages", &[1, 4]);
+    has(&told[0], "DASH_ACL_RULE_TABLE:four1:1");
+    assert_eq!(
+        told[0]["drop"]["counters"],
+        serde_json::json!([
+            "SAI_ENI_STAT_POLICY_DROP_PACKETS",
+            "SAI_ENI_STAT_TOTAL_DROP_PACKETS"
+        ])
+    );
+    assert_eq!(
+        told[1]["fate"],
+        "dropped in stage acl_out: acl-deny (none of the 4 rules of DASH_ACL_GROUP_TABLE:four1 matches)"
+    );
+
+    for (name, fate) in [
+        (
+            "e05-route-miss",
+            "dropped in stage route: route-miss (no route of DASH_ROUTE_GROUP_TABLE:rg1 covers it)",
+        ),
+        (
+            "e11-no-inbound-rule",
+            "inbound-miss (no DASH_ROUTE_RULE_TABLE:eni-1:777 covers 101.1.2.3)",
+        ),
+        (
+            "e10-pa-spoof",
+            "pa-validation (no mapping of DASH_VNET_TABLE:Vnet1 has the PA 200.0.0.200)",
+        ),
+        (
+            "e06-mapping-miss",
+            "mapping-miss (there is no DASH_VNET_MAPPING_TABLE:Vnet1:",
+        ),
+    ] {
+        let told = fates(name, &[1]);
+        let found = told[0]["fate"].as_str().expect("text");
+        assert!(found.contains(fate), "{name}: {found}");
+    }
+}
+
+#[test]
+fn trace_for_people_has_each_object_below_its_line_and_the_fate_last() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let input = dir.path().join("in.pcap");
+    capture(&input, &[(1_000, from_vm(1))]);
+    let config = scenario("e01-vnet-to-vnet").join("config.json");
+    let trace = stdout(&dashctl(&[
+        "trace",
+        "--config",
+        text(&config),
+        "--in",
+        text(&input),
+    ]));
+    let mut lines = trace.lines();
+    assert!(lines.any(|line| line.contains("match mapping[")), "{trace}");
+    assert_eq!(
+        lines.next().map(str::trim),
+        Some("= DASH_VNET_MAPPING_TABLE:Vnet1:10.1.1.1")
+    );
+    assert!(
+        trace.trim_end().ends_with(
+            "fate   sent by port 0 by DASH_VNET_MAPPING_TABLE:Vnet1:10.1.1.1; a flow was made"
+        ),
+        "{trace}"
+    );
+}

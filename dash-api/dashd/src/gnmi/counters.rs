@@ -4,11 +4,14 @@ use dash_engine::EngineError;
 use serde_json::{Map, Value};
 
 use crate::plane::Plane;
+use crate::usage;
 
 /// ENI key to object id.
 const NAME_MAP: &str = "COUNTERS_ENI_NAME_MAP";
 /// Object id to ENI key.
 const OID_MAP: &str = "COUNTERS_ENI_OID_MAP";
+/// Used and available resources, in the row `STATS`.
+const CRM: &str = "CRM";
 /// Object id to counters.
 const COUNTERS: &str = "COUNTERS";
 
@@ -39,6 +42,10 @@ pub(super) fn table(plane: &mut Plane, table: &str) -> Result<Option<Value>, Eng
                 rows.extend(values.map(|values| (oid, as_text(values.take()))));
             }
             rows
+        }
+        CRM => {
+            let stats = usage::crm(plane.engine.store(), plane.engine.target().capacity());
+            Map::from_iter([("STATS".to_owned(), as_text(Value::Object(stats)))])
         }
         _ => return Ok(None),
     };

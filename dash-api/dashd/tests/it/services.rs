@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use dash_proto::dashwire::v1::InfoRequest;
 use dash_proto::dashwire::v1::observe_client::ObserveClient;
+use dash_proto::dashwire::v1::{InfoRequest, UsageRequest};
 use dash_proto::gnmi::CapabilityRequest;
 use dash_proto::gnmi::g_nmi_client::GNmiClient;
 use dashd::Server;
@@ -207,4 +207,32 @@ async fn tls_serves_who_trusts_the_certificate_and_asks_clients_for_theirs() {
         .unwrap_err();
     let known = trusting().identity(Identity::from_pem(&client.cert, &client.key));
     capabilities(mutual.gnmi()[0], known).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_tells_bytes_and_resources_and_gnmi_has_the_same() {
+    let daemon = Daemon::start(&["--engine", "interp"]).await;
+    daemon.configure(&demo()).await;
+    let mut client = ObserveClient::new(daemon.channel.clone());
+    let answer = client.usage(UsageRequest {}).await.unwrap().into_inner();
+    let usage: serde_json::Value = serde_json::from_str(&answer.json).unwrap();
+    let objects = usage["objects"].as_array().unwrap();
+    let mapping = objects.iter().find(|o| o["object"] == "mapping").unwrap();
+    assert!(mapping["count"].as_u64() > Some(0), "{mapping}");
+    assert!(mapping["bytes"].as_u64() > Some(0), "{mapping}");
+    assert!(
+        usage["flows"]["entry_bytes"].as_u64() <= Some(256),
+        "{usage}"
+    );
+    let tables = usage["tables"].as_array().unwrap();
+    assert!(tables.iter().any(|t| t["table"] == "route4"), "{usage}");
+
+    let crm = usage["crm"].as_object().unwrap();
+    assert_eq!(crm["crm_stats_dash_vnet_used"], 2);
+    let stats = daemon.get_json("/COUNTERS_DB/localhost/CRM/STATS").await;
+    let stats = stats.unwrap();
+    assert_eq!(stats.as_object().unwrap().len(), crm.len());
+    for (name, n) in crm {
+        assert_eq!(stats[name], n.to_string(), "{name}");
+    }
 }

@@ -183,14 +183,14 @@ impl Judge<'_> {
             (ObjectKey::PrefixTag(tag), Object::PrefixTag(prefixes)) => {
                 self.tag(tag, old, prefixes);
             }
+            (ObjectKey::Opaque(table, _), _) => {
+                self.refuse_if(self.store.options.strict, || Reason::NothingActs {
+                    table: table.to_string(),
+                    why: why_stored(table),
+                });
+            }
             // Nothing to check: no references, and any contents are legal.
-            (
-                ObjectKey::RoutingType(_)
-                | ObjectKey::RouteGroup(_)
-                | ObjectKey::PortMap(_)
-                | ObjectKey::Opaque(..),
-                _,
-            ) => {}
+            (ObjectKey::RoutingType(_) | ObjectKey::RouteGroup(_) | ObjectKey::PortMap(_), _) => {}
             // Refused before it was written: the object is not of the key's table.
             _ => {}
         }
@@ -424,6 +424,22 @@ impl Judge<'_> {
         if let Some(dependant) = dependant {
             self.refuse(Reason::InUse { dependant, count });
         }
+    }
+}
+
+/// Why rows of a table are only stored.
+fn why_stored(table: &str) -> &'static str {
+    match table {
+        "DASH_ROUTING_APPLIANCE_TABLE" => "DASH_TUNNEL_TABLE has taken its place",
+        "DASH_METER_TABLE" => "it is for reading",
+        "DASH_QOS_TABLE"
+        | "DASH_METER_POLICY_TABLE"
+        | "DASH_METER_RULE_TABLE"
+        | "DASH_PA_VALIDATION_TABLE" => "it is not built yet",
+        _ if table.starts_with("DASH_HA_") || table.starts_with("DASH_FLOW_SYNC_") => {
+            "high availability is not built yet"
+        }
+        _ => "this release does not know it",
     }
 }
 

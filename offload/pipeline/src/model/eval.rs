@@ -19,21 +19,13 @@ use super::packet::{
     parse_inner, parse_nvgre, parse_underlay, parse_vxlan,
 };
 use super::tables::{By, Found, Tables};
+use super::trace::{Event, TraceLine, lookup_event};
 use super::translate::{Ends, to_ipv4, to_ipv6};
 use super::value::{Ip, Mac, Row, Value, meta_cell, meta_value};
 use crate::check::stage_index;
 use crate::entropy;
 use crate::fields::{Ty, key_schema, row_schema};
 use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stmt};
-
-/// Something that happened to a packet, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TraceLine {
-    /// Stage it happened in.
-    pub stage: String,
-    /// What, in one line.
-    pub what: String,
-}
 
 /// Why a stage's statements end. `None` from an evaluation is a pipeline that [`crate::check`] would
 /// refuse, and ends in [`Verdict::Aborted`].
@@ -102,12 +94,21 @@ impl<'p> Run<'_, 'p> {
     }
 
     fn note(&mut self, what: impl FnOnce(&Self) -> String) {
+        self.note_event(|_| Event::Other, what);
+    }
+
+    fn note_event(
+        &mut self,
+        event: impl FnOnce(&Self) -> Event,
+        what: impl FnOnce(&Self) -> String,
+    ) {
         if self.trace.is_none() {
             return;
         }
         let line = TraceLine {
             stage: self.scope.stage.to_owned(),
             what: what(self),
+            event: event(self),
         };
         if let Some(trace) = &mut self.trace {
             trace.push(line);
@@ -304,7 +305,10 @@ impl<'p> Run<'_, 'p> {
         let key: Option<Vec<Value>> = key.iter().map(|part| self.eval(part)).collect();
         let key = key.ok_or(ABORT)?;
         let found = self.tables.lookup(table, &key).ok_or(ABORT)?;
-        self.note(|_| match_text(table, &key, found));
+        self.note_event(
+            |_| lookup_event(table, &key, found.map(|f| f.by)),
+            |_| match_text(table, &key, found),
+        );
         self.reach(stmt, found.map_or(Arm::Miss, |_| Arm::Hit));
         let Some(found) = found else {
             return self.block(miss);
@@ -437,18 +441,21 @@ impl<'p> Run<'_, 'p> {
         for stat in reason.eni_stats() {
             self.count(*stat, 1)?;
         }
-        self.note(|_| {
-            let port = reason.port_stats().iter().map(|s| s.name());
-            let counters: Vec<_> = port
-                .chain(reason.eni_stats().iter().map(|s| s.name()))
-                .collect();
-            let passed = if verdict == Verdict::Pass {
-                ", pass to control"
-            } else {
-                ""
-            };
-            format!("drop {}: {} +1{passed}", reason.name(), counters.join(", "))
-        });
+        self.note_event(
+            |_| Event::Drop(reason),
+            |_| {
+                let port = reason.port_stats().iter().map(|s| s.name());
+                let counters: Vec<_> = port
+                    .chain(reason.eni_stats().iter().map(|s| s.name()))
+                    .collect();
+                let passed = if verdict == Verdict::Pass {
+                    ", pass to control"
+                } else {
+                    ""
+                };
+                format!("drop {}: {} +1{passed}", reason.name(), counters.join(", "))
+            },
+        );
         Err(Stop::Verdict(verdict))
     }
 
@@ -478,29 +485,35 @@ impl<'p> Run<'_, 'p> {
                 if ended {
                     self.count(EniStat::FlowDeleted, 1)?;
                 }
-                self.note(|_| {
-                    let state = if ended {
-                        "ended by RST"
-                    } else {
-                        state_name(entry.state)
-                    };
-                    format!(
-                        "flow hit: side {side}, packet {} of it, {state}",
-                        entry.packets[side]
-                    )
-                });
+                self.note_event(
+                    |_| Event::FlowHit { side, ended },
+                    |_| {
+                        let state = if ended {
+                            "ended by RST"
+                        } else {
+                            state_name(entry.state)
+                        };
+                        format!(
+                            "flow hit: side {side}, packet {} of it, {state}",
+                            entry.packets[side]
+                        )
+                    },
+                );
                 self.reach(stmt, Arm::Hit);
                 self.block(hit)
             }
             Lookup::Reset => {
                 self.count(EniStat::FlowDeleted, 1)?;
-                self.note(|_| "flow deleted by a new SYN: decided again".to_owned());
+                self.note_event(
+                    |_| Event::FlowReset,
+                    |_| "flow deleted by a new SYN: decided again".to_owned(),
+                );
                 self.reach(stmt, Arm::Miss);
                 self.reach(stmt, Arm::Reset);
                 self.block(miss)
             }
             Lookup::Miss => {
-                self.note(|_| "flow miss".to_owned());
+                self.note_event(|_| Event::FlowMiss, |_| "flow miss".to_owned());
                 self.reach(stmt, Arm::Miss);
                 self.block(miss)
             }
@@ -520,18 +533,21 @@ impl<'p> Run<'_, 'p> {
             return self.drop_for(DropReason::FlowTableFull, Verdict::Drop);
         };
         self.count(EniStat::FlowCreated, 1)?;
-        self.note(|_| {
-            let back = entry.sides[1].key;
-            format!(
-                "flow created: {}, {} s; replies {} port {} -> {} port {}",
-                state_name(entry.state),
-                entry.timeout_ms / 1000,
-                Ip(back.sip),
-                u16::from_be_bytes(back.sport),
-                Ip(back.dip),
-                u16::from_be_bytes(back.dport)
-            )
-        });
+        self.note_event(
+            |_| Event::FlowCreated,
+            |_| {
+                let back = entry.sides[1].key;
+                format!(
+                    "flow created: {}, {} s; replies {} port {} -> {} port {}",
+                    state_name(entry.state),
+                    entry.timeout_ms / 1000,
+                    Ip(back.sip),
+                    u16::from_be_bytes(back.sport),
+                    Ip(back.dip),
+                    u16::from_be_bytes(back.dport)
+                )
+            },
+        );
         Ok(())
     }
 
@@ -624,7 +640,16 @@ impl<'p> Run<'_, 'p> {
         };
         self.count(packets, 1)?;
         self.count(octets, bytes)?;
-        self.note(|_| format!("apply: {}{bytes} bytes", ActionsText(&actions)));
+        self.note(|run| {
+            let meta = &run.packet.meta;
+            let second = (u1 && actions.actions & flow_action::ENCAP_U1 != 0).then(|| Second {
+                encap: actions.u1,
+                sip: run.tables.globals().vip,
+                dip: meta.u1_dip,
+                vni: meta.u1_vni,
+            });
+            format!("apply: {}{bytes} bytes", ActionsText(&actions, second))
+        });
         Ok(())
     }
 
@@ -741,7 +766,15 @@ impl fmt::Display for InnerText<'_> {
     }
 }
 
-struct ActionsText<'a>(&'a FlowActions);
+/// The second encap of a packet.
+struct Second {
+    encap: u8,
+    sip: [u8; 4],
+    dip: [u8; 4],
+    vni: u32,
+}
+
+struct ActionsText<'a>(&'a FlowActions, Option<Second>);
 
 impl fmt::Display for ActionsText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -749,22 +782,31 @@ impl fmt::Display for ActionsText<'_> {
         if a.actions & flow_action::SET_DMAC != 0 {
             write!(f, "inner destination {}, ", Mac(a.dmac))?;
         }
+        let name = |kind| {
+            if kind == encap::NVGRE {
+                "NVGRE"
+            } else {
+                "VXLAN"
+            }
+        };
         if encapsulates(a) {
             let (sip, dip) = (Value::bytes(&a.u0_sip), Value::bytes(&a.u0_dip));
             write!(
                 f,
                 "{} {sip} -> {dip} VNI {} source port {}, ",
-                if a.u0_encap == encap::NVGRE {
-                    "NVGRE"
-                } else {
-                    "VXLAN"
-                },
+                name(a.u0_encap),
                 a.u0_vni,
                 u16::from_be_bytes(a.sport)
             )?;
-            if a.actions & flow_action::ENCAP_U1 != 0 {
-                f.write_str("and a second encap, ")?;
-            }
+        }
+        if let Some(second) = &self.1 {
+            let (sip, dip) = (Value::bytes(&second.sip), Value::bytes(&second.dip));
+            write!(
+                f,
+                "in {} {sip} -> {dip} VNI {}, ",
+                name(second.encap),
+                second.vni
+            )?;
         }
         Ok(())
     }

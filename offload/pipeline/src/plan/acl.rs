@@ -38,14 +38,23 @@ pub(super) fn rules(
     lists: &mut Lists,
 ) -> Option<Arc<[AclRuleRow]>> {
     let family = store.acl_group(group)?.family;
-    let mut rules: Vec<&AclRule> = store.acl_rules(group).map(|(_, rule)| &**rule).collect();
-    // They come by number text, and the sort is stable.
-    rules.sort_by_key(|rule| rule.priority);
-    let rows: Arc<[AclRuleRow]> = rules
-        .iter()
-        .map(|rule| row(store, family, rule, lists))
+    let rows: Arc<[AclRuleRow]> = in_order(store, group)
+        .into_iter()
+        .map(|(_, rule)| row(store, family, rule, lists))
         .collect();
     (!rows.is_empty()).then_some(rows)
+}
+
+/// The rules of a group in the order they are tried in.
+pub(super) fn in_order<'a>(
+    store: &'a Store,
+    group: &AclGroupId,
+) -> Vec<(&'a Arc<str>, &'a AclRule)> {
+    let rules = store.acl_rules(group);
+    let mut rules: Vec<_> = rules.map(|(number, rule)| (number, &**rule)).collect();
+    // They come by number text, and the sort is stable.
+    rules.sort_by_key(|(_, rule)| rule.priority);
+    rules
 }
 
 fn row(store: &Store, family: Family, rule: &AclRule, lists: &mut Lists) -> AclRuleRow {

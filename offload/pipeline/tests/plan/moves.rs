@@ -1,15 +1,19 @@
-//! Random edits over few names, most of them legal in the store they are made for.
+//! Random edits over few names, most of them legal in the store they are made for: every kind of
+//! object that the planner plans.
 
 use std::net::IpAddr;
 
 use dash_model::Store;
-use dash_model::key::{EniKey, ObjectKey, RouteGroupId, VnetName};
-use dash_model::objects::{AclAction, AclRule, Family, Object, RouteAction, RuleAction};
+use dash_model::key::{EniKey, ObjectKey, RouteGroupId, RoutingType, VnetName};
+use dash_model::objects::{
+    AclAction, AclRule, EncapType, Family, Object, Route, RouteAction, RuleAction,
+};
 use proptest::prelude::*;
 
 use crate::support::{
     Edit, acl_group, acl_in, acl_out, acl_rule, any, appliance, eni, eni_route, gone, mac, mapping,
-    net, ports, route, route_group, rule, rule_key, tag, vnet,
+    masked, net, port_map, port_range, ports, private_link, route, route_group, routing_type, rule,
+    rule_key, service_tunnel, tag, tunnel, v4, vnet,
 };
 
 const ENIS: [&str; 5] = ["eni0", "eni1", "eni2", "eni3", "eni4"];
@@ -38,6 +42,16 @@ const CAS: [&str; 4] = ["10.1.0.5", "10.1.0.6", "fd00:1::5", "::a01:5"];
 const PAS: [&str; 3] = ["101.1.2.3", "101.1.2.4", "101.1.2.5"];
 const V4_LISTS: [&[&str]; 3] = [&[], &["10.0.0.0/8"], &["10.1.0.0/16", "10.2.3.4/32"]];
 const V6_LISTS: [&[&str]; 3] = [&[], &["fd00::/8"], &["fd00:1::/32", "fd00:2::1/128"]];
+const TUNNELS: [&str; 3] = ["t0", "t1", "t2"];
+const ENDPOINTS: [&str; 4] = ["40.0.0.1", "40.0.0.2", "40.0.0.3", "40.0.0.4"];
+const MAPS: [&str; 2] = ["map0", "map1"];
+const RANGES: [(u16, u16); 4] = [(1, 1023), (8001, 9000), (9001, 9001), (32768, 65535)];
+/// The kinds that make IPv6 of IPv4, and one that does not.
+const KINDS: [RoutingType; 3] = [
+    RoutingType::ServiceTunnel,
+    RoutingType::PrivateLink,
+    RoutingType::VnetEncap,
+];
 const TRUSTED: [&[(u32, u32)]; 4] = [
     &[],
     &[(100, 199)],
@@ -135,6 +149,51 @@ pub(crate) enum Move {
         list: usize,
     },
     DropTag(usize),
+    /// What an ENI puts into private links.
+    EniLink {
+        eni: usize,
+        bits: Option<u16>,
+        source: Option<u8>,
+    },
+    RoutingType {
+        kind: usize,
+        nvgre: bool,
+        key: Option<u32>,
+    },
+    DropRoutingType(usize),
+    Tunnel {
+        tunnel: usize,
+        endpoints: usize,
+        nvgre: bool,
+        key: u32,
+    },
+    DropTunnel(usize),
+    PortMap(usize),
+    DropPortMap(usize),
+    PortRange {
+        map: usize,
+        range: usize,
+        service: Option<(u8, u16)>,
+    },
+    DropPortRange {
+        map: usize,
+        range: usize,
+    },
+    /// A route with more than its row.
+    RouteMore {
+        group: usize,
+        prefix: usize,
+        service: Option<(u16, bool)>,
+        source: Option<u8>,
+        tunnel: Option<usize>,
+    },
+    /// A mapping with more than its row.
+    MappingMore {
+        vnet: usize,
+        ca: usize,
+        link: Option<(u16, Option<usize>)>,
+        tunnel: Option<usize>,
+    },
 }
 
 pub(crate) fn moves() -> impl Strategy<Value = Move> {
@@ -185,6 +244,42 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
             .prop_map(|(inbound, eni, stage)| Move::AclUnbind { inbound, eni, stage }),
         3 => (tag.clone(), 0usize..3).prop_map(|(tag, list)| Move::Tag { tag, list }),
         1 => tag.prop_map(Move::DropTag),
+        20 => transforms(),
+    ]
+}
+
+/// Tunnels, port maps, routing types, and what routes and mappings do with them.
+fn transforms() -> impl Strategy<Value = Move> {
+    use prop::option::{of, weighted};
+    let eni = 0..ENIS.len();
+    let vnet = 0..VNETS.len();
+    let group = 0..GROUPS.len();
+    let tunnel = 0..TUNNELS.len();
+    let map = 0..MAPS.len();
+    let kind = 0..KINDS.len();
+    prop_oneof![
+        2 => (eni, of(0u16..3), of(1u8..4))
+            .prop_map(|(eni, bits, source)| Move::EniLink { eni, bits, source }),
+        3 => (kind.clone(), any_bool(), weighted(0.8, 100u32..103))
+            .prop_map(|(kind, nvgre, key)| Move::RoutingType { kind, nvgre, key }),
+        1 => kind.prop_map(Move::DropRoutingType),
+        3 => (tunnel.clone(), 1..=ENDPOINTS.len(), any_bool(), 100u32..103)
+            .prop_map(|(tunnel, endpoints, nvgre, key)| {
+                Move::Tunnel { tunnel, endpoints, nvgre, key }
+            }),
+        1 => tunnel.clone().prop_map(Move::DropTunnel),
+        1 => map.clone().prop_map(Move::PortMap),
+        1 => map.clone().prop_map(Move::DropPortMap),
+        3 => (map.clone(), 0..RANGES.len(), of((1u8..4, 1000u16..1003)))
+            .prop_map(|(map, range, service)| Move::PortRange { map, range, service }),
+        1 => (map.clone(), 0..RANGES.len())
+            .prop_map(|(map, range)| Move::DropPortRange { map, range }),
+        5 => (group, 0..ROUTES.len(), of((0u16..3, any_bool())), of(1u8..4), of(tunnel.clone()))
+            .prop_map(|(group, prefix, service, source, tunnel)| {
+                Move::RouteMore { group, prefix, service, source, tunnel }
+            }),
+        5 => (vnet, 0..CAS.len(), of((0u16..3, of(map))), of(tunnel))
+            .prop_map(|(vnet, ca, link, tunnel)| Move::MappingMore { vnet, ca, link, tunnel }),
     ]
 }
 
@@ -412,8 +507,167 @@ impl Move {
             })),
             Self::Tag { tag: t, list } => edits.push(tag(TAGS[t], family(t), lists(t)[list])),
             Self::DropTag(t) => edits.push(gone(ObjectKey::PrefixTag(TAGS[t].into()))),
+            Self::RoutingType { .. }
+            | Self::DropRoutingType(_)
+            | Self::Tunnel { .. }
+            | Self::DropTunnel(_)
+            | Self::PortMap(_)
+            | Self::DropPortMap(_)
+            | Self::PortRange { .. }
+            | Self::DropPortRange { .. } => self.named(store, &mut edits),
+            Self::EniLink { .. } | Self::RouteMore { .. } | Self::MappingMore { .. } => {
+                self.naming(store, &mut edits);
+            }
         }
         edits
+    }
+
+    /// What routes and mappings name.
+    fn named(&self, store: &Store, edits: &mut Vec<Edit>) {
+        match *self {
+            Self::RoutingType { kind, nvgre, key } => {
+                edits.push(routing_type(KINDS[kind], encap(nvgre), key));
+            }
+            Self::DropRoutingType(kind) => edits.push(gone(ObjectKey::RoutingType(KINDS[kind]))),
+            Self::Tunnel {
+                tunnel: t,
+                endpoints,
+                nvgre,
+                key,
+            } => {
+                // From either end of the list, so that members change as well as their number.
+                let from = if nvgre {
+                    ENDPOINTS.len() - endpoints
+                } else {
+                    0
+                };
+                let endpoints = &ENDPOINTS[from..from + endpoints];
+                edits.push(tunnel(TUNNELS[t], endpoints, encap(nvgre), key));
+            }
+            Self::DropTunnel(t) => edits.push(gone(ObjectKey::Tunnel(TUNNELS[t].into()))),
+            Self::PortMap(map) => edits.push(port_map(MAPS[map])),
+            Self::DropPortMap(map) => {
+                let name = MAPS[map].into();
+                let ranges = store.port_ranges(&name);
+                edits.extend(
+                    ranges.map(|(ports, _)| gone(ObjectKey::PortMapRange(name.clone(), ports))),
+                );
+                edits.push(gone(ObjectKey::PortMap(name)));
+            }
+            Self::PortRange {
+                map,
+                range,
+                service,
+            } => {
+                need_port_map(store, map, edits);
+                let (first, last) = RANGES[range];
+                let service = service.map(|(ip, base)| ([60, 0, 0, ip].into(), base));
+                edits.push(port_range(MAPS[map], ports(first, last), service));
+            }
+            Self::DropPortRange { map, range } => {
+                let (first, last) = RANGES[range];
+                let key = ObjectKey::PortMapRange(MAPS[map].into(), ports(first, last));
+                edits.push(gone(key));
+            }
+            _ => unreachable!("another move"),
+        }
+    }
+
+    /// What names tunnels, port maps and routing types.
+    fn naming(&self, store: &Store, edits: &mut Vec<Edit>) {
+        match *self {
+            Self::EniLink {
+                eni: e,
+                bits,
+                source,
+            } => {
+                let Some(old) = store.eni(&ENIS[e].into()) else {
+                    return;
+                };
+                let mut new = old.clone();
+                new.pl_sip = bits.map(masked);
+                new.pl_underlay_sip = source.map(|last| [10, 8, 0, last].into());
+                edits.push((ObjectKey::Eni(ENIS[e].into()), Some(Object::Eni(new))));
+            }
+            Self::RouteMore {
+                group,
+                prefix,
+                service,
+                source,
+                tunnel,
+            } => {
+                if store.route_group(&GROUPS[group].into()).is_none() {
+                    edits.push(route_group(GROUPS[group]));
+                }
+                let action = match service {
+                    Some((bits, own)) => {
+                        need_encap(store, RoutingType::ServiceTunnel, edits);
+                        service_tunnel(bits, own.then(|| v4(PAS[0])))
+                    }
+                    None => RouteAction::Direct,
+                };
+                if let Some(t) = tunnel {
+                    need_tunnel(store, t, edits);
+                }
+                let (key, _) = route(GROUPS[group], ROUTES[prefix], RouteAction::Direct);
+                let object = Object::Route(Route {
+                    underlay_sip: source.map(|last| [10, 8, 1, last].into()),
+                    tunnel: tunnel.map(|t| TUNNELS[t].into()),
+                    ..action.into()
+                });
+                edits.push((key, Some(object)));
+            }
+            Self::MappingMore {
+                vnet,
+                ca,
+                link,
+                tunnel,
+            } => {
+                need_vnet(store, vnet, edits);
+                let (key, mut object) = mapping(VNETS[vnet], CAS[ca], PAS[ca % PAS.len()]);
+                if let Some(Object::VnetMapping(mapping)) = &mut object {
+                    if let Some((bits, map)) = link {
+                        need_encap(store, RoutingType::PrivateLink, edits);
+                        if let Some(map) = map {
+                            need_port_map(store, map, edits);
+                        }
+                        mapping.private_link = Some(private_link(bits, map.map(|m| MAPS[m])));
+                    }
+                    if let Some(t) = tunnel {
+                        need_tunnel(store, t, edits);
+                        mapping.tunnel = Some(TUNNELS[t].into());
+                    }
+                }
+                edits.push((key, object));
+            }
+            _ => unreachable!("another move"),
+        }
+    }
+}
+
+fn encap(nvgre: bool) -> EncapType {
+    if nvgre {
+        EncapType::Nvgre
+    } else {
+        EncapType::Vxlan
+    }
+}
+
+fn need_encap(store: &Store, kind: RoutingType, edits: &mut Vec<Edit>) {
+    if store.routing_type(kind).is_none() {
+        edits.push(routing_type(kind, EncapType::Nvgre, Some(100)));
+    }
+}
+
+fn need_tunnel(store: &Store, t: usize, edits: &mut Vec<Edit>) {
+    if store.tunnel(&TUNNELS[t].into()).is_none() {
+        edits.push(tunnel(TUNNELS[t], &ENDPOINTS[..1], EncapType::Vxlan, 100));
+    }
+}
+
+fn need_port_map(store: &Store, map: usize, edits: &mut Vec<Edit>) {
+    if store.get(&ObjectKey::PortMap(MAPS[map].into())).is_none() {
+        edits.push(port_map(MAPS[map]));
     }
 }
 

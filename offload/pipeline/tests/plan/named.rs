@@ -63,8 +63,69 @@ impl Names<'_> {
         group.to_string()
     }
 
+    fn tunnel(&self, id: u32) -> String {
+        if id == 0 {
+            return "-".to_owned();
+        }
+        let name = self.0.tunnel(id).expect("a tunnel in use");
+        name.to_string()
+    }
+
+    fn port_map(&self, id: u32) -> String {
+        if id == 0 {
+            return "-".to_owned();
+        }
+        let name = self.0.port_map(id).expect("a port map in use");
+        name.to_string()
+    }
+
     fn row(&self, table: Table, key: &[u8], row: &[u8]) -> (String, String) {
         match table {
+            Table::Route4More => {
+                let key: t::Route4Key = read(key);
+                let group = self.route_group(key.group);
+                let key = format!("{group} {:?}/{}", key.dst, key.prefix_len);
+                (key, self.route_more(row))
+            }
+            Table::Route6More => {
+                let key: t::Route6Key = read(key);
+                let group = self.route_group(key.group);
+                let key = format!("{group} {:?}/{}", key.dst, key.prefix_len);
+                (key, self.route_more(row))
+            }
+            Table::MappingMore => {
+                let key: t::MappingKey = read(key);
+                let row: t::MappingMoreRow = read(row);
+                let names = (self.tunnel(row.tunnel), self.port_map(row.port_map));
+                let bare = t::MappingMoreRow {
+                    tunnel: 0,
+                    port_map: 0,
+                    ..row
+                };
+                (
+                    format!("{} {} {:?}", self.vnet(key.vnet), key.v6, key.ip),
+                    format!("{names:?} {bare:?}"),
+                )
+            }
+            Table::RoutingType => (
+                format!("{key:?}"),
+                format!("{:?}", read::<t::RoutingTypeRow>(row)),
+            ),
+            Table::Tunnel => {
+                let key: t::TunnelKey = read(key);
+                (
+                    format!("{} {}", self.tunnel(key.tunnel), key.member),
+                    format!("{:?}", read::<t::TunnelRow>(row)),
+                )
+            }
+            Table::PortRange => {
+                let key: t::PortRangeKey = read(key);
+                let map = self.port_map(key.map);
+                (
+                    format!("{map} {:?}/{}", key.port, key.prefix_len),
+                    format!("{:?}", read::<t::PortRangeRow>(row)),
+                )
+            }
             Table::Globals => (format!("{key:?}"), format!("{:?}", read::<t::Globals>(row))),
             Table::EniMac => (format!("{key:?}"), self.eni(read(row))),
             Table::Eni => {
@@ -122,6 +183,12 @@ impl Names<'_> {
             Table::Underlay => (format!("{key:?}"), format!("{row:?}")),
             _ => panic!("{table:?} has no rows of policy"),
         }
+    }
+
+    fn route_more(&self, row: &[u8]) -> String {
+        let row: t::RouteMoreRow = read(row);
+        let tunnel = self.tunnel(row.tunnel);
+        format!("{tunnel} {:?}", t::RouteMoreRow { tunnel: 0, ..row })
     }
 
     fn route(&self, row: &[u8]) -> String {

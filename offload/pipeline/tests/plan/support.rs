@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use dash_model::key::{ObjectKey, RouteRuleKey, SourcePrefix};
-use dash_model::net::{IpPrefix, Mac, PortRange, Vni, VniRange};
+use dash_model::key::{ObjectKey, RouteRuleKey, RoutingType, SourcePrefix};
+use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, Family, Object, PrefixTag,
-    RouteAction, RouteGroup, RouteRule, RuleAction, Vnet, VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
+    PortMap, PortMapRange, PrefixTag, PrivateLink, RouteAction, RouteGroup, RouteRule,
+    RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel, Vnet, VnetMapping,
 };
 use dash_model::{Changeset, CommitError, Op, Store, StoreOptions, Txn};
 use dash_pipeline::plan::{Plan, PlanError, Planner, Settings};
@@ -108,6 +109,7 @@ impl Bench {
         Self {
             store: Store::new(StoreOptions {
                 update_bound_groups: true,
+                ..StoreOptions::default()
             }),
             planner: Planner::new(Settings::default(), capacity),
             tables: Contents::default(),
@@ -304,4 +306,65 @@ pub(crate) fn tag(name: &str, family: Family, prefixes: &[&str]) -> Edit {
         prefixes: prefixes.iter().map(|prefix| net(prefix)).collect(),
     }));
     (ObjectKey::PrefixTag(name.into()), Some(object))
+}
+
+/// 16 bits of an IPv6 address, and their mask.
+pub(crate) fn masked(bits: u16) -> MaskedIp {
+    MaskedIp {
+        addr: [0xfd00, 0, bits, 0, 0, 0, 0, 0].into(),
+        mask: [0xffff, 0, 0xffff, 0, 0, 0, 0, 0].into(),
+    }
+}
+
+pub(crate) fn routing_type(kind: RoutingType, encap: EncapType, key: Option<u32>) -> Edit {
+    let object = Object::RoutingType(RoutingTypeDef {
+        static_encap: Some(StaticEncap {
+            kind: encap,
+            key: key.map(vni),
+        }),
+    });
+    (ObjectKey::RoutingType(kind), Some(object))
+}
+
+pub(crate) fn tunnel(name: &str, endpoints: &[&str], kind: EncapType, key: u32) -> Edit {
+    let object = Object::Tunnel(Tunnel {
+        endpoints: endpoints.iter().map(|ip| v4(ip)).collect(),
+        kind,
+        key: vni(key),
+    });
+    (ObjectKey::Tunnel(name.into()), Some(object))
+}
+
+pub(crate) fn port_map(name: &str) -> Edit {
+    let object = Object::PortMap(PortMap);
+    (ObjectKey::PortMap(name.into()), Some(object))
+}
+
+/// A range that leads to a backend and its first port, or nowhere of its own.
+pub(crate) fn port_range(map: &str, range: PortRange, service: Option<(Ipv4Addr, u16)>) -> Edit {
+    let object = match service {
+        Some((backend_ip, backend_port_base)) => PortMapRange::Service {
+            backend_ip,
+            backend_port_base,
+        },
+        None => PortMapRange::Skip,
+    };
+    let key = ObjectKey::PortMapRange(map.into(), range);
+    (key, Some(Object::PortMapRange(object)))
+}
+
+pub(crate) fn service_tunnel(bits: u16, underlay_dip: Option<Ipv4Addr>) -> RouteAction {
+    RouteAction::ServiceTunnel(Box::new(ServiceTunnel {
+        overlay_sip: masked(bits),
+        overlay_dip: masked(bits + 1),
+        underlay_dip,
+    }))
+}
+
+pub(crate) fn private_link(bits: u16, port_map: Option<&str>) -> Box<PrivateLink> {
+    Box::new(PrivateLink {
+        overlay_sip: masked(bits),
+        overlay_dip: masked(bits + 1),
+        port_map: port_map.map(Into::into),
+    })
 }

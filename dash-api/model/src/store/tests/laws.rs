@@ -188,6 +188,7 @@ fn teardown() -> impl Strategy<Value = Vec<Op>> {
 fn options() -> impl Strategy<Value = StoreOptions> {
     any::<bool>().prop_map(|update_bound_groups| StoreOptions {
         update_bound_groups,
+        strict: false,
     })
 }
 

@@ -15,9 +15,11 @@ use crate::txn::{Changeset, Op};
 
 const FROZEN: StoreOptions = StoreOptions {
     update_bound_groups: false,
+    strict: false,
 };
 const LIVE: StoreOptions = StoreOptions {
     update_bound_groups: true,
+    strict: false,
 };
 
 /// The transaction is refused with exactly these reasons, by index, and changes nothing.
