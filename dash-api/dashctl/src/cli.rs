@@ -47,6 +47,115 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Prog,
     },
+    /// Maps of eBPF programs: those pinned in a folder.
+    Map {
+        #[command(subcommand)]
+        command: MapCommand,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What eBPF programs find here.
+    Feature {
+        #[command(subcommand)]
+        command: Feature,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// How results are printed, as bpftool's options have it.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// Print JSON.
+    #[arg(short = 'j', long, global = true)]
+    pub(crate) json: bool,
+    /// Print JSON to be read by people.
+    #[arg(short = 'p', long, global = true)]
+    pub(crate) pretty: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Feature {
+    /// List instruction sets, kinds of maps and helpers: what is there, what is not and why.
+    Probe,
+}
+
+/// Where maps are pinned.
+#[derive(Debug, Args)]
+pub(crate) struct PinFolder {
+    /// Folder with a file for each pinned map.
+    #[arg(long = "pins", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MapCommand {
+    /// List maps.
+    Show(PinFolder),
+    /// Make a map and pin it.
+    Create(MapCreate),
+    /// Print all elements.
+    Dump(MapName),
+    /// Print one element: key [hex] BYTES.
+    Lookup(MapWords),
+    /// Set an element: key [hex] BYTES value [hex] BYTES [any|exist|noexist].
+    Update(MapWords),
+    /// Remove an element: key [hex] BYTES.
+    Delete(MapWords),
+    /// Pin a map of a file that `prog run --maps` wrote.
+    Pin(MapPin),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapName {
+    /// Name it is pinned under.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) pins: PinFolder,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapWords {
+    #[command(flatten)]
+    pub(crate) pins: PinFolder,
+    /// Name it is pinned under.
+    pub(crate) name: String,
+    /// Element, as bpftool's words: bytes in decimal or 0x..., after `hex` in hex.
+    #[arg(value_name = "WORDS", required = true)]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapCreate {
+    #[command(flatten)]
+    pub(crate) pins: PinFolder,
+    /// Name to pin it under.
+    pub(crate) name: String,
+    /// Kind, as bpftool names it: hash, array, lpm_trie, ...
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: String,
+    /// Bytes of a key.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) key: u32,
+    /// Bytes of a value.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) value: u32,
+    /// Elements at most.
+    #[arg(long, value_name = "N")]
+    pub(crate) entries: u32,
+    /// Creation flags (`BPF_F_*`), a number.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) flags: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapPin {
+    #[command(flatten)]
+    pub(crate) pins: PinFolder,
+    /// File that `prog run --maps` wrote.
+    pub(crate) file: PathBuf,
+    /// Name of the map in it, and to pin it under.
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +166,54 @@ pub(crate) enum Prog {
     Show(Files),
     /// Show programs as assembly, with the source's lines where the object has them.
     Dump(Selected),
+    /// Run a program on the packets of a capture.
+    Run(ProgRun),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProgRun {
+    /// ELF object, as clang makes it; several are linked.
+    #[arg(value_name = "FILE.o", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Run the first program of this section, or the one of this name [default: the first one].
+    #[arg(long, value_name = "S")]
+    pub(crate) section: Option<String>,
+    /// Capture to read: pcap or pcapng. Its times are the clock.
+    #[arg(long = "in", value_name = "IN.pcap")]
+    pub(crate) input: PathBuf,
+    /// Capture to write: frames passed, sent back or redirected, in order.
+    #[arg(long = "out", value_name = "OUT.pcap")]
+    pub(crate) output: PathBuf,
+    /// Who runs it: native or interp.
+    #[arg(long, value_name = "ENGINE", default_value_t = dash_prog::Engine::Native)]
+    pub(crate) engine: dash_prog::Engine,
+    /// Who decides whether it is safe: our own verifier, PREVAIL behind rules of ours, or both.
+    #[arg(long, value_name = "own|prevail|both", default_value = "own")]
+    pub(crate) verifier: Judge,
+    /// Port the packets come in by.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) ifindex: u32,
+    /// Set an element of a map before the first packet, as `map update` takes it: 'NAME key 0 0 0 0
+    /// value 7 0 0 0'; may be repeated.
+    #[arg(long = "set", value_name = "WORDS")]
+    pub(crate) set: Vec<String>,
+    /// Write what is in the maps after the last packet.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) maps: Option<PathBuf>,
+    /// Write what comes out of ring buffers, a JSON object a record.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) events: Option<PathBuf>,
+    /// Folder of pinned maps: those that the object pins by name are found there, and left there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pins: Option<PathBuf>,
+    /// Route for bpf_fib_lookup; may be repeated.
+    #[arg(long = "route", value_name = "PREFIX=PORT[,NEXTHOP]")]
+    pub(crate) routes: Vec<RouteArg>,
+    /// Neighbour for bpf_fib_lookup; may be repeated.
+    #[arg(long = "neighbor", value_name = "IP=MAC@PORT")]
+    pub(crate) neighbors: Vec<Neighbor>,
+    #[command(flatten)]
+    pub(crate) print: Output,
 }
 
 /// ELF objects.

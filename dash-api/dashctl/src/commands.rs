@@ -3,7 +3,9 @@
 mod bench;
 mod compile;
 mod coverage;
+mod feature;
 mod gnmi;
+mod map;
 mod observe;
 mod prog;
 mod remote;
@@ -40,6 +42,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Coverage(args) => return coverage::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Prog { command } => return prog::run(&command),
+        Command::Map { command, output } => map::run(&command, output),
+        Command::Feature { command, output } => feature::run(&command, output),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

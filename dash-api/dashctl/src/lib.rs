@@ -4,12 +4,14 @@
 //! * [`config`]: configuration files into an engine.
 //! * [`underlay`]: `--route` and `--neighbor`.
 //! * [`scenario`]: scenarios of `specs/scenarios` on every engine.
+//! * [`mapfile`]: maps of users' programs as JSON, and as words on the command line.
 //! * [`progress`]: bars for what takes long, on a terminal only.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
 pub mod engines;
+pub mod mapfile;
 pub mod progress;
 pub mod scenario;
 pub mod underlay;

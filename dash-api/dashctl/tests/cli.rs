@@ -2,6 +2,7 @@
 
 mod cli {
     pub(crate) mod local;
+    pub(crate) mod maps;
     pub(crate) mod prog;
     pub(crate) mod remote;
 }

@@ -45,8 +45,10 @@ impl HelperState {
     }
 }
 
-/// The table for `RunCtx::helpers`.
-pub(crate) static HELPERS: [HelperFn; HELPER_SLOTS] = {
+/// The table for `RunCtx::helpers`, of helpers that the pipeline's programs call. All but
+/// `get_prandom_u32`, which wants our own state behind `RunCtx::worker`, need nothing but the context and what
+/// they are given: whoever runs programs with more helpers starts from these.
+pub static HELPERS: [HelperFn; HELPER_SLOTS] = {
     let mut table: [HelperFn; HELPER_SLOTS] = [unknown; HELPER_SLOTS];
     table[nr::MAP_LOOKUP_ELEM as usize] = map_lookup;
     table[nr::MAP_UPDATE_ELEM as usize] = map_update;

@@ -28,7 +28,7 @@ pub mod core;
 pub mod datapath;
 mod exec;
 pub mod generation;
-mod helpers;
+pub mod helpers;
 mod prefetch;
 pub mod runtime;
 pub mod tables;

@@ -78,6 +78,7 @@ pub(crate) fn analyse(
     object: &Object,
     kind: ProgramKind,
     memo: Option<u32>,
+    alone: bool,
 ) -> Result<Analysis, NativeError> {
     let postorder = liveness::postorder(region);
     let live = liveness::live_in(region, kind, &postorder);
@@ -95,6 +96,7 @@ pub(crate) fn analyse(
         object,
         kind,
         memo,
+        alone,
         escaped: Escaped::default(),
         record: None,
     };
@@ -159,6 +161,8 @@ struct Flow<'a> {
     kind: ProgramKind,
     /// Map whose look-ups are remembered.
     memo: Option<u32>,
+    /// Tail calls are left to the helper.
+    alone: bool,
     escaped: Escaped,
     /// Set in the last pass.
     record: Option<Analysis>,
@@ -525,6 +529,9 @@ impl Flow<'_> {
     fn call(&mut self, i: usize, state: &mut State, number: u32) -> Result<Flows, NativeError> {
         let depth = self.region.steps[i].depth;
         let plan = match self.kind {
+            ProgramKind::Xdp if self.alone && number == helper::TAIL_CALL => {
+                calls::tail_call_anywhere(state, depth)
+            }
             ProgramKind::Xdp => {
                 let escaped = &mut self.escaped;
                 calls::plan(self.object, self.memo, state, number, depth, escaped)

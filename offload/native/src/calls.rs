@@ -37,6 +37,8 @@ pub(crate) enum Callee {
     Map(MapOperation),
     /// To this program of the object; `None` fails, as the slot is empty.
     TailCall(Option<u32>),
+    /// To wherever the helper says.
+    TailCallAnywhere,
     KtimeGetNs,
     GetSmpProcessorId,
     Redirect,
@@ -262,6 +264,19 @@ fn by_table(number: u32, state: &State) -> Plan {
         followed: false,
         ..Plan::followed(callee, Vec::new())
     }
+}
+
+/// A tail call of a program that is compiled alone.
+pub(crate) fn tail_call_anywhere(state: &State, depth: u8) -> Result<Plan, Reason> {
+    if depth > 0 {
+        return Err(Reason::TailCallNested);
+    }
+    if state.get(Reg::R1) != Fact::Ctx(0) {
+        return Err(Reason::TailCallCtx);
+    }
+    let mut plan = Plan::followed(Callee::TailCallAnywhere, Vec::new());
+    plan.result = Fact::Const(u64::MAX);
+    Ok(plan)
 }
 
 fn tail_call(object: &Object, state: &State, depth: u8) -> Result<Option<u32>, Reason> {

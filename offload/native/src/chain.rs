@@ -44,7 +44,7 @@ pub(crate) fn units(object: &Object, options: &Options) -> Result<Vec<Unit>, Nat
         return from(object, options, &roots.into_iter().collect::<Vec<_>>());
     }
     let first = match options.part {
-        Part::Path(first, _) => first,
+        Part::Path(first, _) | Part::Alone(first) => first,
         Part::Whole | Part::Before(_) | Part::Resume(..) => 0,
     };
     from(object, options, &[first])
@@ -58,8 +58,9 @@ fn from(object: &Object, options: &Options, roots: &[u32]) -> Result<Vec<Unit>, 
     let follows = |&p: &u32| match options.part {
         Part::Before(cut) => p != cut,
         Part::Path(_, then) => p == then,
-        Part::Whole | Part::Resume(..) => true,
+        Part::Whole | Part::Resume(..) | Part::Alone(_) => true,
     };
+    let alone = matches!(options.part, Part::Alone(_));
     let mut work: Vec<usize> = roots.iter().rev().map(|&root| root as usize).collect();
     while let Some(index) = work.pop() {
         let Some(program) = object.programs.get(index) else {
@@ -73,7 +74,7 @@ fn from(object: &Object, options: &Options, roots: &[u32]) -> Result<Vec<Unit>, 
             source,
         })?;
         let region = region::expand(index, &program.name, &ops, &mut budget)?;
-        let analysis = analysis::analyse(&region, object, program.kind, options.memo)?;
+        let analysis = analysis::analyse(&region, object, program.kind, options.memo, alone)?;
         // Each kind of program is a function of another signature.
         let kind_of = |p: u32| object.programs.get(p as usize).map(|p| p.kind);
         let foreign = |&p: &u32| kind_of(p) != Some(ProgramKind::Xdp);

@@ -42,6 +42,9 @@ pub struct Options {
     /// A hash map with 8-byte keys whose rows stay what and where they are between two runs
     /// until the caller clears [`dash_wire::abi::RunCtx::memo`]: look-ups are answered from there if they can.
     pub memo: Option<u32>,
+    /// Keep indexes into array maps inside the array also where the processor only guesses that they
+    /// are (Spectre variant 1): for programs of others. A conditional move a look-up.
+    pub mask_indexes: bool,
 }
 
 /// Part of an object's chain of tail calls. A chain is cut so that a worker can run the first part
@@ -58,6 +61,10 @@ pub enum Part {
     ///
     /// What most packets run, as a function of its own: no register holds what others need.
     Path(u32, u32),
+    /// This program alone. Where tail calls lead is known when they are made: the helper of that number gets
+    /// them all, and where it returns 0 the function returns too, for the caller to go on with the program
+    /// the helper named ([`dash_wire::abi::RunCtx::resume`]).
+    Alone(u32),
     /// What that path leaves: from the program whose number is in
     /// [`dash_wire::abi::RunCtx::resume`] to the end. `XDP_ABORTED` for a number that the path never returns.
     Resume(u32, u32),
@@ -71,6 +78,7 @@ impl Default for Options {
             part: Part::Whole,
             found: None,
             memo: None,
+            mask_indexes: false,
         }
     }
 }

@@ -114,6 +114,8 @@ struct Lowering<'a> {
     part: Part,
     /// Map in which the caller looked a key up.
     found: Option<u32>,
+    /// Indexes into arrays hold against guesses of the processor.
+    mask_indexes: bool,
     /// Stack memory for the key of a remembered look-up, once there was one.
     key: Option<StackSlot>,
     /// First block of each program, by index in the object.
@@ -186,10 +188,13 @@ impl<'a> Lowering<'a> {
             slots,
             part: options.part,
             found: options.found,
+            mask_indexes: options.mask_indexes,
             key: None,
             entries,
             signatures,
-            metadata: units.iter().any(|u| u.analysis.metadata),
+            // What a program alone comes after, and what follows it, may use metadata.
+            metadata: matches!(options.part, Part::Alone(_))
+                || units.iter().any(|u| u.analysis.metadata),
         };
         match kind {
             ProgramKind::Xdp => this.set(0, Reg::R1, ctx),

@@ -1,5 +1,7 @@
 //! `dashctl prog`: users' own eBPF objects, after bpftool.
 
+mod run;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,11 +28,12 @@ pub(crate) fn run(command: &Prog) -> Result<ExitCode> {
         Prog::Verify(args) => return verify(args),
         Prog::Show(args) => show(args),
         Prog::Dump(args) => dump(args),
+        Prog::Run(args) => run::run(args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn print(text: &str) -> Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     let out = std::io::stdout().lock().write_all(text.as_bytes());
     out.context(OUTPUT)
 }

@@ -91,6 +91,16 @@ impl Lowering<'_> {
                 return Ok(true);
             }
             (Some(Callee::TailCall(None)), _) => self.iconst(TAIL_CALL_FAILED),
+            (Some(Callee::TailCallAnywhere), _) => {
+                let refused = self.call_helper(depth, helper::TAIL_CALL);
+                let (gone, stays) = (self.b.create_block(), self.b.create_block());
+                self.b.ins().brif(refused, stays, &[], gone, &[]);
+                self.b.switch_to_block(gone);
+                let none = self.b.ins().iconst(types::I32, 0);
+                self.b.ins().return_(&[none]);
+                self.b.switch_to_block(stays);
+                self.iconst(TAIL_CALL_FAILED)
+            }
             (Some(Callee::KtimeGetNs), _) => {
                 let (ctx, flags) = (self.ctx, self.flags.ctx);
                 self.b.ins().load(types::I64, flags, ctx, run_ctx::NOW_NS)
@@ -133,7 +143,7 @@ impl Lowering<'_> {
                 .copied()
                 .flatten()
                 .is_none(),
-            Part::Whole | Part::Resume(..) => false,
+            Part::Whole | Part::Resume(..) | Part::Alone(_) => false,
         }
     }
 
@@ -360,9 +370,14 @@ impl Lowering<'_> {
             .ins()
             .icmp_imm_u(IntCC::UnsignedLessThan, index, entries);
         let base = self.table_entry(run_ctx::ARRAYS, map);
+        let null = self.iconst(0);
+        // Whatever a branch on `in_range` is guessed to do, this moves by what it is.
+        let index = match self.mask_indexes {
+            true => self.b.ins().select_spectre_guard(in_range, index, null),
+            false => index,
+        };
         let offset = self.b.ins().imul_imm_u(index, stride);
         let element = self.b.ins().iadd(base, offset);
-        let null = self.iconst(0);
         if let Some((hit, miss)) = null_test(place, &step) {
             let (hit, miss) = (self.target(place, i, hit)?, self.target(place, i, miss)?);
             let (on_hit, on_miss) = (self.b.create_block(), self.b.create_block());

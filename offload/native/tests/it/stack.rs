@@ -172,6 +172,39 @@ fn doubling_calls_end_in_an_error_and_not_in_gigabytes() {
     assert!(refused(&program).contains("after expanding"));
 }
 
+/// What [`Options::mask_indexes`] costs a look-up, in instructions: looked at, so that the policy's price is
+/// known.
+#[test]
+fn a_masked_index_costs_a_conditional_move_a_look_up() {
+    let program = object(vec![map("array", MapKind::Array, 8, 100)], |b| {
+        let null = b.label();
+        b.load(Size::W, Reg::R3, Reg::R1, 12);
+        b.store(Size::W, Reg::R10, -4, Reg::R3);
+        b.load_map(Reg::R1, 0);
+        b.mov(Reg::R2, Reg::R10);
+        b.alu(AluOp::Add, Reg::R2, -4);
+        b.call(helper::MAP_LOOKUP_ELEM);
+        b.jump_if(dash_bpf::op::Cond::Eq, Reg::R0, 0, null);
+        b.load(Size::W, Reg::R0, Reg::R0, 0);
+        b.bind(null);
+        b.exit();
+    });
+    let asm = |mask_indexes| {
+        let options = Options {
+            mask_indexes,
+            ..Options::for_isa(Isa::X86_64)
+        };
+        let (_, listing) = list_unverified(&program, &options).expect("compiles");
+        listing.asm
+    };
+    let (plain, masked) = (asm(false), asm(true));
+    assert!(!plain.contains("cmov"), "{plain}");
+    assert!(masked.contains("cmov"), "{masked}");
+    let more = masked.lines().count().saturating_sub(plain.lines().count());
+    eprintln!("{more} instructions more: {masked}");
+    assert!((1..=4).contains(&more), "{more}: {plain}\n{masked}");
+}
+
 #[test]
 fn listings_show_both_forms_for_both_machines() {
     let program = object(vec![], |b| {

@@ -1,0 +1,97 @@
+//! `dashctl feature probe`: what eBPF programs find here.
+
+use anyhow::Result;
+use dash_bpf::Program;
+use dash_bpf::insn::Insn;
+use dash_prog::Engine;
+use dash_prog::helpers::spec::{HELPERS, map_kinds, refused};
+use dash_prog::map::kind_name;
+use dash_verify::{Limits, examine};
+use serde_json::{Value, json};
+
+use super::prog::print;
+use crate::cli::{Feature, Output};
+
+pub(crate) fn run(command: &Feature, output: Output) -> Result<()> {
+    let Feature::Probe = command;
+    match output.wanted() {
+        true => output.json(&table()),
+        false => print(&text()),
+    }
+}
+
+/// Why a helper that is there cannot be called yet: our verifier has no prototype of it.
+const NOT_PROVEN: &str = "has code, but the verifier cannot prove calls of it yet";
+
+/// Helpers: number, name, and why not, if not.
+fn helpers() -> Vec<(u32, &'static str, Option<&'static str>)> {
+    let there = HELPERS.iter().map(|helper| {
+        let why = (!provable(helper.number)).then_some(NOT_PROVEN);
+        (helper.number, helper.name(), why)
+    });
+    let not = refused().map(|(number, name, why)| (number, name, Some(why)));
+    let mut all: Vec<_> = there.chain(not).collect();
+    all.sort();
+    all
+}
+
+/// Whether the verifier knows a helper: what it says of a program that does nothing but call it.
+fn provable(number: u32) -> bool {
+    let program = Program {
+        insns: vec![
+            Insn {
+                code: 0x85,
+                imm: number as i32,
+                ..Insn::default()
+            },
+            Insn {
+                code: 0x95,
+                ..Insn::default()
+            },
+        ],
+        ..Program::default()
+    };
+    match examine(&program, &[], &Limits::default(), None) {
+        Ok(_) => true,
+        Err(reason) => !reason.to_string().contains("no helper"),
+    }
+}
+
+fn table() -> Value {
+    let maps = map_kinds().map(
+        |(kind, there, note)| json!({ "type": kind_name(kind), "available": there, "note": note }),
+    );
+    let helpers = helpers().into_iter().map(|(number, name, why)| {
+        let name = format!("bpf_{name}");
+        match why {
+            None => json!({ "id": number, "name": name, "available": true }),
+            Some(why) => json!({ "id": number, "name": name, "available": false, "note": why }),
+        }
+    });
+    json!({
+        "program_types": ["xdp"],
+        "engines": Engine::ALL.map(Engine::name),
+        "instructions": ["base32", "base64", "divmul32", "divmul64", "atomic32", "atomic64"],
+        "map_types": maps.collect::<Value>(),
+        "helpers": helpers.collect::<Value>(),
+    })
+}
+
+fn text() -> String {
+    let mut out = String::from("Program types: xdp\n\nMap types\n");
+    for (kind, there, note) in map_kinds() {
+        let there = if there { "yes" } else { "no" };
+        let line = format!("  {:<18} {there:<4} {note}", kind_name(kind));
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out.push_str("\nHelpers\n");
+    for (number, name, why) in helpers() {
+        let there = if why.is_none() { "yes" } else { "no" };
+        let name = format!("bpf_{name}");
+        let line = format!("  {number:>3} {name:<30} {there:<4} {}", why.unwrap_or(""));
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}

@@ -1,0 +1,8 @@
+//! Tests of the crate from outside.
+
+mod clang;
+mod engines;
+mod kernel;
+mod shared;
+mod support;
+mod twins;
