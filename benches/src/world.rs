@@ -146,7 +146,8 @@ pub fn cache() -> Result<PathBuf> {
 
 const DPU: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const NEIGHBOR: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const ENI: [u8; 6] = [0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e];
+/// MAC of the ENI of these packets.
+pub const ENI: [u8; 6] = [0xf4, 0x93, 0x9f, 0xef, 0xc4, 0x7e];
 const PEER: [u8; 6] = [0xf8, 0x22, 0x83, 0x99, 0x22, 0xa2];
 const VIP: [u8; 4] = [10, 0, 0, 1];
 

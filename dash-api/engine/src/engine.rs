@@ -201,6 +201,26 @@ impl<T: Target + ?Sized> Engine<T> {
         }
     }
 
+    /// Makes the code that asks programs attached to ENIs, or the code without: before the first is
+    /// attached, and after the last is gone. True when other code was installed.
+    ///
+    /// # Errors
+    /// Everything is as before.
+    pub fn set_hooks(&mut self, there: bool) -> Result<bool, EngineError> {
+        let plan = self.planner.hooks(there);
+        let (mut timings, mut clock) = (Timings::default(), Stopwatch::start());
+        let installed = self.install(plan, &Changeset::default(), &mut timings, &mut clock);
+        if installed.is_err() {
+            self.planner.hooks(!there);
+        }
+        installed
+    }
+
+    /// Index of an ENI.
+    pub fn eni_index(&self, eni: &EniKey) -> Option<u32> {
+        self.planner.eni_index(eni)
+    }
+
     /// Makes a plan the next generation; true when it has other code.
     fn install(
         &mut self,

@@ -1,5 +1,7 @@
 //! A core whose packets are run by the caller, one by one: replay, scenarios, tests.
 
+use std::sync::Arc;
+
 use dash_bpf::interp::Trap;
 use dash_wire::tables::FlowEntry;
 use nic_target::{
@@ -10,6 +12,7 @@ use crate::ager;
 use crate::datapath::{BURST, Datapath, Fate};
 use crate::exec::Engine;
 use crate::generation::Generation;
+use crate::hooks::Hooks;
 use crate::tables::core_set::CoreTables;
 use crate::tables::mirror::SharedFlows;
 
@@ -91,6 +94,11 @@ impl Core {
 }
 
 impl Core {
+    /// Replaces the programs of users. Those of ENIs run where the image asks for them.
+    pub fn set_hooks(&mut self, hooks: Hooks) {
+        self.generation = self.generation.with_hooks(Arc::new(hooks));
+    }
+
     /// Runs frames as a worker does, in bursts of [`BURST`](crate::datapath::BURST), all at `now_ns`;
     /// `outcomes` gets what became of each, in order.
     pub fn run_burst(&mut self, now_ns: u64, frames: &mut [Frame], outcomes: &mut Vec<Fate>) {

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use dash_bpf::helper::XdpAction;
 use dash_bpf::{MapDef, interp::Trap};
 use dash_wire::abi::{CONTINUE, MEMO_ENTRIES, MapHandle, MemoEntry, RunCtx};
+use dash_wire::hook::{DashMeta, Place, flow};
+use dash_wire::tables::Meta;
 use nic_target::tables::{Discipline, map_defs};
 use nic_target::{Capacity, Frame, Table, TargetError, Verdict};
+use zerocopy::IntoBytes as _;
 
 use crate::ager::Ager;
 use crate::exec::{Code, Engine, Region, interp, rbpf};
 use crate::generation::Generation;
-use crate::helpers::{HELPERS, HelperState};
+use crate::helpers::{HelperState, PIPELINE_HELPERS};
 use crate::tables::core_set::CoreTables;
 use crate::tables::mirror::SharedFlows;
 use crate::tables::{Handled, MapOps};
+use burst::Places;
 pub use burst::{BURST, Fate};
-use burst::{Places, bounds, set};
+pub(crate) use burst::{bounds, set};
 pub use owner::{Owners, Secret};
 
 mod burst;
@@ -162,6 +166,7 @@ impl Datapath {
     pub fn bind<'a>(&'a mut self, generation: &'a Generation) -> Bound<'a> {
         if self.bound != generation.serial() {
             self.link(Some(generation));
+            self.helpers.bind(generation);
             self.renew_places();
             self.bound = generation.serial();
         }
@@ -256,7 +261,7 @@ impl Bound<'_> {
             now_ns: 0,
             arrays: core.arrays.as_ptr(),
             maps: core.maps.as_ptr(),
-            helpers: HELPERS.as_ptr(),
+            helpers: PIPELINE_HELPERS.as_ptr(),
             worker: core.helpers.address(),
             cpu: core.cpu,
             resume: 0,
@@ -265,6 +270,12 @@ impl Bound<'_> {
             found_value: std::ptr::null_mut(),
             memo: core.memo.as_mut_ptr(),
         };
+        let hooks = self.generation.hooks();
+        if let Some(verdict) = hooks.enter(&mut ctx, frame, core.now_ns, &mut core.tables) {
+            let about = |_: &CoreTables| DashMeta::unknown(Place::Egress);
+            let tables = &mut core.tables;
+            return Ok(hooks.leave(&mut ctx, frame, core.now_ns, tables, verdict, about));
+        }
         set(&mut ctx, frame, core.now_ns);
         let (defs, regions) = (&core.defs, &core.regions);
         let r0 = match (code, &mut core.exec) {
@@ -302,7 +313,35 @@ impl Bound<'_> {
         if core.tables.flow_events.len() * 2 >= core.events_capacity {
             core.ager.take_events(&core.tables);
         }
-        Ok(verdict(&ctx, frame, port, r0))
+        let verdict = verdict(&ctx, frame, port, r0);
+        if !hooks.at_ports() {
+            return Ok(verdict);
+        }
+        let mut meta = Meta::default();
+        core.tables.meta.read(0, meta.as_mut_bytes());
+        let ended = core.helpers.ended();
+        let generation = self.generation;
+        let about = |tables: &CoreTables| about_leaving(generation, tables, &meta, !ended);
+        let tables = &mut core.tables;
+        Ok(hooks.leave(&mut ctx, frame, core.now_ns, tables, verdict, about))
+    }
+}
+
+/// What programs are told of a packet that leaves; `whole` when the pipeline ran to its end.
+fn about_leaving(
+    generation: &Generation,
+    tables: &CoreTables,
+    meta: &Meta,
+    whole: bool,
+) -> DashMeta {
+    let flow = match whole.then(|| tables.first_of_flow(&meta.key)).flatten() {
+        None => flow::UNKNOWN,
+        Some(true) => flow::MISS,
+        Some(false) => flow::HIT,
+    };
+    DashMeta {
+        flow,
+        ..generation.about(meta, Place::Egress)
     }
 }
 

@@ -13,11 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crossbeam_epoch::{Atomic, Collector, Guard, LocalHandle, Owned};
+use dash_wire::hook::{DashMeta, Place};
+use dash_wire::tables::{EniRow, Meta};
 use nic_target::image::ShapeHash;
-use nic_target::{Capacity, TargetError, Update};
+use nic_target::{Capacity, Table, TargetError, Update};
+use zerocopy::IntoBytes as _;
 
 use crate::exec::{Code, Engine};
-use crate::tables::policy::PolicyTables;
+use crate::hooks::Hooks;
+use crate::tables::policy::{PolicyMap, PolicyTables};
 
 /// Code and rows of one moment.
 #[derive(Debug)]
@@ -26,6 +30,7 @@ pub struct Generation {
     shape: Option<ShapeHash>,
     code: Option<Arc<Code>>,
     tables: PolicyTables,
+    hooks: Arc<Hooks>,
     /// Tells generations apart however control numbers them.
     serial: u64,
     /// Link of the list of retired generations.
@@ -35,7 +40,7 @@ pub struct Generation {
 impl Generation {
     /// No code, empty tables.
     pub fn empty(capacity: &Capacity) -> Self {
-        Self::with(0, None, None, PolicyTables::new(capacity))
+        Self::with(0, None, None, PolicyTables::new(capacity), Arc::default())
     }
 
     fn with(
@@ -43,6 +48,7 @@ impl Generation {
         shape: Option<ShapeHash>,
         code: Option<Arc<Code>>,
         tables: PolicyTables,
+        hooks: Arc<Hooks>,
     ) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -51,6 +57,7 @@ impl Generation {
             shape,
             code,
             tables,
+            hooks,
             serial,
             next: AtomicPtr::new(ptr::null_mut()),
         }
@@ -69,7 +76,14 @@ impl Generation {
             ),
             None => (self.shape, self.code.clone()),
         };
-        Ok(Self::with(update.generation, shape, code, tables))
+        let hooks = Arc::clone(&self.hooks);
+        Ok(Self::with(update.generation, shape, code, tables, hooks))
+    }
+
+    /// This generation with other programs of users: same number, code and rows.
+    pub fn with_hooks(&self, hooks: Arc<Hooks>) -> Self {
+        let (code, tables) = (self.code.clone(), self.tables.clone());
+        Self::with(self.number, self.shape, code, tables, hooks)
     }
 
     /// Number control gave it.
@@ -90,6 +104,30 @@ impl Generation {
     /// Rows.
     pub fn tables(&self) -> &PolicyTables {
         &self.tables
+    }
+
+    /// Programs of users.
+    #[inline]
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    /// What the pipeline knows of a packet, for programs of users.
+    pub(crate) fn about(&self, meta: &Meta, place: Place) -> DashMeta {
+        let row = self.tables.map(Table::Eni).and_then(PolicyMap::array);
+        let mut eni = EniRow::default();
+        if let Some(rows) = row {
+            // An index without a row: all is zero.
+            rows.read(meta.eni, eni.as_mut_bytes());
+        }
+        DashMeta {
+            eni: meta.eni,
+            vni: meta.vni,
+            eni_mac: eni.mac,
+            vnet: eni.vnet,
+            direction: meta.direction,
+            ..DashMeta::unknown(place)
+        }
     }
 
     /// Unique in the process, never 0.

@@ -8,7 +8,11 @@ use std::ffi::c_void;
 use dash_bpf::helper as nr;
 use dash_bpf::helper::XdpAction;
 use dash_wire::abi::{HELPER_SLOTS, HelperFn, MapHandle, RunCtx};
+use dash_wire::hook::Place;
+use dash_wire::tables::{Direction, Meta};
+use nic_target::Table;
 
+use crate::generation::Generation;
 use crate::tables::errno;
 
 /// Least Ethernet frame that `adjust_head` and `adjust_tail` leave (`ETH_HLEN`).
@@ -20,6 +24,10 @@ const MOST_META: usize = 252;
 #[derive(Debug)]
 pub(crate) struct HelperState {
     random: u64,
+    /// What the core is bound to; null before it is.
+    generation: *const Generation,
+    /// A program of users ended the way of the packet of this run.
+    ended: bool,
 }
 
 impl HelperState {
@@ -27,7 +35,20 @@ impl HelperState {
     pub(crate) fn new(cpu: u32) -> Self {
         Self {
             random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(cpu) << 32,
+            generation: std::ptr::null(),
+            ended: false,
         }
+    }
+
+    /// The core is bound to this generation, and will not run before it is bound to the next when
+    /// this one is gone.
+    pub(crate) fn bind(&mut self, generation: &Generation) {
+        self.generation = generation;
+    }
+
+    /// Whether a program of users ended the way of a packet since this was asked last.
+    pub(crate) fn ended(&mut self) -> bool {
+        std::mem::take(&mut self.ended)
     }
 
     pub(crate) fn address(&mut self) -> *mut c_void {
@@ -65,6 +86,13 @@ pub static HELPERS: [HelperFn; HELPER_SLOTS] = {
     table[nr::XDP_ADJUST_META as usize] = adjust_meta;
     table[nr::XDP_ADJUST_TAIL as usize] = adjust_tail;
     // TAIL_CALL is compiled away; REDIRECT_MAP has no device maps to look in.
+    table
+};
+
+/// The same with the one that only the pipeline may call.
+pub(crate) static PIPELINE_HELPERS: [HelperFn; HELPER_SLOTS] = {
+    let mut table = HELPERS;
+    table[nr::DASH_HOOK as usize] = dash_hook;
     table
 };
 
@@ -174,6 +202,30 @@ unsafe extern "C" fn redirect(
     // SAFETY: the context of the run.
     unsafe { (*ctx).redirect_ifindex = ifindex as u32 };
     XdpAction::Redirect as u64
+}
+
+unsafe extern "C" fn dash_hook(ctx: *mut RunCtx, _: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    // SAFETY: `worker` is the `HelperState` of the thread that runs this, and its generation is the
+    // one that the core is bound to, which is borrowed while programs run.
+    let generation = unsafe { (*(*ctx).worker.cast::<HelperState>()).generation.as_ref() };
+    let Some(generation) = generation else {
+        return XdpAction::Pass as u64;
+    };
+    // SAFETY: `arrays` has an entry for every table, and that of `meta` is the packet's row.
+    let meta = unsafe { &*(*(*ctx).arrays.add(Table::Meta.index() as usize)).cast::<Meta>() };
+    let place = match meta.direction == Direction::Outbound as u8 {
+        true => Place::EniOutbound,
+        false => Place::EniInbound,
+    };
+    let about = generation.about(meta, place);
+    // SAFETY: the context of the run, whose packet is borrowed for it; the worker holds no reference
+    // to it meanwhile, and its number is this thread's alone.
+    let action = unsafe { generation.hooks().of_eni(&mut *ctx, &about) };
+    if action != XdpAction::Pass {
+        // SAFETY: as above.
+        unsafe { (*(*ctx).worker.cast::<HelperState>()).ended = true };
+    }
+    action as u64
 }
 
 /// Moves a packet border by a signed 32-bit delta, `None` on overflow.

@@ -14,6 +14,7 @@
 //! - [`tables`]: the maps programs see. Policy tables are immutable and belong to a generation;
 //!   core tables belong to one core and only its thread touches them.
 //! - [`generation`]: code and policy tables that become visible together.
+//! - [`hooks`]: programs of users at ports and ENIs.
 //!
 //! Who writes what: programs may write packets, `flow_slab`, `flow_index`, `flow_free`,
 //! `flow_events`, `eni_stats`, `port_stats` and `meta`. They get addresses of policy rows and must
@@ -29,6 +30,7 @@ pub mod datapath;
 mod exec;
 pub mod generation;
 pub mod helpers;
+pub mod hooks;
 mod prefetch;
 pub mod runtime;
 pub mod tables;

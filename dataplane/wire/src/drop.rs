@@ -83,6 +83,10 @@ reasons! {
     Internal = "internal", port [], eni [OtherDropPackets TotalDropPackets];
     /// It would have to become IPv6 and cannot: it is IPv6 already, or neither TCP nor UDP.
     NotTranslatable = "not-translatable", port [], eni [UnsupportedProtocolDropPackets TotalDropPackets];
+    /// A program attached to the ENI said XDP_DROP.
+    HookDrop = "hook-drop", port [], eni [OtherDropPackets TotalDropPackets];
+    /// A program attached to the ENI failed, or said XDP_ABORTED or what is no verdict.
+    HookAborted = "hook-aborted", port [], eni [OtherDropPackets TotalDropPackets];
 }
 
 #[cfg(test)]

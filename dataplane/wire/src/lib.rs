@@ -7,5 +7,6 @@
 
 pub mod abi;
 pub mod drop;
+pub mod hook;
 pub mod stats;
 pub mod tables;

@@ -18,13 +18,16 @@ pub const XDP_ADJUST_TAIL: u32 = 65;
 pub const MAP_PUSH_ELEM: u32 = 87;
 pub const MAP_POP_ELEM: u32 = 88;
 pub const MAP_PEEK_ELEM: u32 = 89;
+/// Of ours, for the pipeline's programs alone: runs the programs of users that are attached to the
+/// packet's ENI and gives their verdict, an `XDP_*` code.
+pub const DASH_HOOK: u32 = 250;
 
 /// How many registers from r1 a helper reads; `None` for helpers that are not ours.
 pub fn arity(helper: u32) -> Option<usize> {
     Some(match helper {
         KTIME_GET_NS | GET_PRANDOM_U32 | GET_SMP_PROCESSOR_ID => 0,
         MAP_LOOKUP_ELEM | MAP_DELETE_ELEM | REDIRECT | XDP_ADJUST_HEAD | XDP_ADJUST_META
-        | XDP_ADJUST_TAIL | MAP_POP_ELEM | MAP_PEEK_ELEM => 2,
+        | XDP_ADJUST_TAIL | MAP_POP_ELEM | MAP_PEEK_ELEM | DASH_HOOK => 2,
         TAIL_CALL | REDIRECT_MAP | MAP_PUSH_ELEM => 3,
         MAP_UPDATE_ELEM => 4,
         CSUM_DIFF => 5,

@@ -49,6 +49,10 @@ pub enum Stmt {
     /// `parse inner;`: the customer's frame. Sets `key` (with `eni` and `direction`), `inner_len`,
     /// `tcp_flags`, `acl_sport`, `acl_dport`; drops `inner-*` and `ecn-not-capable`.
     ParseInner,
+    /// `hook;`: the programs of users that are attached to the ENI see the packet, which they may
+    /// change; it goes on when they say XDP_PASS. XDP_DROP drops `hook-drop`, XDP_ABORTED
+    /// `hook-aborted`, others end the packet's way here. The model has no programs: it goes on.
+    Hook,
     /// `account;`: from here on counts and drops go to the ENI `eni` names.
     Account,
     /// `match TABLE[KEY, ...] as ROW { hit } else { miss }`.

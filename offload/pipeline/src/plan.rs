@@ -110,6 +110,8 @@ pub struct Shape {
     pub tunnel: bool,
     /// What flows that are there may need.
     pub flows: FlowNeeds,
+    /// A program is attached to an ENI.
+    pub hooks: bool,
 }
 
 impl Shape {
@@ -133,6 +135,8 @@ impl Shape {
                 nvgre: true,
                 u1: true,
             },
+            // What programs of users do is not the configuration's.
+            hooks: false,
         }
     }
 }
@@ -239,6 +243,8 @@ pub struct Planner {
     flows: FlowNeeds,
     /// `flows` before the last plan of objects.
     flows_before: FlowNeeds,
+    /// A program is attached to an ENI.
+    hooks: bool,
 }
 
 /// A row before and after, in the direction it is planned.
@@ -265,6 +271,7 @@ impl Planner {
             shape: None,
             flows: FlowNeeds::default(),
             flows_before: FlowNeeds::default(),
+            hooks: false,
         }
     }
 
@@ -313,6 +320,12 @@ impl Planner {
         let mut ops = Ops::default();
         self.underlay.update(routes, &mut ops);
         self.finish(ops)
+    }
+
+    /// Plans for programs attached to ENIs, or for none.
+    pub fn hooks(&mut self, there: bool) -> Plan {
+        self.hooks = there;
+        self.finish(Ops::default())
     }
 
     /// Index of an ENI.
@@ -555,6 +568,7 @@ impl Planner {
         let shape = Shape {
             underlay_routes: self.underlay.has_routes(),
             flows: self.flows,
+            hooks: self.hooks,
             ..census
         };
         let before = self.shape.replace(shape.clone());

@@ -127,7 +127,9 @@ fn branch(out: &mut String, indent: &str, (outbound, inbound): (&str, &str)) {
 }
 
 fn stage_flow(out: &mut String, shape: &Shape) {
-    out.push_str("# The customer's frame.\nstage inner {\n    account;\n    parse inner;\n");
+    out.push_str("# The customer's frame.\nstage inner {\n    account;\n");
+    out.push_str(part(shape.hooks, "    hook;\n"));
+    out.push_str("    parse inner;\n");
     out.push_str("    if key.proto == 6 {\n        if direction == 1 {\n");
     tcp_counts(out, "OUTBOUND");
     out.push_str("        } else {\n");

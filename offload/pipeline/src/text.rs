@@ -8,6 +8,7 @@
 //! block    := "{" { statement } "}"
 //! statement:
 //!     parse underlay;   parse vxlan EXPR;   parse encap EXPR;   decap;   parse inner;   account;
+//!     hook;
 //!     translate;        apply [nvgre] [u1];
 //!     match TABLE[EXPR, ...] as ROW block [ else block ]
 //!     if COND block [ else block ]
@@ -69,6 +70,7 @@ pub const KEYWORDS: &[&str] = &[
     "choose",
     "of",
     "translate",
+    "hook",
 ];
 
 /// Where a text is not a pipeline, and why.

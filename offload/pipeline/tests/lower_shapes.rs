@@ -226,3 +226,29 @@ fn what_is_counted_before_the_look_up_is_counted_nowhere_else() {
         "a stage behind the look-up counts"
     );
 }
+
+#[test]
+fn packets_of_enis_with_programs_go_up_where_those_are_asked() {
+    use dash_wire::stats::EniStat;
+
+    let shape = Shape {
+        hooks: true,
+        ..Shape::default()
+    };
+    let pipeline = text::parse(&template::pipeline_text(&shape)).unwrap();
+    let hits = lower::lower_hits(&pipeline, &Capacity::default()).unwrap();
+    let names: Vec<_> = hits.object.programs.iter().map(|p| &p.name).collect();
+    assert_eq!(names, ["rx"]);
+    let slots = &hits.object.tail_calls[0].programs;
+    assert_eq!(slots[0], Some(0));
+    assert!(slots[1..].iter().all(Option::is_none), "{slots:?}");
+    assert!(hits.counted.contains(&EniStat::RxPackets));
+    assert!(!hits.counted.contains(&EniStat::InboundTcpSynPackets));
+    // Without, nothing of it is there.
+    let without = template::pipeline_text(&Shape::default());
+    assert!(!without.contains("hook"));
+    assert_eq!(
+        text::print(&pipeline).replace("    hook;\n", ""),
+        text::print(&text::parse(&without).unwrap())
+    );
+}

@@ -87,6 +87,7 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         Stmt::Decap,
         Stmt::ParseInner,
         Stmt::Account,
+        Stmt::Hook,
         Stmt::FlowCreate { pair: false },
         Stmt::FlowCreate { pair: true },
         Stmt::Translate,
@@ -160,6 +161,7 @@ fn whole_template() -> String {
             nvgre: true,
             u1: true,
         },
+        hooks: true,
     })
 }
 

@@ -49,6 +49,7 @@ fn our_own_verifier_accepts_every_program_of_the_pipeline() {
         for ((acl_out, acl_in), transform) in acls.into_iter().chain(transforms) {
             let shape = Shape {
                 trusted_vnis: bits & 1 != 0,
+                hooks: bits & 1 != 0,
                 inbound_pa_validation: bits & 2 != 0,
                 underlay_routes: bits & 4 != 0,
                 acl_out,

@@ -91,7 +91,7 @@ const fn moving(number: u32, name: &'static str) -> Helper {
 }
 
 /// Every helper there is.
-pub(crate) static HELPERS: [Helper; 16] = [
+pub(crate) static HELPERS: [Helper; 17] = [
     Helper {
         number: helper::MAP_LOOKUP_ELEM,
         name: "map_lookup_elem",
@@ -148,6 +148,8 @@ pub(crate) static HELPERS: [Helper; 16] = [
         "map_peek_elem",
         &[Arg::Map(QUEUES), Arg::ValueOut],
     ),
+    // Programs of users move packets as they like.
+    moving(helper::DASH_HOOK, "dash_hook"),
 ];
 
 /// The helper of this number.

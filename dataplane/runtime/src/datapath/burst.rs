@@ -18,15 +18,17 @@
 use std::cell::UnsafeCell;
 
 use dash_wire::abi::{CONTINUE, EntryFn, RunCtx};
+use dash_wire::hook::{DashMeta, Place as DashPlace};
 use dash_wire::tables::Meta;
 use nic_target::{Frame, Table, Verdict};
 
 use super::reply::reply;
-use super::{Bound, Datapath, verdict};
+use super::{Bound, Datapath, about_leaving, verdict};
 use crate::code::Rest;
 use crate::exec::{Code, Engine};
-use crate::helpers::HELPERS;
+use crate::helpers::PIPELINE_HELPERS;
 use crate::prefetch::prefetch;
+use crate::tables::core_set::CoreTables;
 use crate::tables::flow_index::Ahead;
 
 /// Most packets of a burst.
@@ -82,7 +84,7 @@ impl Places {
             now_ns: 0,
             arrays: std::ptr::null(),
             maps: std::ptr::null(),
-            helpers: HELPERS.as_ptr(),
+            helpers: PIPELINE_HELPERS.as_ptr(),
             worker: std::ptr::null_mut(),
             cpu: 0,
             resume: 0,
@@ -127,11 +129,28 @@ impl Bound<'_> {
                 return n;
             }
         };
-        let open = self.parse(native.entry(), native.rest().is_some(), frames);
-        if let Some(rest) = native.rest() {
-            self.finish(rest, frames, open);
+        let (entry, rest) = (native.entry(), native.rest());
+        if self.generation.hooks().at_ports() {
+            self.run_parts::<true>(entry, rest, frames);
+        } else {
+            self.run_parts::<false>(entry, rest, frames);
         }
         n
+    }
+
+    /// Both parts. `HOOKED`: programs of users are attached to ports; the code for none is as if
+    /// there were no such thing.
+    #[inline(always)]
+    fn run_parts<const HOOKED: bool>(
+        &mut self,
+        entry: EntryFn,
+        rest: Option<Rest>,
+        frames: &mut [Frame],
+    ) {
+        let open = self.parse::<HOOKED>(entry, rest.is_some(), frames);
+        if let Some(rest) = rest {
+            self.finish::<HOOKED>(rest, frames, open);
+        }
     }
 
     /// Runs the second part of packets that other workers parsed: what they left is
@@ -155,7 +174,11 @@ impl Bound<'_> {
             core.places.ahead[place] = core.tables.prefetch_bucket(hash);
             core.places.open[place] = place as u8;
         }
-        self.finish(rest, &mut frames[..n], n);
+        if self.generation.hooks().at_ports() {
+            self.finish::<true>(rest, &mut frames[..n], n);
+        } else {
+            self.finish::<false>(rest, &mut frames[..n], n);
+        }
         n
     }
 
@@ -188,7 +211,13 @@ impl Bound<'_> {
     }
 
     /// Parses; gives how many places wait for their second part.
-    fn parse(&mut self, entry: EntryFn, in_two: bool, frames: &mut [Frame]) -> usize {
+    fn parse<const HOOKED: bool>(
+        &mut self,
+        entry: EntryFn,
+        in_two: bool,
+        frames: &mut [Frame],
+    ) -> usize {
+        let generation = self.generation;
         let core = &mut *self.core;
         let arrays = core.arrays.as_mut_ptr();
         let places = &mut core.places;
@@ -203,6 +232,16 @@ impl Bound<'_> {
             }
             let (frame, ctx) = (&mut frames[place], &mut places.contexts[place]);
             let port = frame.port;
+            if HOOKED {
+                let hooks = generation.hooks();
+                let (tables, now) = (&mut core.tables, core.now_ns);
+                if let Some(verdict) = hooks.enter(ctx, frame, now, tables) {
+                    let about = |_: &CoreTables| DashMeta::unknown(DashPlace::Egress);
+                    let verdict = hooks.leave(ctx, frame, now, tables, verdict, about);
+                    places.fates[place] = Fate::Done(verdict);
+                    continue;
+                }
+            }
             set(ctx, frame, core.now_ns);
             ctx.arrays = arrays;
             let row = places.rows[place].0.get();
@@ -215,7 +254,19 @@ impl Bound<'_> {
             // `dash_wire::abi` says.
             let r0 = unsafe { entry(ctx) };
             if r0 != CONTINUE || !in_two {
-                places.fates[place] = Fate::Done(verdict(ctx, frame, port, r0));
+                let mut verdict = verdict(ctx, frame, port, r0);
+                if HOOKED {
+                    let (tables, now) = (&mut core.tables, core.now_ns);
+                    // SAFETY: the program has returned, and only this thread knows the row.
+                    let meta = unsafe { &*row };
+                    // Code that is not cut went all the way, unless a program of users ended it.
+                    let whole = !in_two && !core.helpers.ended();
+                    let about =
+                        |tables: &CoreTables| about_leaving(generation, tables, meta, whole);
+                    let hooks = generation.hooks();
+                    verdict = hooks.leave(ctx, frame, now, tables, verdict, about);
+                }
+                places.fates[place] = Fate::Done(verdict);
                 continue;
             }
             // SAFETY: the program has returned, and only this thread knows the row.
@@ -241,7 +292,8 @@ impl Bound<'_> {
     }
 
     /// Runs the second part of the first `open` places that wait for it.
-    fn finish(&mut self, rest: Rest, frames: &mut [Frame], open: usize) {
+    fn finish<const HOOKED: bool>(&mut self, rest: Rest, frames: &mut [Frame], open: usize) {
+        let generation = self.generation;
         let core = &mut *self.core;
         let arrays = core.arrays.as_mut_ptr();
         let places = &mut core.places;
@@ -280,7 +332,16 @@ impl Bound<'_> {
             // copy, on another core, which is what `rest` needs (`NativeImage::in_parts`); and what was
             // found is what the program's look-up would give, as nothing ran in between.
             let r0 = unsafe { rest.run(ctx) };
-            places.fates[place] = Fate::Done(verdict(ctx, frame, port, r0));
+            let mut verdict = verdict(ctx, frame, port, r0);
+            if HOOKED {
+                let (tables, now) = (&mut core.tables, core.now_ns);
+                // SAFETY: the program has returned, and only this thread knows the row.
+                let meta = unsafe { &*row };
+                let about = |tables: &CoreTables| about_leaving(generation, tables, meta, true);
+                let hooks = generation.hooks();
+                verdict = hooks.leave(ctx, frame, now, tables, verdict, about);
+            }
+            places.fates[place] = Fate::Done(verdict);
             // One lost is a flow that never ages.
             if core.tables.flow_events.len() * 2 >= core.events_capacity {
                 core.ager.take_events(&core.tables);
@@ -299,7 +360,7 @@ fn fetch_headers(frame: &Frame) {
 
 /// Points a context at a packet.
 #[inline(always)]
-pub(super) fn set(ctx: &mut RunCtx, frame: &mut Frame, now_ns: u64) {
+pub(crate) fn set(ctx: &mut RunCtx, frame: &mut Frame, now_ns: u64) {
     ctx.ingress_ifindex = u32::from(frame.port);
     // No port: what a program means that says REDIRECT without having called the helper.
     ctx.redirect_ifindex = u32::MAX;
@@ -318,7 +379,7 @@ pub(super) fn set(ctx: &mut RunCtx, frame: &mut Frame, now_ns: u64) {
 
 /// The packet's bounds in its buffer.
 #[inline(always)]
-pub(super) fn bounds(ctx: &RunCtx) -> (usize, usize) {
+pub(crate) fn bounds(ctx: &RunCtx) -> (usize, usize) {
     let base = ctx.frame_start.addr();
     (
         ctx.data.addr().wrapping_sub(base),

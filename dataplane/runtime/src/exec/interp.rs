@@ -13,7 +13,7 @@ use nic_target::tables::Discipline;
 use nic_target::{Table, TargetError};
 
 use super::{Engine, Region, TailCalls, unsupported};
-use crate::helpers::HELPERS;
+use crate::helpers::PIPELINE_HELPERS;
 use crate::tables::MAX_KEY;
 
 /// A map pointer is this plus the map's index. Not a canonical address.
@@ -284,7 +284,7 @@ impl<'a> RunEnv<'a> {
 
     /// Runs a helper as compiled code would call it.
     fn native_helper(&mut self, helper: u32, a: [u64; 5]) -> u64 {
-        let function = HELPERS[helper as usize];
+        let function = PIPELINE_HELPERS[helper as usize];
         // SAFETY: callers pass the numbers of helpers that use only the context and numbers, or
         // whose memory they checked; the context is that of a live run.
         unsafe { function(&raw mut *self.ctx, a[0], a[1], a[2], a[3], a[4]) }
@@ -401,7 +401,7 @@ impl Env for RunEnv<'_> {
             | nr::MAP_PUSH_ELEM
             | nr::MAP_POP_ELEM
             | nr::MAP_PEEK_ELEM => self.map_helper(helper, args, stack)?,
-            nr::XDP_ADJUST_HEAD | nr::XDP_ADJUST_META | nr::XDP_ADJUST_TAIL => {
+            nr::XDP_ADJUST_HEAD | nr::XDP_ADJUST_META | nr::XDP_ADJUST_TAIL | nr::DASH_HOOK => {
                 wants_ctx(1)?;
                 self.native_helper(helper, args)
             }

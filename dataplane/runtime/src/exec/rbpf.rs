@@ -27,7 +27,7 @@ use nic_target::tables::Discipline;
 use nic_target::{Table, TargetError};
 
 use super::{Engine, Region, TailCalls, unsupported};
-use crate::helpers::HELPERS;
+use crate::helpers::PIPELINE_HELPERS;
 use crate::tables::MAX_KEY;
 use crate::tables::bytes::Bytes;
 use low::LowMemory;
@@ -387,7 +387,8 @@ fn register(vm: &mut EbpfVmNoData<'static>) -> Result<(), std::io::Error> {
         nr::CSUM_DIFF,
         nr::XDP_ADJUST_HEAD,
         nr::XDP_ADJUST_META,
-        nr::XDP_ADJUST_TAIL
+        nr::XDP_ADJUST_TAIL,
+        nr::DASH_HOOK
     );
     Ok(())
 }
@@ -461,7 +462,7 @@ impl<'a> Run<'a> {
                 ];
                 Some(self.native(number, a))
             }
-            nr::XDP_ADJUST_HEAD | nr::XDP_ADJUST_META | nr::XDP_ADJUST_TAIL => {
+            nr::XDP_ADJUST_HEAD | nr::XDP_ADJUST_META | nr::XDP_ADJUST_TAIL | nr::DASH_HOOK => {
                 let result = self.native(number, a);
                 self.write_xdp_md();
                 Some(result)
@@ -473,7 +474,9 @@ impl<'a> Run<'a> {
     /// Runs a helper as compiled code would.
     fn native(&mut self, number: u32, a: [u64; 5]) -> u64 {
         // SAFETY: callers checked memory arguments; the context is this run's.
-        unsafe { HELPERS[number as usize](&raw mut self.ctx, a[0], a[1], a[2], a[3], a[4]) }
+        unsafe {
+            PIPELINE_HELPERS[number as usize](&raw mut self.ctx, a[0], a[1], a[2], a[3], a[4])
+        }
     }
 
     fn write_xdp_md(&self) {

@@ -13,6 +13,7 @@ use super::watchdog::{Change, Watchdog};
 use super::{Punt, RuntimeEvents, WorkerStats};
 use crate::exec::Engine;
 use crate::generation::Publisher;
+use crate::hooks::Hooks;
 use crate::worker::rings::{Answer, Command, Count, Request, Rings, Tally};
 
 /// How often a wait for a worker looks whether it still lives.
@@ -124,6 +125,22 @@ impl<P> RuntimeHandle<P> {
     /// MAC of each port.
     pub fn macs(&self) -> &[[u8; 6]] {
         &self.macs
+    }
+
+    /// Replaces the programs of users, between two bursts of each worker. Those of ENIs run where the
+    /// image asks for them. When this returns, every worker has been round since: programs that are
+    /// gone run no more, and what nobody else holds of them is freed, on this thread.
+    ///
+    /// # Errors
+    /// A worker is gone or does not answer; the programs are replaced all the same.
+    pub fn set_hooks(&mut self, hooks: Hooks) -> Result<(), TargetError> {
+        let next = self
+            .publisher
+            .with_current(|now| now.with_hooks(Arc::new(hooks)));
+        self.publisher.publish(next);
+        let answers = self.ask(|| Command::Barrier);
+        self.publisher.collect();
+        answers.map(drop)
     }
 
     /// Capacity of each worker's tables: what images are to be compiled for.

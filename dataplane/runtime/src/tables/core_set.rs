@@ -221,6 +221,17 @@ impl CoreTables {
         self.flow_index.find_ahead(key, ahead)
     }
 
+    /// Whether the packet just run made the connection of this key; `None` when there is none.
+    pub fn first_of_flow(&self, key: &FlowKey) -> Option<bool> {
+        let mut ahead = self.prefetch_bucket(self.flow_hash(key));
+        self.prefetch_entry(&mut ahead);
+        let row = self.find_ahead(key, &ahead);
+        // SAFETY: null, or the address of a row of the index, which only this thread uses.
+        let row = unsafe { row.as_ref() }?;
+        let entry = self.flow(row >> 1)?;
+        Some(entry.packets.iter().sum::<u64>() == 1)
+    }
+
     /// Slots from here on never held a connection, and their memory was never touched.
     pub fn high_water(&self) -> u32 {
         self.flow_free.high_water()

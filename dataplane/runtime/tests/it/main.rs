@@ -4,6 +4,7 @@
 
 mod ager;
 mod engines;
+mod hooks;
 mod lookup;
 mod support;
 mod tables;

@@ -14,7 +14,7 @@ use nic_target::{CounterSnapshot, Frame, FramePool, Port, Rx, Target, Tx};
 
 use crate::support::*;
 
-type Packet = (u64, Vec<u8>);
+pub(crate) type Packet = (u64, Vec<u8>);
 
 #[derive(Debug, Default)]
 struct Wires {
@@ -28,7 +28,7 @@ struct Wires {
 
 /// A port whose wires the test holds.
 #[derive(Debug)]
-struct TestPort {
+pub(crate) struct TestPort {
     wires: Arc<Mutex<Wires>>,
     virtual_time: bool,
     /// Frames a send takes before it drops.
@@ -91,12 +91,12 @@ impl Port for TestPort {
     }
 }
 
-struct Bench {
-    runtime: RuntimeHandle<TestPort>,
+pub(crate) struct Bench {
+    pub(crate) runtime: RuntimeHandle<TestPort>,
     wires: Vec<Arc<Mutex<Wires>>>,
 }
 
-fn bench(ports: usize, virtual_time: bool, room: usize) -> Bench {
+pub(crate) fn bench(ports: usize, virtual_time: bool, room: usize) -> Bench {
     let wires: Vec<Arc<Mutex<Wires>>> = (0..ports).map(|_| Arc::default()).collect();
     let port = |wires: &Arc<Mutex<Wires>>| TestPort {
         wires: Arc::clone(wires),
@@ -111,7 +111,7 @@ fn bench(ports: usize, virtual_time: bool, room: usize) -> Bench {
 }
 
 /// Waits for what another thread does; the limit only ends a test that has failed.
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
@@ -120,24 +120,24 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 impl Bench {
-    fn feed(&self, port: usize, packets: impl IntoIterator<Item = Packet>) {
+    pub(crate) fn feed(&self, port: usize, packets: impl IntoIterator<Item = Packet>) {
         self.wires[port].lock().unwrap().input.extend(packets);
     }
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         self.wires
             .iter()
             .for_each(|w| w.lock().unwrap().closed = true);
     }
-    fn sent(&self, port: usize) -> Vec<Packet> {
+    pub(crate) fn sent(&self, port: usize) -> Vec<Packet> {
         self.wires[port].lock().unwrap().output.clone()
     }
 }
 
-fn packet(dst: [u8; 4], flow: u16, timestamp: u64) -> Packet {
+pub(crate) fn packet(dst: [u8; 4], flow: u16, timestamp: u64) -> Packet {
     (timestamp, frame(dst, flow, timestamp).data().to_vec())
 }
 
-fn port(counters: &CounterSnapshot, stat: PortStat) -> u64 {
+pub(crate) fn port(counters: &CounterSnapshot, stat: PortStat) -> u64 {
     counters.port[stat as usize]
 }
 

@@ -179,6 +179,11 @@ impl<'p> Checker<'p> {
                         || ["inner_len", "tcp_flags", "acl_sport", "acl_dport"].contains(&f)
                 });
             }
+            Stmt::Hook => {
+                at.after(&[DECAP, ACCOUNT_HERE])?;
+                at.before(INNER)?;
+                at.reads(|f| ["eni", "direction"].contains(&f))?;
+            }
             Stmt::Account => {
                 at.reads(|f| f == "eni")?;
                 next.step(ACCOUNT | ACCOUNT_HERE);

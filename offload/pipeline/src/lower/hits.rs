@@ -45,10 +45,19 @@ pub fn lower_hits(pipeline: &Pipeline, capacity: &Capacity) -> Result<Hits, Lowe
             _ => None,
         })
         .ok_or(LowerError::NoFlowStage)?;
+    // Programs of users run behind: every packet goes there that gets to them.
+    let hooked = pipeline.stages[..flow]
+        .iter()
+        .position(|stage| stage.body.contains(&Stmt::Hook));
+    let reached = hooked.unwrap_or(flow);
     let mut programs = Vec::with_capacity(flow + 2);
     let mut slots = vec![None; pipeline.stages.len()];
     for (slot, stage) in pipeline.stages.iter().enumerate() {
-        if slot > flow && slot != hit {
+        let here = match hooked {
+            Some(hooked) => slot < hooked,
+            None => slot <= flow || slot == hit,
+        };
+        if !here {
             continue;
         }
         slots[slot] = Some(programs.len() as u32);
@@ -60,7 +69,7 @@ pub fn lower_hits(pipeline: &Pipeline, capacity: &Capacity) -> Result<Hits, Lowe
         });
     }
     let mut counted = Vec::new();
-    for stage in &pipeline.stages[..flow] {
+    for stage in &pipeline.stages[..reached] {
         counts(&stage.body, &mut counted);
     }
     counted.sort_unstable();

@@ -185,6 +185,7 @@ impl StageLower<'_> {
                 }
                 self.parse_inner()?;
             }
+            Stmt::Hook => self.hook(),
             Stmt::Account if self.counts_always => {
                 self.find_counters();
                 self.b.store(Size::Dw, FP, self.stats_slot, Reg::R0);
@@ -273,6 +274,23 @@ impl StageLower<'_> {
             Stmt::Forward(row) => self.forward(row)?,
         }
         Ok(())
+    }
+
+    /// Programs of users: what they say ends the packet's way here, unless they let it pass.
+    fn hook(&mut self) {
+        let dropped = self.drop_label(DropReason::HookDrop);
+        let aborted = self.drop_label(DropReason::HookAborted);
+        let pass = self.b.label();
+        self.b.mov(Reg::R1, CTX);
+        self.b.mov(Reg::R2, 0);
+        self.b.call(helper::DASH_HOOK);
+        self.b.jump_if(C::Eq, Reg::R0, XdpAction::Pass as i32, pass);
+        self.b
+            .jump_if(C::Eq, Reg::R0, XdpAction::Drop as i32, dropped);
+        self.b
+            .jump_if(C::Eq, Reg::R0, XdpAction::Aborted as i32, aborted);
+        self.b.exit();
+        self.b.bind(pass);
     }
 
     pub(super) fn exit(&mut self, action: XdpAction) {

@@ -138,6 +138,7 @@ impl<'p> Run<'_, 'p> {
             Stmt::ParseEncap(port) => self.parse_encap(port, true),
             Stmt::Decap => self.decap(),
             Stmt::ParseInner => self.parse_inner(),
+            Stmt::Hook => Ok(()),
             Stmt::Account => {
                 let eni = self.packet.meta.eni;
                 if !self.counters.has_eni(eni) {

@@ -108,6 +108,7 @@ impl Census {
             acl_in: bits(&self.r#in),
             inbound_pa_validation: self.validating > 0,
             underlay_routes: false,
+            hooks: false,
             route_more: self.route_more > 0,
             mapping_more: self.mapping_more > 0,
             service_tunnel,

@@ -269,6 +269,7 @@ impl<'t> Parser<'t, '_> {
                 _ => return self.expected("`underlay`, `vxlan`, `encap` or `inner`"),
             },
             "decap" => Stmt::Decap,
+            "hook" => Stmt::Hook,
             "account" => Stmt::Account,
             "translate" => Stmt::Translate,
             "apply" => Stmt::Apply {

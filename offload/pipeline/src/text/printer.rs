@@ -28,6 +28,7 @@ pub(super) fn head(stmt: &Stmt) -> String {
         Stmt::ParseEncap(port) => format!("parse encap {}", expr(port)),
         Stmt::Decap => "decap".to_owned(),
         Stmt::ParseInner => "parse inner".to_owned(),
+        Stmt::Hook => "hook".to_owned(),
         Stmt::Account => "account".to_owned(),
         Stmt::Match {
             table, key, row, ..

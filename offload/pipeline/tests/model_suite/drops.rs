@@ -463,7 +463,7 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
         );
         met.insert(c.reason);
     }
-    // The full flow table has its own test below; `internal` needs an encap no pipeline makes, and
+    // Programs of users are no model's. The full flow table has its own test below; `internal` needs an encap no pipeline makes, and
     // `not-translatable` a service tunnel: scenario `service-tunnel-vxlan`.
     let rest: Vec<_> = DropReason::ALL
         .iter()
@@ -474,7 +474,9 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
         [
             &DropReason::FlowTableFull,
             &DropReason::Internal,
-            &DropReason::NotTranslatable
+            &DropReason::NotTranslatable,
+            &DropReason::HookDrop,
+            &DropReason::HookAborted
         ]
     );
 }

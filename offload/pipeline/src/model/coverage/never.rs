@@ -8,11 +8,18 @@ use super::Arm;
 use crate::ir::Stmt;
 
 /// Drop reasons that rows made by the planner and packets that fit a frame cannot lead to.
-pub(super) const REASONS: &[(DropReason, &str)] = &[(
-    DropReason::Internal,
-    "a helper refused or a row that another names is missing: the planner writes both in one delta, \
-     and a frame has room for two encaps",
-)];
+pub(super) const REASONS: &[(DropReason, &str)] = &[
+    (
+        DropReason::Internal,
+        "a helper refused or a row that another names is missing: the planner writes both in one delta, \
+         and a frame has room for two encaps",
+    ),
+    (
+        DropReason::HookDrop,
+        "programs of users are no part of a configuration (benches/tests/hooks.rs)",
+    ),
+    (DropReason::HookAborted, "as hook-drop"),
+];
 
 /// Why a statement cannot go on this way.
 pub(super) fn why(stmt: &Stmt, arm: Arm) -> Option<&'static str> {
