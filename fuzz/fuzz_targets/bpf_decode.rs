@@ -2,29 +2,9 @@
 
 #![no_main]
 
-use dash_bpf::{Insn, Op, decode, disassemble, encode};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    let insns: Vec<Insn> = data
-        .as_chunks()
-        .0
-        .iter()
-        .map(|slot| Insn::from_bytes(*slot))
-        .collect();
-    let Ok(ops) = decode(&insns) else {
-        // Refused, and said so the same way.
-        assert!(disassemble(&insns).is_err());
-        return;
-    };
-    assert!(disassemble(&insns).is_ok());
-    let mut back = Vec::new();
-    for (pc, op) in ops.iter().enumerate() {
-        if *op != Op::LoadImm64Hi {
-            let encoded = encode(op, pc).expect("a decoded instruction has a wire form");
-            back.extend_from_slice(encoded.as_slice());
-        }
-    }
-    // Fields that an instruction does not use are refused by the decoder, so nothing gets lost.
-    assert_eq!(back, insns);
-});
+#[path = "../bodies/bpf_decode.rs"]
+mod body;
+
+fuzz_target!(|data: &[u8]| body::run(data));

@@ -2,13 +2,9 @@
 
 #![no_main]
 
-use dash_bpf::elf::{read, write};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    if let Ok(object) = read(data)
-        && let Ok(written) = write(&object)
-    {
-        assert_eq!(read(&written).expect("our own file"), object);
-    }
-});
+#[path = "../bodies/bpf_elf.rs"]
+mod body;
+
+fuzz_target!(|data: &[u8]| body::run(data));

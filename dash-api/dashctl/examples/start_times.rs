@@ -1,4 +1,5 @@
-//! How long a configuration takes to forward: cold, with verdicts on disk, and a change of rows.
+//! How long a configuration takes to forward with each verifier: cold, with verdicts on disk, and a change
+//! of rows.
 //!
 //! `cargo run --release -p dashctl --example start_times [CONFIG.json]`
 
@@ -6,17 +7,24 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use dash_engine::Options;
+use dash_engine::{Judge, Options};
 use dashctl::config::ConfigFile;
 use dashctl::engines::{EngineName, start};
 
 fn main() -> Result<()> {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../specs/scenarios/demo/config.json");
     let config = std::env::args().nth(1).map_or(demo, PathBuf::from);
-    let cache = tempfile::tempdir()?;
-    for what in ["cold start", "warm start"] {
+    let caches = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let starts = [
+        ("cold start", Judge::Prevail, &caches[0]),
+        ("warm start", Judge::Prevail, &caches[0]),
+        ("cold start", Judge::Own, &caches[1]),
+        ("warm start", Judge::Own, &caches[1]),
+    ];
+    for (what, judge, cache) in starts {
         let from = Instant::now();
         let options = Options {
+            judge,
             cache_dir: Some(cache.path().to_owned()),
             ..Options::default()
         };
@@ -24,7 +32,7 @@ fn main() -> Result<()> {
         let empty = from.elapsed();
         let commit = ConfigFile::read(&config)?.commit(&mut engine)?;
         println!(
-            "{what}: {:?} (empty configuration {empty:?}); {:?}",
+            "{what}, verifier {judge}: {:?} (empty configuration {empty:?}); {:?}",
             from.elapsed(),
             engine.compile_stats()
         );

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dash_bpf::ProgramKind;
 use dash_pipeline::plan::Settings;
 use dash_verify::Judge;
 use dashctl::engines::{EngineName, default_cache_dir};
@@ -226,9 +227,27 @@ pub(crate) struct Files {
     /// resolved by it. Without, types are laid out as when the files were compiled.
     #[arg(long, value_name = "FILE")]
     pub(crate) btf: Option<PathBuf>,
+    /// What the programs of all sections are for, whatever the sections' names say.
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(crate) kind: Option<Kind>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Kinds of programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Packets as they are received.
+    Xdp,
+}
+
+impl From<Kind> for ProgramKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Xdp => Self::Xdp,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

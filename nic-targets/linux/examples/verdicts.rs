@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use dash_bpf::map::{F_RDONLY_PROG, InnerMaps};
 use dash_bpf::{Insn, MapDef, MapKind, Object, Program, ProgramKind, assemble, disassemble};
 use dash_verify::{Judge, Options, Policy, Reason, Verifier, VerifyError};
 use nic_linux::loader::create_map;
@@ -19,7 +20,7 @@ use nic_linux::sys::bpf::{self, Map};
 const SEEDS: &str = include_str!("../../../offload/verify/tests/seeds.txt");
 
 /// What the kernel says where we may accept all the same, and why that is no hole.
-const EXPLAINED: [(&str, &str); 6] = [
+const EXPLAINED: [(&str, &str); 8] = [
     (
         "misaligned stack access",
         "the kernel follows stored registers by 8-byte slots; we follow bytes, and engines read bytes",
@@ -39,6 +40,14 @@ const EXPLAINED: [(&str, &str); 6] = [
     (
         "with unbounded min value is not allowed",
         "the kernel knows nothing of quotients and remainders by a constant; we do",
+    ),
+    (
+        "cannot call GPL-restricted function",
+        "tracing helpers are for programs under the GPL there; this is about licenses",
+    ),
+    (
+        "does not point to a readonly map",
+        "the kernel wants a map of constants frozen against its loader too, which this load does not do",
     ),
     (
         "div by zero",
@@ -74,6 +83,19 @@ fn maps() -> Vec<MapDef> {
         map("programs", MapKind::ProgArray, 4, 4, 4, 0),
         map("ports", MapKind::DevMap, 4, 4, 4, 0),
         map("one", MapKind::Array, 4, 32, 1, 0),
+        MapDef {
+            inner: Some(Box::new(InnerMaps {
+                template: map("", MapKind::Hash, 4, 24, 10, 0),
+                slots: Vec::new(),
+            })),
+            ..map("outer", MapKind::ArrayOfMaps, 4, 4, 4, 0)
+        },
+        map("ring", MapKind::RingBuf, 0, 0, 4096, 0),
+        map("events", MapKind::PerfEventArray, 4, 4, 1, 0),
+        MapDef {
+            contents: b"eth0\0port\0no end..".to_vec(),
+            ..map("rodata", MapKind::Array, 4, 19, 1, F_RDONLY_PROG)
+        },
     ]
 }
 

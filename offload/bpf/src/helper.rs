@@ -2,6 +2,11 @@
 
 #![expect(missing_docs, reason = "names of enum bpf_func_id")]
 
+mod prototype;
+
+pub use prototype::{Arg, Callback, PROTOTYPES, Prototype, Returns, changes_map, find};
+pub use prototype::{PROGRAMS, UPDATE};
+
 pub const MAP_LOOKUP_ELEM: u32 = 1;
 pub const MAP_UPDATE_ELEM: u32 = 2;
 pub const MAP_DELETE_ELEM: u32 = 3;
@@ -22,17 +27,38 @@ pub const MAP_PEEK_ELEM: u32 = 89;
 /// packet's ENI and gives their verdict, an `XDP_*` code.
 pub const DASH_HOOK: u32 = 250;
 
-/// How many registers from r1 a helper reads; `None` for helpers that are not ours.
+pub const TRACE_PRINTK: u32 = 6;
+pub const PERF_EVENT_OUTPUT: u32 = 25;
+pub const GET_NUMA_NODE_ID: u32 = 42;
+pub const FIB_LOOKUP: u32 = 69;
+pub const JIFFIES64: u32 = 118;
+pub const KTIME_GET_BOOT_NS: u32 = 125;
+pub const RINGBUF_OUTPUT: u32 = 130;
+pub const RINGBUF_RESERVE: u32 = 131;
+pub const RINGBUF_SUBMIT: u32 = 132;
+pub const RINGBUF_DISCARD: u32 = 133;
+pub const RINGBUF_QUERY: u32 = 134;
+pub const KTIME_GET_COARSE_NS: u32 = 160;
+pub const FOR_EACH_MAP_ELEM: u32 = 164;
+pub const LOOP: u32 = 181;
+pub const STRNCMP: u32 = 182;
+pub const XDP_GET_BUFF_LEN: u32 = 188;
+pub const XDP_LOAD_BYTES: u32 = 189;
+pub const XDP_STORE_BYTES: u32 = 190;
+pub const MAP_LOOKUP_PERCPU_ELEM: u32 = 195;
+pub const KTIME_GET_TAI_NS: u32 = 208;
+
+/// How many registers from r1 a helper reads; `None` for helpers that are not in [`PROTOTYPES`].
 pub fn arity(helper: u32) -> Option<usize> {
-    Some(match helper {
-        KTIME_GET_NS | GET_PRANDOM_U32 | GET_SMP_PROCESSOR_ID => 0,
-        MAP_LOOKUP_ELEM | MAP_DELETE_ELEM | REDIRECT | XDP_ADJUST_HEAD | XDP_ADJUST_META
-        | XDP_ADJUST_TAIL | MAP_POP_ELEM | MAP_PEEK_ELEM | DASH_HOOK => 2,
-        TAIL_CALL | REDIRECT_MAP | MAP_PUSH_ELEM => 3,
-        MAP_UPDATE_ELEM => 4,
-        CSUM_DIFF => 5,
-        _ => return None,
-    })
+    find(helper).map(|p| p.args.len())
+}
+
+/// Rounds of a `loop`; a call for more fails (`BPF_MAX_LOOPS`).
+pub const MAX_ROUNDS: u64 = 1 << 23;
+
+/// How many of those must hold something: `...` may be nothing.
+pub fn required(helper: u32) -> Option<usize> {
+    find(helper).map(|p| p.args.iter().take_while(|a| **a != Arg::Rest).count())
 }
 
 /// Helpers that programs for XDP may call on Linux, by number: what listings call them.
@@ -147,4 +173,22 @@ pub mod xdp_md {
     pub const EGRESS_IFINDEX: i16 = 20;
     /// Bytes of the whole structure.
     pub const SIZE: i16 = 24;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_in_order_and_agree_on_names() {
+        assert!(NAMES.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(PROTOTYPES.is_sorted_by(|a, b| a.number < b.number));
+        for prototype in &PROTOTYPES {
+            // One is ours, and Linux has no name for it.
+            if prototype.number != DASH_HOOK {
+                assert_eq!(name(prototype.number), Some(prototype.name));
+            }
+            assert!(prototype.args.len() <= 5);
+        }
+    }
 }

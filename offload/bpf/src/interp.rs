@@ -32,6 +32,9 @@ pub use stack::{FRAME_SIZE, MAX_FRAMES, STACK_BASE, StackView};
 /// to [`Env::load_ctx`]. Not a canonical address, so never memory of the process.
 pub const CTX_BASE: u64 = 0xc7c7_0000_0000_0000;
 
+/// Address of a function of the program, less its slot: a value that only helpers understand.
+pub const FUNCTION_BASE: u64 = 0xf0c0_0000_0000_0000;
+
 /// Tail calls in one run (`MAX_TAIL_CALL_CNT` of Linux).
 pub const MAX_TAIL_CALLS: u32 = 33;
 
@@ -94,6 +97,9 @@ pub enum HelperResult {
     TailCall(usize),
     /// The run ends with this r0.
     Unwind(u64),
+    /// The function at this address is called with what [`Env::round`] says, round by round, until that
+    /// says nothing or the function returns something else than 0; r0 is the number of rounds then.
+    CallBack(u64),
 }
 
 /// Memory and helpers of whoever runs a program. Values are zero-extended and little-endian.
@@ -167,6 +173,18 @@ pub trait Env {
     /// as 0.
     fn arity(&self, helper: u32) -> usize {
         helper::arity(helper).unwrap_or(0)
+    }
+
+    /// How many of those must hold something: for what is passed as `...`, nothing counts as 0.
+    fn required(&self, helper: u32) -> usize {
+        helper::required(helper).unwrap_or(0)
+    }
+
+    /// r1 to r4 of a function that a helper with these arguments calls back, in this round; `None` when
+    /// it is called no more.
+    fn round(&mut self, helper: u32, args: [u64; 5], round: u64) -> Option<[u64; 4]> {
+        let _ = (helper, args, round);
+        None
     }
 
     /// Runs a helper.
@@ -254,6 +272,17 @@ struct Saved {
     return_to: usize,
     regs: [u64; 4],
     init: u16,
+    /// The helper that called, and not an instruction.
+    callback: Option<CallBack>,
+}
+
+/// A helper that is calling a function.
+#[derive(Clone, Copy, Debug)]
+struct CallBack {
+    helper: u32,
+    args: [u64; 5],
+    function: u64,
+    round: u64,
 }
 
 const CALLEE_SAVED: u16 = 0b11_1100_0000;
@@ -296,6 +325,7 @@ impl Interp {
                 return_to: 0,
                 regs: [0; 4],
                 init: 0,
+                callback: None,
             }; MAX_FRAMES],
             fuel,
             executed: 0,
@@ -439,7 +469,10 @@ impl Interp {
                     Imm64::MapValue { map, offset } => env
                         .map_value_address(map, offset)
                         .map_err(|fault| TrapKind::Map { map, fault })?,
-                    Imm64::Other { .. } => return Err(TrapKind::Unsupported),
+                    Imm64::Other { .. } => match imm.function(pc) {
+                        Some(slot) => FUNCTION_BASE + slot as u64,
+                        None => return Err(TrapKind::Unsupported),
+                    },
                 };
                 self.set(dst, value);
                 return Ok(Next::Goto(pc + 2));
@@ -524,11 +557,11 @@ impl Interp {
                     return Ok(Next::Goto(target));
                 }
             }
-            Op::Call { helper } => return self.helper(helper, env),
+            Op::Call { helper } => return self.helper(pc, helper, env),
             Op::CallReg { reg } => {
                 let number = self.get(reg)?;
                 return match u32::try_from(number) {
-                    Ok(helper) => self.helper(helper, env),
+                    Ok(helper) => self.helper(pc, helper, env),
                     Err(_) => Err(TrapKind::Call {
                         helper: u32::MAX,
                         fault: CallFault::UnknownHelper,
@@ -546,21 +579,27 @@ impl Interp {
                     return_to: pc + 1,
                     regs: [r6, r7, r8, r9],
                     init: self.init,
+                    callback: None,
                 };
                 self.init &= !1;
                 self.regs[10] = self.stack.frame_pointer();
                 return Ok(Next::Goto(target));
             }
-            Op::Exit => return self.exit(),
+            Op::Exit => return self.exit(env),
         }
         Ok(Next::Fall)
     }
 
-    fn exit(&mut self) -> Result<Next, TrapKind> {
+    fn exit(&mut self, env: &mut impl Env) -> Result<Next, TrapKind> {
         let depth = self.stack.depth();
         if depth == 0 {
             return Ok(Next::Done(self.get(Reg::R0)?));
         }
+        let callback = self.saved[depth - 1].callback;
+        let stop = match callback {
+            Some(_) => self.get(Reg::R0)? != 0,
+            None => false,
+        };
         self.stack.pop();
         let saved = self.saved[depth - 1];
         for (to, from) in self.regs[6..10].iter_mut().zip(saved.regs) {
@@ -568,14 +607,72 @@ impl Interp {
         }
         self.init = self.init & 1 | saved.init & CALLEE_SAVED | FRAME_POINTER;
         self.regs[10] = self.stack.frame_pointer();
-        Ok(Next::Goto(saved.return_to))
+        match callback {
+            None => Ok(Next::Goto(saved.return_to)),
+            Some(mut call) => {
+                call.round += 1;
+                self.call_back(call, stop, saved.return_to, env)
+            }
+        }
     }
 
-    fn helper(&mut self, helper: u32, env: &mut impl Env) -> Result<Next, TrapKind> {
+    /// The next round of a function that a helper calls, or on to `return_to` after the last one.
+    fn call_back(
+        &mut self,
+        call: CallBack,
+        stop: bool,
+        return_to: usize,
+        env: &mut impl Env,
+    ) -> Result<Next, TrapKind> {
+        self.clobber();
+        let CallBack {
+            helper,
+            args,
+            function,
+            round,
+        } = call;
+        let next = if stop {
+            None
+        } else {
+            env.round(helper, args, round)
+        };
+        let Some(args) = next else {
+            self.set(Reg::R0, round);
+            return Ok(Next::Goto(return_to));
+        };
+        let slot = function.checked_sub(FUNCTION_BASE);
+        let slot = slot.and_then(|slot| usize::try_from(slot).ok());
+        let why = "not a function";
+        let fault = CallFault::Argument { argument: 2, why };
+        let slot = slot.ok_or(TrapKind::Call { helper, fault })?;
+        let depth = self.stack.depth();
+        if !self.stack.push() {
+            return Err(TrapKind::Depth);
+        }
+        let [.., r6, r7, r8, r9, _] = self.regs;
+        self.saved[depth] = Saved {
+            return_to,
+            regs: [r6, r7, r8, r9],
+            init: self.init,
+            callback: Some(call),
+        };
+        for (r, arg) in [Reg::R1, Reg::R2, Reg::R3, Reg::R4].into_iter().zip(args) {
+            self.set(r, arg);
+        }
+        self.regs[10] = self.stack.frame_pointer();
+        Ok(Next::Goto(slot))
+    }
+
+    fn helper(&mut self, pc: usize, helper: u32, env: &mut impl Env) -> Result<Next, TrapKind> {
         let mut args = [0; 5];
         let registers = [Reg::R1, Reg::R2, Reg::R3, Reg::R4, Reg::R5];
-        for (arg, r) in args.iter_mut().zip(registers).take(env.arity(helper)) {
-            *arg = self.get(r)?;
+        let rest = env.required(helper);
+        for (n, r) in registers.into_iter().enumerate().take(env.arity(helper)) {
+            args[n] = match self.get(r) {
+                // Nothing has to be passed for `...`.
+                Err(_) if n >= rest => 0,
+                value => value?,
+            };
         }
         let result = env.call(helper, args, &mut self.stack.view());
         match result.map_err(|fault| TrapKind::Call { helper, fault })? {
@@ -587,6 +684,16 @@ impl Interp {
             HelperResult::TailCall(_) if self.stack.depth() > 0 => Err(TrapKind::TailCallDepth),
             HelperResult::TailCall(program) => Ok(Next::Program(program)),
             HelperResult::Unwind(r0) => Ok(Next::Done(r0)),
+            HelperResult::CallBack(function) => {
+                let round = 0;
+                let call = CallBack {
+                    helper,
+                    args,
+                    function,
+                    round,
+                };
+                self.call_back(call, false, pc + 1, env)
+            }
         }
     }
 

@@ -320,7 +320,7 @@ impl Map {
 
     /// Sets the value that one CPU's programs see, and no other's in maps per CPU: how who runs programs
     /// tells them something of the packet at hand. Of arrays without a lock. Programs being
-    /// forbidden to write does not matter here.
+    /// forbidden to write does not matter here; but constants stay, as proofs rest on them.
     ///
     /// # Errors
     /// As [`update`](Self::update); or the kind is another than array and hash.
@@ -328,6 +328,9 @@ impl Map {
         let done = self.key(key).and_then(|key| {
             if value.len() != self.def().value_size as usize || cpu >= self.cpus() {
                 return Err(Errno::Inval);
+            }
+            if self.0.frozen.load(Ordering::Acquire) {
+                return Err(Errno::Perm);
             }
             let (who, at) = (Who::Program(cpu), value.as_ptr());
             match self.store() {

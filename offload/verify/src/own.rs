@@ -22,8 +22,11 @@
 //!   or more are refused, as in Linux; by registers they are masked.
 //! - Unreachable instructions and instructions of two functions are refused, as in Linux.
 //! - Legacy packet access, calls by BTF id and `callx` of anything but one known helper are refused.
-//! - No helper of ours hands out something that must be given back, or calls back: there are no rules
-//!   for that yet.
+//! - A record of a ring buffer is given back on every path, before the program ends or tail-calls. Joined
+//!   states hold what either holds.
+//! - What a helper calls back may be called any number of times: what holds after it is what holds before
+//!   and is kept by each call. It returns 0 or 1.
+//! - A map found in a map of maps is known by the template alone.
 
 mod access;
 mod call;
@@ -118,40 +121,47 @@ pub(crate) fn check(
     let functions = functions(ops)?;
     let mut refused = None;
     let started = Instant::now();
-    for paths in PATHS {
-        if let Some(log) = log.as_deref_mut() {
-            log.clear();
-        }
-        let mut walk = Walk::new(
-            ops,
-            maps,
-            limits,
-            &functions,
-            paths,
-            started,
-            log.as_deref_mut(),
-        );
-        let result = walk.run();
-        walk.walked.paths = paths;
-        match result {
-            Ok(()) => {
+    let mut aside = HashMap::new();
+    'paths: for paths in PATHS {
+        loop {
+            if let Some(log) = log.as_deref_mut() {
+                log.clear();
+            }
+            let mut walk = Walk::new(
+                ops,
+                maps,
+                limits,
+                &functions,
+                paths,
+                started,
+                log.as_deref_mut(),
+            );
+            walk.aside = std::mem::take(&mut aside);
+            let result = walk.run();
+            walk.walked.paths = paths;
+            let Err((objection, exact)) = result else {
                 let deepest = walk.deepest;
                 total_stack(&functions, &deepest, limits.stack)?;
                 return Ok(walk.walked);
+            };
+            aside = std::mem::take(&mut walk.aside);
+            let in_time = started.elapsed() <= limits.time;
+            // What it lacks may be what was taken for dead.
+            if walk.found_aside && in_time {
+                continue;
             }
-            Err((objection, exact)) => {
-                if exact || !walk.joined {
-                    return Err(objection);
-                }
-                // Where a walk ran out of budget, one before says more.
-                let too_complex = matches!(objection.fault, Fault::TooComplex { .. });
-                if refused.is_none() || !too_complex {
-                    refused = Some(objection);
-                }
-                if started.elapsed() > limits.time {
-                    break;
-                }
+            if exact || !walk.joined {
+                return Err(objection);
             }
+            // Where a walk ran out of budget, one before says more.
+            let too_complex = matches!(objection.fault, Fault::TooComplex { .. });
+            if refused.is_none() || !too_complex {
+                refused = Some(objection);
+            }
+            if !in_time {
+                break 'paths;
+            }
+            break;
         }
     }
     Err(refused.unwrap_or(Objection {

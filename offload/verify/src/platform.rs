@@ -1,6 +1,6 @@
 //! PREVAIL's view of our machine: helpers, maps, context.
 
-use dash_bpf::helper::xdp_md;
+use dash_bpf::helper::{PROTOTYPES, xdp_md};
 use dash_bpf::{MapDef, MapKind};
 use prevail::elf_loader::UnmarshalError;
 use prevail::linux::linux_platform::conformance_groups;
@@ -12,7 +12,7 @@ use prevail::spec::type_descriptors::{
     EbpfMapDescriptor, EbpfMapType, EbpfMapValueType, EbpfProgramType, ProgramInfo,
 };
 
-use crate::helpers::{HELPERS, kind_number};
+use crate::helpers::{kind_number, plain, prevails};
 
 /// `BPF_PROG_TYPE_XDP`.
 const PROG_TYPE_XDP: u64 = 6;
@@ -56,11 +56,11 @@ impl Platform {
                 is_inner_map_template: false,
             })
             .collect();
-        let mut unknown = HELPERS[0].prototype();
+        let mut unknown = prevails(&PROTOTYPES[0]);
         unknown.unsupported = true;
         Self {
             maps,
-            prototypes: HELPERS.iter().map(|h| (h.number, h.prototype())).collect(),
+            prototypes: plain().map(|h| (h.number, prevails(h))).collect(),
             unknown,
         }
     }

@@ -14,13 +14,13 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dash_bpf::helper::xdp_md;
+use dash_bpf::helper::{Arg, Prototype, Returns, changes_map, xdp_md};
 use dash_bpf::interp::MAX_FRAMES;
 use dash_bpf::op::{AluOp, AtomicOp, Imm64, Op, Operand, Reg, Size, Width};
 use dash_bpf::{MapDef, MapKind};
 use thiserror::Error;
 
-use crate::helpers::{self, Arg, Helper, Returns};
+use crate::helpers;
 use crate::values::{Number, Value};
 use state::{FRAME, Frame, State};
 
@@ -533,7 +533,7 @@ impl Pass<'_> {
     }
 
     fn call(&mut self, pc: usize, number: u64, state: &mut State) -> Result<(), Refusal> {
-        let helper = u32::try_from(number).ok().and_then(helpers::find);
+        let helper = u32::try_from(number).ok().and_then(helpers::find_plain);
         let helper = helper.ok_or(Refusal::UnknownHelper(number))?;
         if helper.returns == Returns::TailCall && state.frames.len() > 1 {
             return Err(Refusal::TailCallInCallee);
@@ -559,11 +559,11 @@ impl Pass<'_> {
                     };
                     let found = usize::try_from(index).ok().and_then(|i| self.maps.get(i));
                     let found = found.ok_or(Refusal::NoMap(index))?;
-                    if !kinds.contains(&found.kind) {
+                    if !kinds.contains(&found.kind) || found.kind.holds_maps() {
                         let (helper, kind) = (helper.name, found.kind);
                         return Err(Refusal::MapKind { helper, kind });
                     }
-                    if found.read_only() && helpers::changes_map(helper.number) {
+                    if found.read_only() && changes_map(helper.number) {
                         return Err(Refusal::ReadOnlyMap);
                     }
                     map = Some(found);
@@ -584,13 +584,14 @@ impl Pass<'_> {
                         self.readable(state, bytes_in, size, not)?;
                     }
                 }
+                _ => return Err(Refusal::UnknownHelper(number)),
             }
         }
         self.returned(helper, map, state);
         Ok(())
     }
 
-    fn returned(&self, helper: &Helper, map: Option<&MapDef>, state: &mut State) {
+    fn returned(&self, helper: &Prototype, map: Option<&MapDef>, state: &mut State) {
         state.clobber();
         let result = match helper.returns {
             Returns::Value => {
@@ -600,7 +601,7 @@ impl Pass<'_> {
                     read_only,
                 }
             }
-            Returns::Number | Returns::TailCall => Value::NUMBER,
+            _ => Value::NUMBER,
         };
         state.set(Reg::R0, result);
     }

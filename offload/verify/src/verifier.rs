@@ -8,18 +8,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use dash_bpf::helper::PROTOTYPES;
 use dash_bpf::{MapDef, MapKind, Object, Program, ProgramKind};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::cache::{Cache, Key, Source};
 use crate::error::{ObjectRule, Reason, VerifyError};
-use crate::helpers::HELPERS;
 use crate::judge::judge;
 use crate::own::Limits;
 
 /// Part of every verdict's key: change it when rules, model or PREVAIL change.
-const VERSION: &str = "dash-verify 5, prevail 0.2.6";
+const VERSION: &str = "dash-verify 6, prevail 0.2.6";
 
 /// PREVAIL recurses over nested loops; a stack overflow cannot be caught.
 const THREAD_STACK: usize = 64 << 20;
@@ -110,7 +110,7 @@ pub struct Options {
 /// What a verifier did, counted in programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Judged by the rules and PREVAIL, whatever the verdict.
+    /// Judged, whatever the verdict.
     pub verified: u64,
     /// Verdicts found in memory.
     pub cache_hits_memory: u64,
@@ -270,13 +270,19 @@ fn key(program: &Program, maps: &[MapDef], policy: Policy) -> Key {
     };
     field(VERSION.as_bytes());
     field(format!("{policy:?}").as_bytes());
-    field(format!("{HELPERS:?}").as_bytes());
+    field(format!("{PROTOTYPES:?}").as_bytes());
     field(format!("{:?}", program.kind).as_bytes());
-    let maps: Vec<_> = maps
-        .iter()
-        .map(|m| (m.kind, m.key_size, m.value_size, m.max_entries, m.flags))
-        .collect();
-    field(format!("{maps:?}").as_bytes());
+    for map in maps {
+        field(of_map(map).as_bytes());
+        // Of maps that programs cannot write, proofs use what is in them.
+        field(if map.read_only() { &map.contents } else { &[] });
+        let inner = map.inner.as_ref();
+        field(
+            inner
+                .map_or(String::new(), |inner| of_map(&inner.template))
+                .as_bytes(),
+        );
+    }
     let code: Vec<u8> = program
         .insns
         .iter()
@@ -286,12 +292,26 @@ fn key(program: &Program, maps: &[MapDef], policy: Policy) -> Key {
     Key(hash.finalize().into())
 }
 
+/// What a proof knows of a map.
+fn of_map(map: &MapDef) -> String {
+    let MapDef {
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags,
+        ..
+    } = map;
+    format!("{kind:?} {key_size} {value_size} {max_entries} {flags}")
+}
+
 fn check_object(object: &Object) -> Result<(), ObjectRule> {
     if object.programs.is_empty() {
         return Err(ObjectRule::NoProgram);
     }
     for (index, map) in object.maps.iter().enumerate() {
-        if let Some(why) = map_fault(map) {
+        let template = map.inner.as_ref().map(|inner| &inner.template);
+        if let Some(why) = map_fault(map).or_else(|| template.and_then(template_fault)) {
             return Err(ObjectRule::Map {
                 index,
                 name: map.name.clone(),
@@ -324,6 +344,14 @@ fn check_object(object: &Object) -> Result<(), ObjectRule> {
         }
     }
     Ok(())
+}
+
+fn template_fault(map: &MapDef) -> Option<&'static str> {
+    match map_fault(map) {
+        Some(_) => Some("what it holds is no map"),
+        None if map.kind.holds_maps() => Some("a map of maps in a map of maps"),
+        None => None,
+    }
 }
 
 fn map_fault(map: &MapDef) -> Option<&'static str> {

@@ -52,6 +52,7 @@ fn loaded(files: &Files) -> Result<Loaded> {
     let target = files.btf.as_ref().map(read).transpose()?;
     let options = elf::Options {
         target: target.as_deref(),
+        kind: files.kind.map(Into::into),
     };
     load_with(&bytes, &options).with_context(|| {
         let names: Vec<_> = files

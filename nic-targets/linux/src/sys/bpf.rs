@@ -209,6 +209,11 @@ impl Map {
                 .saturating_mul(possible_cpus()?),
             _ => def.value_size as usize,
         };
+        // It is made after this one, which it does not keep.
+        let template = def.inner.as_ref();
+        let template = template
+            .map(|inner| Self::create(&inner.template))
+            .transpose()?;
         let lazily = if def.kind == MapKind::Hash {
             F_NO_PREALLOC
         } else {
@@ -220,7 +225,7 @@ impl Map {
             value_size: def.value_size,
             max_entries: def.max_entries,
             map_flags: def.flags | lazily,
-            inner_map_fd: 0,
+            inner_map_fd: template.as_ref().map_or(0, |map| map.fd() as u32),
             numa_node: 0,
             map_name: name(&def.name),
         };

@@ -5,12 +5,24 @@ use std::collections::HashMap;
 use super::btf::{Field, Linkage, Member, Variable};
 use super::data::DataMaps;
 use super::link::{Linked, Place};
-use super::unit::{Content, Unit};
+use super::unit::{Binding, Content, Unit};
 use super::{MAPS, ReadError};
 use crate::map::{InnerMaps, MapDef, MapKind, Pinning};
 
 /// Five words: `struct bpf_map_def` of old `bpf_helpers.h`.
 const LEGACY_WORDS: usize = 5;
+
+/// Seven words: `struct bpf_map_def` of Linux's samples, which adds, for maps of maps, the number of the map
+/// that those in it are made after, and a NUMA node; or an older `struct bpf_elf_map`, with its id and
+/// where to pin.
+const SAMPLES_WORDS: usize = 7;
+
+/// `BPF_F_NUMA_NODE`: the definition names one.
+const F_NUMA_NODE: u32 = 1 << 2;
+
+/// Nine words: `struct bpf_elf_map` of iproute2, which adds an id, where to pin, the id of the map that
+/// those in it are made after, and a place in another, which is for whoever fills maps.
+const IPROUTE_WORDS: usize = 9;
 
 /// Maps of all files, and where they are.
 #[derive(Debug)]
@@ -214,7 +226,9 @@ impl Maps {
                     continue;
                 }
                 let symbols = unit.symbols.iter().enumerate().filter(|(_, symbol)| {
-                    symbol.section == Some(section) && !symbol.name.is_empty() && symbol.size != 0
+                    // Old compilers give no sizes.
+                    let is_map = symbol.size != 0 || symbol.binding != Binding::Local;
+                    symbol.section == Some(section) && !symbol.name.is_empty() && is_map
                 });
                 let mut symbols: Vec<_> = symbols.collect();
                 symbols.sort_by_key(|(_, symbol)| symbol.value);
@@ -224,6 +238,10 @@ impl Maps {
                     let section = found.name.to_owned();
                     linked.within(file, ReadError::Section { section, why })
                 };
+                // Of maps that hold others, and by their ids, of maps.
+                let first = self.defs.len();
+                let mut outer: Vec<(usize, u32)> = Vec::new();
+                let mut by_id: HashMap<u32, usize> = HashMap::new();
                 if size == 0 || size * count != found.size || size % 4 != 0 {
                     return Err(fault("is not cut into definitions of one size"));
                 }
@@ -245,8 +263,38 @@ impl Maps {
                         section,
                         offset: symbol.value,
                     };
-                    self.at.insert(place, self.defs.len() as u32);
+                    let word =
+                        |index: usize| words.get(index).map_or(0, |w| u32::from_le_bytes(*w));
+                    let index = self.defs.len();
+                    match words.len() {
+                        IPROUTE_WORDS => {
+                            by_id.entry(word(5)).or_insert(index);
+                            if def.kind.holds_maps() && word(7) != 0 {
+                                outer.push((index, word(7)));
+                            }
+                        }
+                        SAMPLES_WORDS => {
+                            by_id.insert((index - first) as u32, index);
+                            if def.kind.holds_maps() {
+                                outer.push((index, word(5)));
+                            }
+                        }
+                        _ => {}
+                    }
+                    self.at.insert(place, index as u32);
                     self.defs.push(def);
+                }
+                for (index, id) in outer {
+                    let template = by_id.get(&id).map(|inner| MapDef {
+                        name: String::new(),
+                        ..self.defs[*inner].clone()
+                    });
+                    let name = self.defs[index].name.clone();
+                    let why = "no map has the id of those it shall hold";
+                    let template = template
+                        .ok_or_else(|| linked.within(file, ReadError::Map { name, why }))?;
+                    let slots = Vec::new();
+                    self.defs[index].inner = Some(Box::new(InnerMaps { template, slots }));
                 }
             }
         }
@@ -261,9 +309,20 @@ fn legacy(name: &str, words: &[[u8; 4]]) -> Result<MapDef, ReadError> {
         why,
     };
     let word = |index: usize| words.get(index).map_or(0, |w| u32::from_le_bytes(*w));
-    if words.iter().skip(LEGACY_WORDS).any(|w| *w != [0; 4]) {
-        return Err(fault("more than the five words of a definition"));
+    let known = match words.len() {
+        known @ (SAMPLES_WORDS | IPROUTE_WORDS) => known,
+        _ => LEGACY_WORDS,
+    };
+    if words.iter().skip(known).any(|w| *w != [0; 4]) {
+        return Err(fault(
+            "more than the five, seven or nine words of a definition",
+        ));
     }
+    let pinning = match (known, word(6)) {
+        (IPROUTE_WORDS, 1 | 2) => Pinning::ByName,
+        (SAMPLES_WORDS, 1 | 2) if word(4) & F_NUMA_NODE == 0 => Pinning::ByName,
+        _ => Pinning::None,
+    };
     Ok(MapDef {
         name: name.to_owned(),
         kind: MapKind::from_number(word(0)).ok_or(fault("unknown kind"))?,
@@ -271,6 +330,7 @@ fn legacy(name: &str, words: &[[u8; 4]]) -> Result<MapDef, ReadError> {
         value_size: word(2),
         max_entries: word(3),
         flags: word(4),
+        pinning,
         ..MapDef::default()
     })
 }

@@ -53,6 +53,9 @@ pub struct Options<'t> {
     /// file): CO-RE relocations are resolved by them. Without, types are laid out as when the files
     /// were compiled.
     pub target: Option<&'t [u8]>,
+    /// Programs of all sections are of this kind, whatever the sections' names say: loaders that are
+    /// told what to attach where name them as they like (`2/1`, `from-netdev`).
+    pub kind: Option<ProgramKind>,
 }
 
 /// As [`link`], with what the files say besides.
@@ -87,7 +90,8 @@ pub fn load_with(files: &[&[u8]], options: &Options<'_>) -> Result<Loaded, ReadE
     let (mut entries, mut bare, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for function in coder.functions.iter().filter(|f| f.visible) {
         let section = linked.section(function.place).name;
-        match kind_of(section) {
+        let told = options.kind.filter(|_| section != TEXT);
+        match told.or_else(|| kind_of(section)) {
             Some(kind) => entries.push((*function, kind)),
             None if section == TEXT => bare.push((*function, ProgramKind::Raw)),
             None => skipped.push(Skipped {

@@ -160,6 +160,7 @@ impl<'a> Unit<'a> {
             });
         }
 
+        name_functions(&sections, &mut symbols);
         for section in file.sections() {
             let Some(to) = place.get(section.index().0).copied().flatten() else {
                 continue;
@@ -237,6 +238,31 @@ impl Symbol<'_> {
 }
 
 /// As libbpf tells sections apart: by name, code by its flag.
+/// Old compilers say of no symbol that it is a function, nor how long it is: then those for others are, each
+/// up to the next.
+fn name_functions(sections: &[Section<'_>], symbols: &mut [Symbol<'_>]) {
+    for (index, section) in sections.iter().enumerate() {
+        let here = |s: &Symbol<'_>| s.section == Some(index);
+        let has_functions = symbols.iter().any(|s| here(s) && s.function);
+        if section.content != Content::Code || has_functions {
+            continue;
+        }
+        let named = |s: &Symbol<'_>| here(s) && !s.name.is_empty() && s.binding != Binding::Local;
+        let mut starts: Vec<u64> = symbols
+            .iter()
+            .filter(|s| named(s))
+            .map(|s| s.value)
+            .collect();
+        starts.sort_unstable();
+        for symbol in symbols.iter_mut().filter(|s| named(s)) {
+            let next = starts.iter().find(|start| **start > symbol.value);
+            let end = next.copied().unwrap_or(section.size);
+            symbol.function = true;
+            symbol.size = end.saturating_sub(symbol.value);
+        }
+    }
+}
+
 fn content(name: &str, flags: u64) -> Content {
     let is = |base: &str| {
         let rest = name.strip_prefix(base);

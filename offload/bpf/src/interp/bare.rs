@@ -85,6 +85,10 @@ impl<H: BareHelpers> Env for Bare<H> {
         self.helpers.arity(helper)
     }
 
+    fn required(&self, helper: u32) -> usize {
+        self.helpers.arity(helper)
+    }
+
     fn call(
         &mut self,
         helper: u32,

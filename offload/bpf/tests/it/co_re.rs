@@ -66,6 +66,7 @@ fn fields_types_and_enumerators_are_where_the_target_has_them() {
     let target = btf(&target);
     let options = Options {
         target: Some(&target),
+        ..Options::default()
     };
     let Loaded { object, .. } = load_with(&[&file], &options).expect("read");
     // The context is words of value n + 1: a field's value says its offset.
@@ -94,7 +95,10 @@ fn fields_types_and_enumerators_are_where_the_target_has_them() {
 fn without_a_target_layouts_are_those_of_the_file() {
     let Some(file) = compile(PROGRAM) else { return };
     let own = btf(&file);
-    let options = Options { target: Some(&own) };
+    let options = Options {
+        target: Some(&own),
+        ..Options::default()
+    };
     let with_own = load_with(&[&file], &options).expect("read");
     assert_eq!(load(&[&file]), Ok(with_own.clone()));
     assert_eq!(run(&with_own.object, "field"), 2);
@@ -123,6 +127,7 @@ fn sizes_follow_unsigned_fields_and_no_others() {
     let target = btf(&target);
     let options = Options {
         target: Some(&target),
+        ..Options::default()
     };
     let loaded = load_with(&[&unsigned], &options).expect("read");
     let ops = decode(&loaded.object.programs[0].insns).expect("decodes");
@@ -166,6 +171,7 @@ fn damaged_types_of_either_side_never_panic() {
             }
             let options = Options {
                 target: Some(&target),
+                ..Options::default()
             };
             if let Ok(loaded) = load_with(&[&file], &options) {
                 for program in &loaded.object.programs {

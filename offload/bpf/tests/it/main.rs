@@ -3,6 +3,7 @@
 mod clang;
 mod co_re;
 mod elf;
+mod fuzz;
 mod memory;
 mod objdump;
 mod objects;

@@ -1,6 +1,6 @@
 //! What clang makes of C: maps, variables, functions, lines; and several files linked.
 
-use dash_bpf::elf::{ReadError, Skipped, link, load, read, write};
+use dash_bpf::elf::{Options, ReadError, Skipped, link, load, load_with, read, write};
 use dash_bpf::map::{F_RDONLY_PROG, InnerMaps, Pinning};
 use dash_bpf::op::{Imm64, Op};
 use dash_bpf::program::TailCalls;
@@ -269,8 +269,66 @@ fn legacy_maps_with_more_to_say_are_refused() {
         return;
     };
     let name = "counts".to_owned();
-    let why = "more than the five words of a definition";
+    let why = "more than the five, seven or nine words of a definition";
     assert_eq!(read(&bytes), Err(ReadError::Map { name, why }));
+}
+
+/// Longer definitions of maps, and sections that are named as their loader likes.
+#[test]
+fn objects_for_other_loaders_are_read() {
+    let source = r#"
+struct bpf_elf_map { __u32 type, key_size, value_size, max_entries, flags, id, pinning, inner_id, inner_idx; };
+struct bpf_elf_map inner SEC("maps") = { 2, 4, 8, 1, 0, 7, 0, 0, 0 };
+struct bpf_elf_map outer SEC("maps") = { 13, 4, 4, 16, 0, 8, 2, 7, 0 };
+SEC("2/1") int prog(struct xdp_md *ctx)
+{
+    __u32 k = 0; void *a = bpf_map_lookup_elem(&outer, &k);
+    return a && bpf_map_lookup_elem(&inner, &k) ? 1 : 2;
+}
+"#;
+    let Some(bytes) = compile_for("v2", &[], source) else {
+        return;
+    };
+    let skipped = vec!["2/1".to_owned()];
+    assert_eq!(read(&bytes), Err(ReadError::NoProgram { skipped }));
+    let options = Options {
+        kind: Some(ProgramKind::Xdp),
+        ..Options::default()
+    };
+    let object = load_with(&[&bytes], &options).expect("read").object;
+    assert_eq!(object.programs[0].kind, ProgramKind::Xdp);
+    assert_eq!(object.programs[0].section_name(), "2/1");
+    let outer = map(&object, "outer");
+    assert_eq!(
+        (outer.kind, outer.pinning),
+        (MapKind::HashOfMaps, Pinning::ByName)
+    );
+    let template = &outer.inner.as_ref().expect("maps in it").template;
+    assert_eq!((template.kind, template.value_size), (MapKind::Array, 8));
+
+    // Linux's samples number the maps.
+    let samples = source
+        .replace(", pinning, inner_id, inner_idx", ", numa_node")
+        .replace("0, 7, 0, 0, 0 }", "0, 0, 0 }")
+        .replace("0, 8, 2, 7, 0 }", "0, 0, 0 }");
+    let Some(bytes) = compile_for("v2", &[], &samples) else {
+        return;
+    };
+    let object = load_with(&[&bytes], &options).expect("read").object;
+    let template = &map(&object, "outer")
+        .inner
+        .as_ref()
+        .expect("maps in it")
+        .template;
+    assert_eq!((template.kind, template.value_size), (MapKind::Array, 8));
+    let missing = samples.replace("13, 4, 4, 16, 0, 0, 0", "13, 4, 4, 16, 0, 5, 0");
+    let Some(bytes) = compile_for("v2", &[], &missing) else {
+        return;
+    };
+    let name = "outer".to_owned();
+    let why = "no map has the id of those it shall hold";
+    let refused = load_with(&[&bytes], &options);
+    assert_eq!(refused.map(|_| ()), Err(ReadError::Map { name, why }));
 }
 
 #[test]

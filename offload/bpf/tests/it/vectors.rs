@@ -417,7 +417,7 @@ fn accesses_outside_frame_and_memory_trap() {
 fn runs_are_bounded() {
     traps("again: goto again", TrapKind::Fuel);
     traps("f: call f\nexit", TrapKind::Depth);
-    traps("r0 = imm64(4, 0, 0) ll\nexit", TrapKind::Unsupported);
+    traps("r0 = imm64(3, 0, 0) ll\nexit", TrapKind::Unsupported);
     traps("call btf 3\nexit", TrapKind::Unsupported);
 }
 

@@ -200,6 +200,18 @@ fn pinned_maps_outlive_their_object_and_are_found_again() {
         Some(3u64.to_ne_bytes().to_vec())
     );
 
+    let constants = Map::new(
+        &MapDef {
+            flags: dash_bpf::map::F_RDONLY_PROG,
+            contents: vec![1; 8],
+            ..counter.clone()
+        },
+        1,
+    )
+    .expect("a map");
+    let refused = constants.set_for_cpu(0, &[0; 4], &[2; 8]);
+    assert_eq!(refused.expect_err("constants").errno, Errno::Perm);
+
     let other = MapDef {
         max_entries: 2,
         ..counter

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::frame::{FRAME, Unreadable};
 use super::scalar::Scalar;
 use super::state::State;
-use super::value::{Packet, Part, Value};
+use super::value::{Element, Memory, Packet, Part, Value};
 use super::walk::Walk;
 use crate::helpers::is_writable;
 
@@ -26,6 +26,10 @@ pub(super) enum Place {
         aligned: u32,
     },
     Packet,
+    /// A record of a ring buffer, or a key that a helper shows.
+    Own {
+        writable: bool,
+    },
     Element {
         writable: bool,
         /// Trailing zero bits known of every address.
@@ -49,7 +53,11 @@ impl Walk<'_> {
     ) -> Result<Place, Fault> {
         match pointer {
             Value::Unusable => Err(Fault::Uninitialised(reg)),
-            Value::Number { .. } | Value::PacketEnd | Value::Map(_) => Err(Fault::NotAPointer {
+            Value::Number { .. }
+            | Value::PacketEnd
+            | Value::Map(_)
+            | Value::MaybeMap { .. }
+            | Value::Function(_) => Err(Fault::NotAPointer {
                 reg,
                 is: pointer.to_string(),
             }),
@@ -70,7 +78,27 @@ impl Walk<'_> {
                     aligned: at.wide.bits.trailing_zeros().min(BASE_ZEROS),
                 })
             }
-            Value::Element(e) if e.maybe_null => Err(Fault::MaybeNull(reg)),
+            Value::Element(Element {
+                maybe_null: true, ..
+            })
+            | Value::Memory(Memory {
+                maybe_null: true, ..
+            }) => Err(Fault::MaybeNull(reg)),
+            Value::Memory(m) => {
+                let at = m.off.plus(off);
+                let (from, to) = (at.wide.smin, at.wide.smax.saturating_add(bytes));
+                if from < 0 || to > i64::from(m.size) {
+                    let size = m.size;
+                    return Err(Fault::MemoryBounds {
+                        reg,
+                        from,
+                        to,
+                        size,
+                    });
+                }
+                let writable = m.writable;
+                Ok(Place::Own { writable })
+            }
             Value::Element(e) => {
                 let map = self.map(e.map)?;
                 let at = e.off.plus(off);
@@ -123,9 +151,21 @@ impl Walk<'_> {
         else {
             return Ok(());
         };
-        let value = match self.accessed(pc, state, base, off, size)? {
+        let place = self.accessed(pc, state, base, off, size)?;
+        if let (
+            Place::Stack {
+                frame, from, to, ..
+            },
+            true,
+        ) = (place, base != Reg::R10)
+        {
+            self.read_aside(frame, from, to);
+        }
+        let value = match place {
             Place::Context(at) => context_field(at, size, signed)?,
-            Place::Packet | Place::Element { .. } => Value::number(Scalar::of_size(size)),
+            Place::Packet | Place::Element { .. } | Place::Own { .. } => {
+                Value::number(Scalar::of_size(size))
+            }
             Place::Stack {
                 frame,
                 from,
@@ -177,8 +217,11 @@ impl Walk<'_> {
             Place::Element {
                 writable: false, ..
             } => Err(Fault::ReadOnlyMap),
-            Place::Packet | Place::Element { .. } if value.is_pointer() => Err(Fault::Leak),
-            Place::Packet | Place::Element { .. } => Ok(()),
+            Place::Own { writable: false } => Err(Fault::ReadOnlyMemory),
+            Place::Packet | Place::Element { .. } | Place::Own { .. } if value.is_pointer() => {
+                Err(Fault::Leak)
+            }
+            Place::Packet | Place::Element { .. } | Place::Own { .. } => Ok(()),
             Place::Stack {
                 frame,
                 from,
@@ -226,7 +269,7 @@ impl Walk<'_> {
         let zeros = size.bytes().trailing_zeros();
         match self.accessed(pc, state, base, off, size)? {
             Place::Context(_) => return Err(Fault::ContextWrite),
-            Place::Packet => return Err(Fault::AtomicRegion),
+            Place::Packet | Place::Own { .. } => return Err(Fault::AtomicRegion),
             Place::Element {
                 writable: false, ..
             } => return Err(Fault::ReadOnlyMap),

@@ -9,6 +9,8 @@ use super::refine::{Relation, refine};
 use super::scalar::Scalar;
 use super::tnum::Tnum;
 
+mod eight;
+
 /// Small widths shift by powers of two only.
 const B: u32 = 4;
 const ALL: u64 = 1 << B;
@@ -53,7 +55,7 @@ fn numbers(n: Num<B>) -> Vec<u64> {
 }
 
 /// What the operation does to numbers of `B` bits.
-fn concrete(op: AluOp, a: u64, b: u64) -> u64 {
+fn concrete<const B: u32>(op: AluOp, a: u64, b: u64) -> u64 {
     let (sa, sb) = (Num::<B>::signed(a), Num::<B>::signed(b));
     let by = (b % u64::from(B)) as u32;
     let result = match op {
@@ -75,36 +77,38 @@ fn concrete(op: AluOp, a: u64, b: u64) -> u64 {
     result & Num::<B>::MASK
 }
 
-type Abstract = fn(Num<B>, Num<B>) -> Num<B>;
+type Abstract<const B: u32> = fn(Num<B>, Num<B>) -> Num<B>;
 
-const OPERATIONS: [(AluOp, Abstract); 13] = [
-    (AluOp::Add, Num::add),
-    (AluOp::Sub, Num::sub),
-    (AluOp::Mul, Num::mul),
-    (AluOp::Div, Num::div),
-    (AluOp::Mod, Num::rem),
-    (AluOp::Sdiv, Num::sdiv),
-    (AluOp::Smod, Num::smod),
-    (AluOp::Or, Num::or),
-    (AluOp::And, Num::and),
-    (AluOp::Xor, Num::xor),
-    (AluOp::Lsh, Num::lsh),
-    (AluOp::Rsh, Num::rsh),
-    (AluOp::Arsh, Num::arsh),
-];
+const fn operations<const B: u32>() -> [(AluOp, Abstract<B>); 13] {
+    [
+        (AluOp::Add, Num::add),
+        (AluOp::Sub, Num::sub),
+        (AluOp::Mul, Num::mul),
+        (AluOp::Div, Num::div),
+        (AluOp::Mod, Num::rem),
+        (AluOp::Sdiv, Num::sdiv),
+        (AluOp::Smod, Num::smod),
+        (AluOp::Or, Num::or),
+        (AluOp::And, Num::and),
+        (AluOp::Xor, Num::xor),
+        (AluOp::Lsh, Num::lsh),
+        (AluOp::Rsh, Num::rsh),
+        (AluOp::Arsh, Num::arsh),
+    ]
+}
 
 #[test]
 fn every_operation_covers_every_pair_of_numbers() {
     let all: Vec<(Num<B>, Vec<u64>)> = nums().into_iter().map(|n| (n, numbers(n))).collect();
     assert!(all.len() > 300, "{} sets", all.len());
-    for (op, abstractly) in OPERATIONS {
+    for (op, abstractly) in operations::<B>() {
         for (a, in_a) in &all {
             for (b, in_b) in &all {
                 let result = abstractly(*a, *b);
                 let mut seen = 0u32;
                 for x in in_a {
                     for y in in_b {
-                        seen |= 1 << concrete(op, *x, *y);
+                        seen |= 1 << concrete::<B>(op, *x, *y);
                     }
                 }
                 for z in 0..ALL {

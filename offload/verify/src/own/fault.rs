@@ -37,6 +37,26 @@ pub enum Fault {
         to: i64,
         size: u32,
     },
+    #[error("r{reg}: access to bytes [{from}, {to}) of {size}: bound the offset")]
+    MemoryBounds {
+        reg: usize,
+        from: i64,
+        to: i64,
+        size: u32,
+    },
+    #[error("a key that a helper shows is not for writing")]
+    ReadOnlyMemory,
+    #[error(
+        "record#{record} of a ring buffer is not given back on this path: submit or discard it first"
+    )]
+    NotGivenBack { record: u32 },
+    #[error(
+        "a record of a ring buffer is out and nothing points to it any more on some path: submit or discard \
+         it before"
+    )]
+    Lost,
+    #[error("r0 is {is} where a function returns to the helper that called it, not 0 or 1")]
+    CallbackReturn { is: String },
     #[error("bytes [{from}, {to}) are outside the stack frame [-512, 0)")]
     OutsideFrame { from: i64, to: i64 },
     #[error("stack bytes [{from}, {to}) may be uninitialised: write them first")]
@@ -73,8 +93,11 @@ pub enum Fault {
     BtfCall,
     #[error("callx of a register that is not one constant")]
     VariableCall,
-    #[error("no helper {0}")]
-    UnknownHelper(u64),
+    #[error("no helper {number}{}", named(*.name))]
+    UnknownHelper {
+        number: u64,
+        name: Option<&'static str>,
+    },
     #[error("helper {helper}: argument {argument} is {is}, not {expected}")]
     Argument {
         helper: &'static str,
@@ -102,6 +125,10 @@ pub enum Fault {
     Endless,
     #[error("too complex: more than {limit} {what}")]
     TooComplex { what: &'static str, limit: u64 },
+}
+
+fn named(helper: Option<&str>) -> String {
+    helper.map_or_else(String::new, |name| format!(" ({name}) for programs here"))
 }
 
 /// A refused instruction and what was known before it.

@@ -21,6 +21,10 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
+    fn lies_in(&self, words: u64) -> bool {
+        super::graph::words(self.off.into(), self.end()) & words != 0
+    }
+
     fn end(&self) -> i64 {
         i64::from(self.off) + i64::from(self.size)
     }
@@ -116,6 +120,21 @@ impl Frame {
             value,
         };
         self.cells.insert(at, cell);
+    }
+
+    /// Whether something is stored outside these words.
+    pub(crate) fn stores_outside(&self, words: u64) -> bool {
+        self.cells.iter().any(|cell| !cell.lies_in(words))
+    }
+
+    /// Forgets what numbers outside these words are, and that pointers are there.
+    pub(crate) fn keep(&mut self, words: u64) {
+        for index in (0..self.cells.len()).rev() {
+            let cell = self.cells[index];
+            if !cell.lies_in(words) {
+                self.forget(cell.off.into(), cell.end());
+            }
+        }
     }
 
     /// Unknown numbers written to these bytes.
@@ -216,6 +235,26 @@ impl Frame {
             joined.set_written(from.into(), to, false);
         }
         joined
+    }
+
+    /// See [`State::widen`](super::state::State::widen).
+    pub(crate) fn widen(&self, next: &Self) -> Self {
+        let mut widened = next.clone();
+        for cell in &next.cells {
+            let (from, to) = (i64::from(cell.off), cell.end());
+            let value = match self.load(from, size_of(cell.size)) {
+                Ok(old) => old.widen(cell.value),
+                Err(_) => Value::Unusable,
+            };
+            if value == Value::Unusable {
+                widened.forget(from, to);
+            } else if value != cell.value
+                && let Some(cell) = widened.cells.iter_mut().find(|c| c.off == cell.off)
+            {
+                cell.value = value;
+            }
+        }
+        widened
     }
 
     /// How much is lost when these are joined.

@@ -8,10 +8,12 @@
 
 use std::collections::HashMap;
 
-use dash_bpf::op::{Op, Registers};
+use dash_bpf::helper;
+use dash_bpf::op::{Op, Reg, Registers, Size};
 
 use super::fault::Fault;
-use crate::helpers;
+use super::frame::FRAME;
+use super::tnum::low_bits;
 
 /// Loops inside each other; more are not worth their cost.
 const DEEPEST: usize = 32;
@@ -23,6 +25,9 @@ pub(crate) struct Point {
     pub(crate) merge: bool,
     /// Registers read before they are written.
     pub(crate) live: Registers,
+    /// Words of the frame read through r10 before they are written: bit `n` is for the 8 bytes from
+    /// `r10 - 512 + 8n`. What is read through other registers is not in it.
+    pub(crate) words: u64,
     /// Heads of the loops around it, outermost first; itself if it is one.
     pub(crate) loops: Vec<usize>,
     /// Its place among the parts of the function, then among those of each loop around it.
@@ -34,7 +39,7 @@ pub(crate) struct Point {
 pub(crate) struct Function {
     pub(crate) entry: usize,
     points: HashMap<usize, Point>,
-    /// Slot and target of its calls.
+    /// Slot and target of its calls, and of functions whose address it takes.
     pub(crate) calls: Vec<(usize, usize)>,
 }
 
@@ -60,9 +65,16 @@ impl Function {
             for to in successors(ops, *pc).into_iter().flatten() {
                 *incoming.entry(to).or_default() += 1;
             }
-            if let Some(Op::CallLocal { target }) = ops.get(*pc) {
-                calls.push((*pc, *target));
-                *incoming.entry(pc + 1).or_default() += 1;
+            match ops.get(*pc) {
+                Some(Op::CallLocal { target }) => {
+                    calls.push((*pc, *target));
+                    *incoming.entry(pc + 1).or_default() += 1;
+                }
+                // Whoever takes a function's address has it called.
+                Some(Op::LoadImm64 { imm, .. }) => {
+                    calls.extend(imm.function(*pc).map(|target| (*pc, target)));
+                }
+                _ => {}
             }
         }
         for (pc, point) in &mut points {
@@ -259,8 +271,44 @@ struct Component {
     others: Vec<usize>,
 }
 
-fn arity(helper: u32) -> usize {
-    helpers::find(helper).map_or(5, |h| h.args.len())
+fn arity(number: u32) -> usize {
+    helper::arity(number).unwrap_or(5)
+}
+
+/// Words of the frame that bytes `[from, to)` lie in, offsets from r10.
+pub(crate) fn words(from: i64, to: i64) -> u64 {
+    let word = |at: i64| ((at + FRAME) / 8).clamp(0, 64) as u32;
+    let (first, end) = (word(from), word(to.saturating_add(7)));
+    low_bits(end) & !low_bits(first)
+}
+
+/// Words that an instruction reads through r10, and those it writes whole.
+fn words_of(op: &Op) -> (u64, u64) {
+    let range = |off: i16, size: Size| {
+        let from = i64::from(off);
+        words(from, from + size.bytes() as i64)
+    };
+    match *op {
+        Op::Load {
+            base: Reg::R10,
+            off,
+            size,
+            ..
+        }
+        | Op::Atomic {
+            base: Reg::R10,
+            off,
+            size,
+            ..
+        } => (range(off, size), 0),
+        Op::Store {
+            base: Reg::R10,
+            off,
+            size: Size::Dw,
+            ..
+        } if off % 8 == 0 => (0, range(off, Size::Dw)),
+        _ => (0, 0),
+    }
 }
 
 fn live(ops: &[Op], order: &[usize], points: &mut HashMap<usize, Point>) {
@@ -276,10 +324,17 @@ fn live(ops: &[Op], order: &[usize], points: &mut HashMap<usize, Point>) {
             let before = ops
                 .get(*pc)
                 .map_or(after, |op| op.reads(arity) | (after & !op.writes()));
+            let words_after = successors(ops, *pc)
+                .into_iter()
+                .flatten()
+                .filter_map(|to| points.get(&to))
+                .fold(0, |live, point| live | point.words);
+            let (read, written) = ops.get(*pc).map_or((0, 0), words_of);
+            let words = read | (words_after & !written);
             if let Some(point) = points.get_mut(pc)
-                && point.live != before
+                && (point.live, point.words) != (before, words)
             {
-                point.live = before;
+                (point.live, point.words) = (before, words);
                 changed = true;
             }
         }

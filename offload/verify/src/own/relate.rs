@@ -34,6 +34,8 @@ pub(crate) struct Matching<'a> {
     /// (id of the including state, id or place of the other, distance).
     pairs: Vec<(Id, Other, i64)>,
     places: u32,
+    /// Records: each of one state stands for one of the other, or for null (0).
+    held: Vec<(Id, Id)>,
     new: &'a Proven,
 }
 
@@ -49,6 +51,7 @@ impl<'a> Matching<'a> {
         Self {
             pairs: Vec::new(),
             places: 0,
+            held: Vec::new(),
             new,
         }
     }
@@ -84,9 +87,37 @@ impl<'a> Matching<'a> {
         }
     }
 
+    /// Records are paired one to one.
+    pub(crate) fn held(&mut self, old: Id, new: Id) -> bool {
+        if old == 0 {
+            return new == 0;
+        }
+        pair(&mut self.held, old, new)
+    }
+
+    /// The record of the including state that stands for this one.
+    pub(crate) fn holder(&self, new: Id) -> Option<Id> {
+        let pair = self.held.iter().find(|(_, n)| *n == new);
+        pair.map(|(old, _)| *old)
+    }
+
     pub(crate) fn range(&self, p: &Packet) -> i64 {
         self.new.range(p)
     }
+}
+
+/// Notes that two belong together; false if one of them belongs to another. 0 belongs to any.
+fn pair(pairs: &mut Vec<(Id, Id)>, old: Id, new: Id) -> bool {
+    for (o, n) in pairs.iter() {
+        if *o == old {
+            return *n == new;
+        }
+        if new != 0 && *n == new {
+            return false;
+        }
+    }
+    pairs.push((old, new));
+    true
 }
 
 /// How two values of one pair of ids are not the same all the same.
@@ -102,6 +133,8 @@ enum Apart {
 #[derive(Debug)]
 pub(crate) struct Joining<'a> {
     pairs: Vec<((Id, Id, Apart), Id)>,
+    /// Records: those of the left state, of the right one, joined. 0 where one is null.
+    held: Vec<(Id, Id, Id)>,
     next: &'a mut Id,
     left: Proven,
     right: Proven,
@@ -111,6 +144,7 @@ impl<'a> Joining<'a> {
     pub(crate) fn new(next: &'a mut Id, left: Proven, right: Proven) -> Self {
         Self {
             pairs: Vec::new(),
+            held: Vec::new(),
             next,
             left,
             right,
@@ -146,6 +180,37 @@ impl<'a> Joining<'a> {
         *self.next
     }
 
+    /// An id for a record that is this one in one state and that one, or null (0), in the other. `None`
+    /// if one of them is already another's other: what is given back once would be there twice.
+    pub(crate) fn held(&mut self, a: Id, b: Id) -> Option<Id> {
+        if a == 0 && b == 0 {
+            return Some(0);
+        }
+        for (left, right, id) in &self.held {
+            if (*left, *right) == (a, b) {
+                return Some(*id);
+            }
+            if a != 0 && *left == a || b != 0 && *right == b {
+                return None;
+            }
+        }
+        *self.next += 1;
+        self.held.push((a, b, *self.next));
+        Some(*self.next)
+    }
+
+    /// Records of the joined state, and whether there are some that no value names any more.
+    pub(crate) fn all_held(&mut self, left: &[Id], right: &[Id]) -> (Vec<Id>, bool) {
+        let pairs = self.held.iter();
+        let live = pairs.filter(|(a, b, _)| left.contains(a) || right.contains(b));
+        let all = live.map(|(.., id)| *id).collect();
+        let lost_left = left.iter().any(|a| self.held.iter().all(|(l, ..)| l != a));
+        let lost_right = right
+            .iter()
+            .any(|b| self.held.iter().all(|(_, r, _)| r != b));
+        (all, lost_left || lost_right)
+    }
+
     pub(crate) fn left(&self, p: &Packet) -> i64 {
         self.left.range(p)
     }
@@ -159,11 +224,14 @@ impl<'a> Joining<'a> {
 mod tests {
     use super::*;
     use crate::own::scalar::Scalar;
-    use crate::own::value::{Element, Value};
+    use crate::own::value::{Element, MapRef, Value};
 
     fn element(id: Id) -> Value {
         Value::Element(Element {
-            map: 0,
+            map: MapRef {
+                index: 0,
+                inner: false,
+            },
             off: Scalar::constant(0),
             id,
             maybe_null: id != 0,

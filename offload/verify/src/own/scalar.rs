@@ -37,6 +37,11 @@ impl Scalar {
         Self::of_wide(Num::of_unsigned(0, low_bits(size.bytes() as u32 * 8)))
     }
 
+    /// 0 to `most`.
+    pub(crate) fn up_to(most: u64) -> Self {
+        Self::of_wide(Num::of_unsigned(0, most))
+    }
+
     pub(crate) fn of_wide(wide: Num<64>) -> Self {
         Self::synced(wide, Num::UNKNOWN)
     }

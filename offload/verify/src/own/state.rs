@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use dash_bpf::op::{Reg, Registers};
 
+use super::fault::Fault;
 use super::frame::Frame;
 use super::relate::{Joining, Matching, Proven};
 use super::scalar::Scalar;
@@ -20,6 +21,10 @@ pub(crate) struct State {
     /// The last is the running function's.
     frames: Vec<Rc<Frame>>,
     pub(crate) proven: Proven,
+    /// Records of ring buffers that were not given back yet: no more are out than these.
+    held: Vec<Id>,
+    /// And one at least, or more, that no value names any more.
+    lost: bool,
     /// Only one path leads here: what is refused then is refused for good.
     pub(crate) exact: bool,
 }
@@ -33,6 +38,8 @@ impl State {
             saved: Vec::new(),
             frames: vec![Rc::default()],
             proven: Proven::NOTHING,
+            held: Vec::new(),
+            lost: false,
             exact: true,
         }
     }
@@ -183,18 +190,38 @@ impl State {
 
     /// A look-up turned out to have found something, or not.
     pub(crate) fn found(&mut self, lookup: Id, found: bool) {
-        self.update(|value| match value {
-            Value::Element(e) if e.maybe_null && e.id == lookup => Some(if found {
-                Value::Element(super::value::Element {
-                    maybe_null: false,
-                    id: 0,
-                    ..*e
-                })
-            } else {
-                Value::constant(0)
-            }),
-            _ => None,
+        self.update(|value| {
+            let is_it = value.maybe_null() == Some(lookup);
+            is_it.then(|| value.resolved(found))
         });
+        if !found {
+            self.held.retain(|id| *id != lookup);
+        }
+    }
+
+    /// A record that must be given back.
+    pub(crate) fn hold(&mut self, id: Id) {
+        self.held.push(id);
+    }
+
+    /// Gives a record back: no pointer to it is left.
+    pub(crate) fn give_back(&mut self, record: Id) {
+        self.held.retain(|id| *id != record);
+        self.forget(|value| matches!(value, Value::Memory(m) if m.id == record));
+    }
+
+    /// Records that were not given back.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether every record was given back.
+    pub(crate) fn nothing_held(&self) -> Result<(), Fault> {
+        match self.held.first() {
+            _ if self.lost => Err(Fault::Lost),
+            Some(record) => Err(Fault::NotGivenBack { record: *record }),
+            None => Ok(()),
+        }
     }
 
     /// Registers nothing will read hold nothing: states that differ in them alone are the same.
@@ -203,6 +230,15 @@ impl State {
             if live.bits() >> index & 1 == 0 {
                 *value = Value::Unusable;
             }
+        }
+    }
+
+    /// As [`Self::keep`], for the words of a frame.
+    pub(crate) fn keep_words(&mut self, frame: usize, words: u64) {
+        if let Some(frame) = self.frames.get_mut(frame)
+            && frame.stores_outside(words)
+        {
+            Rc::make_mut(frame).keep(words);
         }
     }
 
@@ -233,6 +269,11 @@ impl State {
                 .zip(&new.frames)
                 // One frame shared holds the same values, whose ids still have to be paired.
                 .all(|(a, b)| a.includes(b, matching))
+            && (self.lost || !new.lost)
+            && new.held.iter().all(|id| {
+                let holder = matching.holder(*id);
+                self.lost || holder.is_some_and(|holder| self.held.contains(&holder))
+            })
     }
 
     fn values(&self) -> impl Iterator<Item = &Value> {
@@ -257,16 +298,38 @@ impl State {
             .zip(&other.frames)
             .map(|(a, b)| Rc::new(a.join(b, joining)))
             .collect();
+        let (held, lost) = joining.all_held(&self.held, &other.held);
         Self {
             regs,
             saved,
             frames,
+            held,
+            lost: self.lost || other.lost || lost,
             proven: Proven {
                 data: self.proven.data.min(other.proven.data),
                 meta: self.proven.meta.min(other.proven.meta),
             },
             exact: false,
         }
+    }
+
+    /// This where it goes on to change to `next`, which includes it: a state that includes `next`, and after
+    /// a bounded number of such steps all that follows.
+    pub(crate) fn widen(&self, mut next: Self) -> Self {
+        for (new, old) in next.regs.iter_mut().zip(&self.regs) {
+            *new = old.widen(*new);
+        }
+        let saved = next.saved.iter_mut().flatten();
+        for (new, old) in saved.zip(self.saved.iter().flatten()) {
+            *new = old.widen(*new);
+        }
+        for (new, old) in next.frames.iter_mut().zip(&self.frames) {
+            *new = Rc::new(old.widen(new));
+        }
+        if next.proven != self.proven {
+            next.proven = Proven::NOTHING;
+        }
+        next
     }
 
     /// How much is lost when these are joined; only compared with other such numbers.
@@ -309,6 +372,12 @@ impl State {
                     cell.value
                 );
             }
+        }
+        if self.lost {
+            text.push_str(" lost a record");
+        }
+        for id in &self.held {
+            let _ = write!(text, " holds record#{id}");
         }
         if self.proven.data > 0 {
             let _ = write!(text, " packet>={}", self.proven.data);

@@ -3,11 +3,12 @@
 use dash_bpf::op::{AluOp, Cond, Imm64, Op, Operand, Reg, Width};
 use dash_bpf::{MapKind, semantics};
 
+use super::call::CallBack;
 use super::fault::Fault;
 use super::refine::Relation;
 use super::scalar::Scalar;
 use super::state::State;
-use super::value::{Element, Packet, Part, Value};
+use super::value::{Element, MapRef, Memory, Packet, Part, Value};
 use super::walk::Walk;
 
 /// What follows an instruction.
@@ -18,6 +19,8 @@ pub(super) enum Next {
     Either(usize, Box<[Option<State>; 2]>),
     /// Into the function at this slot.
     Call(usize),
+    /// To the next slot once a helper has called a function of the program, any number of times.
+    CallBack(Box<CallBack>),
     /// Out of the running function.
     Exit,
 }
@@ -40,7 +43,7 @@ impl Walk<'_> {
                 state.set(dst, Value::number(set.endian(order, bits)));
             }
             Op::LoadImm64 { dst, imm } => {
-                let value = self.immediate(imm)?;
+                let value = self.immediate(pc, imm)?;
                 state.set(dst, value);
                 return Ok(Next::Goto(pc + 2));
             }
@@ -58,9 +61,9 @@ impl Walk<'_> {
                 let states = self.branch(state, width, cond, dst, src)?;
                 return Ok(Next::Either(target, Box::new(states)));
             }
-            Op::Call { helper } => self.helper(u64::from(helper), state)?,
+            Op::Call { helper } => return self.helper(pc, u64::from(helper), state),
             Op::CallReg { reg } => match self.operand(state, Operand::Reg(reg))?.known() {
-                Some(number) => self.helper(number, state)?,
+                Some(number) => return self.helper(pc, number, state),
                 None => return Err(Fault::VariableCall),
             },
             Op::CallBtf { .. } => return Err(Fault::BtfCall),
@@ -76,6 +79,7 @@ impl Walk<'_> {
                             });
                         }
                     }
+                    state.nothing_held()?;
                 }
                 return Ok(Next::Exit);
             }
@@ -112,24 +116,37 @@ impl Walk<'_> {
         }
     }
 
-    fn immediate(&self, imm: Imm64) -> Result<Value, Fault> {
+    fn immediate(&self, pc: usize, imm: Imm64) -> Result<Value, Fault> {
         match imm {
             Imm64::Value(n) => Ok(Value::constant(n)),
-            Imm64::Map(map) => self.map(map).map(|_| Value::Map(map)),
+            Imm64::Map(index) => {
+                let map = MapRef {
+                    index,
+                    inner: false,
+                };
+                self.map(map).map(|_| Value::Map(map))
+            }
             Imm64::MapValue { map: index, offset } => {
-                let map = self.map(index)?;
+                let place = MapRef {
+                    index,
+                    inner: false,
+                };
+                let map = self.map(place)?;
                 let only = map.kind == MapKind::Array && map.max_entries == 1;
                 if !only || offset >= map.value_size {
                     return Err(Fault::ValueAddress);
                 }
                 Ok(Value::Element(Element {
-                    map: index,
+                    map: place,
                     off: Scalar::constant(offset.into()),
                     id: 0,
                     maybe_null: false,
                 }))
             }
-            Imm64::Other { .. } => Err(Fault::Immediate),
+            Imm64::Other { .. } => match imm.function(pc) {
+                Some(entry) => Ok(Value::Function(entry)),
+                None => Err(Fault::Immediate),
+            },
         }
     }
 
@@ -179,9 +196,12 @@ impl Walk<'_> {
             (Value::Number { set, .. }, pointer) if width == Width::W64 && op == AluOp::Add => {
                 self.moved(dst, pointer, set)?
             }
-            (a, b) if width == Width::W64 && op == AluOp::Sub => {
-                distance(a, b).ok_or_else(|| arithmetic(dst, a))?
-            }
+            (a, b) if op == AluOp::Sub => match (distance(a, b), width) {
+                (Some(distance), Width::W64) => Value::number(distance),
+                // The low half of a difference needs no more than the low halves of what is subtracted.
+                (Some(distance), Width::W32) => Value::number(distance.truncate(32)),
+                (None, _) => return Err(arithmetic(dst, a)),
+            },
             (Value::Number { .. }, pointer) => return Err(arithmetic_operand(src, dst, pointer)),
             (pointer, _) => return Err(arithmetic(dst, pointer)),
         };
@@ -219,7 +239,13 @@ impl Walk<'_> {
                 frame,
                 off: Scalar::alu(Width::W64, AluOp::Add, off, by),
             }),
-            Value::Element(e) if e.maybe_null => Err(Fault::MaybeNull(reg.index())),
+            Value::Element(_) | Value::Memory(_) if pointer.maybe_null().is_some() => {
+                Err(Fault::MaybeNull(reg.index()))
+            }
+            Value::Memory(m) => Ok(Value::Memory(Memory {
+                off: Scalar::alu(Width::W64, AluOp::Add, m.off, by),
+                ..m
+            })),
             Value::Element(e) => Ok(Value::Element(Element {
                 off: Scalar::alu(Width::W64, AluOp::Add, e.off, by),
                 ..e
@@ -276,21 +302,21 @@ fn arithmetic_operand(src: Operand, dst: Reg, value: Value) -> Fault {
 }
 
 /// The difference of two pointers into one region.
-fn distance(a: Value, b: Value) -> Option<Value> {
+fn distance(a: Value, b: Value) -> Option<Scalar> {
     match (a, b) {
         (Value::Packet(a), Value::Packet(b)) if a.part == b.part && a.id == b.id => {
-            Some(Value::constant(a.fixed.wrapping_sub(b.fixed) as u64))
+            Some(Scalar::constant(a.fixed.wrapping_sub(b.fixed) as u64))
         }
         (Value::Packet(_) | Value::PacketEnd, Value::Packet(_) | Value::PacketEnd) => {
-            Some(Value::UNKNOWN)
+            Some(Scalar::UNKNOWN)
         }
         (Value::Stack { frame: f, off: a }, Value::Stack { frame: g, off: b }) if f == g => {
-            Some(Value::number(Scalar::alu(Width::W64, AluOp::Sub, a, b)))
+            Some(Scalar::alu(Width::W64, AluOp::Sub, a, b))
         }
         (Value::Element(a), Value::Element(b))
-            if a.map == b.map && !a.maybe_null && !b.maybe_null =>
+            if a.map == b.map && !a.map.inner && !a.maybe_null && !b.maybe_null =>
         {
-            Some(Value::UNKNOWN)
+            Some(Scalar::UNKNOWN)
         }
         _ => None,
     }
@@ -309,10 +335,10 @@ fn compare_pointers(state: &State, cond: Cond, a: Value, b: Value) -> Option<[Op
             return None;
         }
         let taken_if_found = cond == Cond::Ne;
-        let of = |found: bool| match pointer {
-            Value::Element(e) if e.maybe_null => {
+        let of = |found: bool| match pointer.maybe_null() {
+            Some(id) => {
                 let mut state = state.clone();
-                state.found(e.id, found);
+                state.found(id, found);
                 Some(state)
             }
             // Moved by an unknown number, a pointer can be any number.
@@ -327,7 +353,9 @@ fn compare_pointers(state: &State, cond: Cond, a: Value, b: Value) -> Option<[Op
     let comparable = match (a, b) {
         (Value::Packet(_) | Value::PacketEnd, Value::Packet(_) | Value::PacketEnd) => true,
         (Value::Stack { frame: f, .. }, Value::Stack { frame: g, .. }) => f == g,
-        (Value::Element(a), Value::Element(b)) => a.map == b.map && !a.maybe_null && !b.maybe_null,
+        (Value::Element(a), Value::Element(b)) => {
+            a.map == b.map && !a.map.inner && !a.maybe_null && !b.maybe_null
+        }
         _ => false,
     };
     if !ordered || !comparable {
@@ -354,7 +382,8 @@ fn is_near(pointer: Value) -> bool {
         Value::Packet(p) => bounded(p.var, p.fixed),
         Value::Stack { off, .. } => bounded(off, 0),
         Value::Element(e) => bounded(e.off, 0),
-        Value::PacketEnd | Value::Map(_) => true,
+        Value::Memory(m) => bounded(m.off, 0),
+        Value::PacketEnd | Value::Map(_) | Value::MaybeMap { .. } | Value::Function(_) => true,
         Value::Unusable | Value::Number { .. } => false,
     }
 }

@@ -30,10 +30,31 @@ pub(crate) struct Packet {
     pub(crate) range: i64,
 }
 
+/// A map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MapRef {
+    /// In the object.
+    pub(crate) index: u32,
+    /// Not that map, but one found in it.
+    pub(crate) inner: bool,
+}
+
+/// A pointer into memory of a size of its own: a record of a ring buffer, or a key that a helper shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Of a record: which one. It is among [`State::held`](super::state::State::held), and no other
+    /// has its id. 0 for what need not be given back.
+    pub(crate) id: Id,
+    pub(crate) size: u32,
+    pub(crate) off: Scalar,
+    pub(crate) maybe_null: bool,
+    pub(crate) writable: bool,
+}
+
 /// A pointer into a map's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Element {
-    pub(crate) map: u32,
+    pub(crate) map: MapRef,
     pub(crate) off: Scalar,
     /// Which look-up it came from, while it may be null.
     pub(crate) id: Id,
@@ -59,8 +80,16 @@ pub(crate) enum Value {
         off: Scalar,
     },
     Element(Element),
+    Memory(Memory),
     /// A map itself.
-    Map(u32),
+    Map(MapRef),
+    /// What a look-up in a map of maps found, or null.
+    MaybeMap {
+        outer: u32,
+        id: Id,
+    },
+    /// The function that starts at this slot.
+    Function(usize),
 }
 
 impl Value {
@@ -93,6 +122,34 @@ impl Value {
         self.known() == Some(0)
     }
 
+    /// Of what may be null: which call it came from.
+    pub(crate) fn maybe_null(self) -> Option<Id> {
+        match self {
+            Self::Element(e) if e.maybe_null => Some(e.id),
+            Self::Memory(m) if m.maybe_null => Some(m.id),
+            Self::MaybeMap { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// What may be null, once that is known not to be or to be.
+    pub(crate) fn resolved(self, found: bool) -> Self {
+        match self {
+            _ if !found => Self::constant(0),
+            Self::Element(e) => Self::Element(Element {
+                maybe_null: false,
+                id: 0,
+                ..e
+            }),
+            Self::Memory(m) => Self::Memory(Memory {
+                maybe_null: false,
+                ..m
+            }),
+            Self::MaybeMap { outer: index, .. } => Self::Map(MapRef { index, inner: true }),
+            other => other,
+        }
+    }
+
     /// Everything `new` may be, `self` may be. What holds for all of `self` then holds for `new`.
     pub(crate) fn includes(self, new: Self, matching: &mut Matching<'_>) -> bool {
         match (self, new) {
@@ -123,8 +180,24 @@ impl Value {
                     && matching.same(a.id, b.id, 0)
             }
             (Self::Element(a), n) => a.maybe_null && n.is_null() && matching.same(a.id, 0, 0),
-            (Self::Map(a), Self::Map(b)) => a == b,
-            _ => false,
+            (Self::Memory(a), Self::Memory(b)) => {
+                (a.size, a.writable) == (b.size, b.writable)
+                    && a.off.includes(b.off)
+                    && (a.maybe_null || !b.maybe_null)
+                    && matching.held(a.id, b.id)
+            }
+            (Self::Memory(a), n) => a.maybe_null && n.is_null() && matching.held(a.id, 0),
+            (Self::MaybeMap { outer: a, id: i }, Self::MaybeMap { outer: b, id: j }) => {
+                a == b && matching.same(i, j, 0)
+            }
+            (Self::MaybeMap { outer, id }, n) => {
+                let found = MapRef {
+                    index: outer,
+                    inner: true,
+                };
+                (n.is_null() || n == Self::Map(found)) && matching.same(id, 0, 0)
+            }
+            (a, b) => a == b,
         }
     }
 
@@ -178,8 +251,66 @@ impl Value {
                     ..a
                 })
             }
+            (Self::Memory(a), Self::Memory(b)) if (a.size, a.writable) == (b.size, b.writable) => {
+                match joining.held(a.id, b.id) {
+                    Some(id) => Self::Memory(Memory {
+                        id,
+                        off: a.off.join(b.off),
+                        maybe_null: a.maybe_null || b.maybe_null,
+                        ..a
+                    }),
+                    None => Self::Unusable,
+                }
+            }
+            (Self::Memory(a), n) | (n, Self::Memory(a))
+                if n.is_null() && a.off.known() == Some(0) =>
+            {
+                let (left, right) = if self.is_null() { (0, a.id) } else { (a.id, 0) };
+                match joining.held(left, right) {
+                    Some(id) => Self::Memory(Memory {
+                        id,
+                        maybe_null: true,
+                        ..a
+                    }),
+                    None => Self::Unusable,
+                }
+            }
+            (Self::MaybeMap { outer: a, id: i }, Self::MaybeMap { outer: b, id: j }) if a == b => {
+                let id = joining.fresh(i, j, 0);
+                Self::MaybeMap { outer: a, id }
+            }
+            (Self::MaybeMap { outer, id }, n) | (n, Self::MaybeMap { outer, id })
+                if n.is_null() =>
+            {
+                let id = joining.null(id, self.is_null());
+                Self::MaybeMap { outer, id }
+            }
             (a, b) if a == b => a,
             _ => Self::Unusable,
+        }
+    }
+
+    /// What is left of this when it keeps changing to something that includes it.
+    pub(crate) fn widen(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Number { set: a, .. }, Self::Number { set: b, .. }) if !a.includes(b) => {
+                Self::UNKNOWN
+            }
+            (Self::Stack { off: a, .. }, Self::Stack { off: b, .. }) if !a.includes(b) => {
+                Self::Unusable
+            }
+            (Self::Element(Element { off: a, .. }), Self::Element(Element { off: b, .. }))
+            | (Self::Memory(Memory { off: a, .. }), Self::Memory(Memory { off: b, .. }))
+                if !a.includes(b) =>
+            {
+                Self::Unusable
+            }
+            (Self::Packet(a), Self::Packet(b))
+                if a.fixed != b.fixed || !a.var.includes(b.var) || a.range > b.range =>
+            {
+                Self::Unusable
+            }
+            _ => next,
         }
     }
 
@@ -194,11 +325,20 @@ impl Value {
                     _ => 4,
                 }
             }
-            (Self::Packet(_), Self::Packet(_)) | (Self::Element(_), Self::Element(_)) => 12,
+            (Self::Packet(_), Self::Packet(_))
+            | (Self::Element(_), Self::Element(_))
+            | (Self::Memory(_), Self::Memory(_)) => 12,
             (Self::Stack { .. }, Self::Stack { .. }) => 20,
             (Self::Unusable, _) | (_, Self::Unusable) => 24,
             _ => 64,
         }
+    }
+}
+
+impl fmt::Display for MapRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = if self.inner { "a map of " } else { "" };
+        write!(f, "{of}map {}", self.index)
     }
 }
 
@@ -273,9 +413,18 @@ impl fmt::Display for Value {
             },
             Self::Element(e) => {
                 let null = if e.maybe_null { " or null" } else { "" };
-                write!(f, "value of map {}{null}(+ {})", e.map, e.off)
+                write!(f, "value of {}{null}(+ {})", e.map, e.off)
             }
-            Self::Map(map) => write!(f, "map {map}"),
+            Self::Memory(m) => {
+                let null = if m.maybe_null { " or null" } else { "" };
+                match m.id {
+                    0 => write!(f, "{} bytes{null}(+ {})", m.size, m.off),
+                    id => write!(f, "record#{id} of {} bytes{null}(+ {})", m.size, m.off),
+                }
+            }
+            Self::Map(map) => write!(f, "{map}"),
+            Self::MaybeMap { outer, .. } => write!(f, "a map of map {outer} or null"),
+            Self::Function(pc) => write!(f, "function at {pc}"),
         }
     }
 }

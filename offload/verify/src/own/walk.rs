@@ -17,13 +17,14 @@ use std::time::Instant;
 
 use dash_bpf::MapDef;
 use dash_bpf::interp::MAX_FRAMES;
-use dash_bpf::op::{Op, Registers};
+use dash_bpf::op::{Op, Reg, Registers};
 
+use super::call::CallBack;
 use super::fault::{Fault, Objection};
-use super::graph::Function;
+use super::graph::{self, Function};
 use super::state::State;
 use super::step::Next;
-use super::value::Id;
+use super::value::{Id, MapRef, Value};
 use super::{LOG, Limits, Seen, Walked};
 
 /// A place in the unrolled program, ordered as it is walked: the calls that lead to it, then its
@@ -39,6 +40,8 @@ struct Site {
     pc: usize,
     rounds: Vec<u32>,
     key: Key,
+    /// It is a helper's: what returns is collected.
+    callback: bool,
 }
 
 /// Where in the unrolled program.
@@ -65,6 +68,8 @@ struct Round {
     states: Vec<State>,
 }
 
+const ARGUMENTS: [Reg; 4] = [Reg::R1, Reg::R2, Reg::R3, Reg::R4];
+
 /// One walk.
 pub(super) struct Walk<'a> {
     ops: &'a [Op],
@@ -79,6 +84,12 @@ pub(super) struct Walk<'a> {
     context: Vec<Option<bool>>,
     /// By entry of a function: bytes of stack it uses.
     pub(super) deepest: HashMap<usize, i64>,
+    /// What functions that helpers call returned with, joined.
+    returned: Option<State>,
+    /// By entry of a function: words of its frame that are read through other registers than its r10.
+    pub(super) aside: HashMap<usize, u64>,
+    /// More of them were found in this walk than were known when it started.
+    pub(super) found_aside: bool,
     /// Entries of the functions whose frames are live.
     chain: Vec<usize>,
     last_id: Id,
@@ -109,6 +120,9 @@ impl<'a> Walk<'a> {
             rounds: Vec::new(),
             context: vec![None; ops.len()],
             deepest: HashMap::new(),
+            returned: None,
+            aside: HashMap::new(),
+            found_aside: false,
             chain: Vec::new(),
             last_id: 0,
             joined: false,
@@ -124,9 +138,14 @@ impl<'a> Walk<'a> {
         self.last_id
     }
 
-    pub(super) fn map(&self, index: u32) -> Result<&'a MapDef, Fault> {
-        let found = usize::try_from(index).ok().and_then(|i| self.maps.get(i));
-        found.ok_or(Fault::NoMap(index))
+    pub(super) fn map(&self, map: MapRef) -> Result<&'a MapDef, Fault> {
+        let index = usize::try_from(map.index).ok();
+        let found = index.and_then(|i| self.maps.get(i));
+        let found = match (found, map.inner) {
+            (Some(outer), true) => outer.inner.as_deref().map(|inner| &inner.template),
+            (found, _) => found,
+        };
+        found.ok_or(Fault::NoMap(map.index))
     }
 
     /// Notes how deep a frame is used.
@@ -135,6 +154,24 @@ impl<'a> Walk<'a> {
             let deepest = self.deepest.entry(*entry).or_default();
             *deepest = bytes.max(*deepest);
         }
+    }
+
+    /// Notes that bytes of a frame are read through another register than r10 of its function.
+    pub(super) fn read_aside(&mut self, frame: usize, from: i64, to: i64) {
+        if let Some(entry) = self.chain.get(frame) {
+            let known = self.aside.entry(*entry).or_default();
+            let all = *known | graph::words(from, to);
+            self.found_aside |= all != *known;
+            *known = all;
+        }
+    }
+
+    /// Words of a function's frame that may be read from a point on.
+    fn words(&self, function: &Function, pc: usize) -> u64 {
+        let aside = self.aside.get(&function.entry).copied().unwrap_or(0);
+        function
+            .point(pc)
+            .map_or(u64::MAX, |point| point.words | aside)
     }
 
     /// Notes that an access reaches the context or not; false if it was otherwise before.
@@ -164,6 +201,15 @@ impl<'a> Walk<'a> {
         };
         self.arrive(place.at_start(), State::entry())
             .map_err(|fault| objection(0, fault, false))?;
+        self.drain()
+    }
+
+    /// Walks on from all places that states have reached.
+    fn drain(&mut self) -> Result<(), (Objection, bool)> {
+        let objection = |pc, fault, exact| {
+            let known = String::new();
+            (Objection { pc, fault, known }, exact)
+        };
         while let Some((key, pending)) = self.pending.pop_first() {
             let Pending { place, states } = pending;
             let size = states.iter().map(State::size).sum();
@@ -237,6 +283,10 @@ impl<'a> Walk<'a> {
                     arrived
                 }
                 Next::Call(target) => self.enter(&place, target, state),
+                Next::CallBack(call) => {
+                    let state = self.call_back(&place, &call, state)?;
+                    self.onward(place, pc + 1, state, &mut todo)
+                }
                 Next::Exit => self.leave(place, state),
             };
             if let Err(fault) = arrived {
@@ -291,7 +341,18 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn enter(&mut self, place: &Place, target: usize, mut state: State) -> Result<(), Fault> {
+    fn enter(&mut self, place: &Place, target: usize, state: State) -> Result<(), Fault> {
+        self.enter_with(place, target, state, None)
+    }
+
+    /// Enters a function: one that is called, or with these arguments, one that a helper calls.
+    fn enter_with(
+        &mut self,
+        place: &Place,
+        target: usize,
+        mut state: State,
+        args: Option<&[Value; 4]>,
+    ) -> Result<(), Fault> {
         if state.depth() + 1 == MAX_FRAMES {
             return Err(Fault::Depth);
         }
@@ -300,14 +361,20 @@ impl<'a> Walk<'a> {
             .function
             .point(place.pc + 1)
             .map_or(Registers::NONE, |p| p.live);
+        let frame = state.depth();
+        state.keep_words(frame, self.words(&place.function, place.pc + 1));
         state.enter();
         state.keep_saved(live_after);
+        for (r, value) in ARGUMENTS.into_iter().zip(args.into_iter().flatten()) {
+            state.set(r, *value);
+        }
         let site = Site {
             parent: place.site.clone(),
             function: Rc::clone(&place.function),
             pc: place.pc,
             rounds: place.rounds.clone(),
             key: place.key(),
+            callback: args.is_some(),
         };
         let place = Place {
             site: Some(Rc::new(site)),
@@ -322,6 +389,23 @@ impl<'a> Walk<'a> {
         let Some(site) = place.site else {
             return Ok(());
         };
+        if site.callback {
+            match state.get(Reg::R0) {
+                Value::Number { set, .. } if set.wide.umax <= 1 => {}
+                other => {
+                    return Err(Fault::CallbackReturn {
+                        is: other.to_string(),
+                    });
+                }
+            }
+            state.leave();
+            state.clobber();
+            self.returned = Some(match self.returned.take() {
+                Some(others) => others.join(&state, &mut self.last_id),
+                None => state,
+            });
+            return Ok(());
+        }
         state.leave();
         let mut caller = Place {
             site: site.parent.clone(),
@@ -333,10 +417,67 @@ impl<'a> Walk<'a> {
         self.arrive(caller, state)
     }
 
+    /// What holds after a helper has called a function any number of times: what holds before and is
+    /// kept by each call.
+    fn call_back(
+        &mut self,
+        place: &Place,
+        call: &CallBack,
+        before: State,
+    ) -> Result<State, (Objection, bool)> {
+        /// Joined so often, values that still change are given up.
+        const WIDENED: usize = 2;
+        /// Widening ends long before.
+        const ROUNDS: usize = 64;
+        let exact = before.exact;
+        let fails = |fault| {
+            let (pc, known) = (place.pc, String::new());
+            (Objection { pc, fault, known }, exact)
+        };
+        let mut head = before;
+        // What is not read later need not be kept by each round.
+        let after = place.pc + 1;
+        if let Some(point) = place.function.point(after) {
+            head.keep(point.live);
+        }
+        head.keep_words(head.depth(), self.words(&place.function, after));
+        for round in 0..ROUNDS {
+            // The walk of the function is one of its own: places outside it wait.
+            let pending = std::mem::take(&mut self.pending);
+            let rounds = std::mem::take(&mut self.rounds);
+            let outer = self.returned.take();
+            let chain = self.chain.clone();
+            self.enter_with(place, call.entry, head.clone(), Some(&call.args))
+                .map_err(fails)?;
+            self.drain()?;
+            self.pending = pending;
+            self.rounds = rounds;
+            self.chain = chain;
+            let returned = std::mem::replace(&mut self.returned, outer);
+            let Some(returned) = returned.filter(|r| !head.includes(r)) else {
+                head.set(Reg::R0, Value::UNKNOWN);
+                return Ok(head);
+            };
+            let joined = head.join(&returned, &mut self.last_id);
+            self.joined = true;
+            head = if round < WIDENED {
+                joined
+            } else {
+                head.widen(joined)
+            };
+        }
+        Err(fails(Fault::TooComplex {
+            what: "rounds of a function that a helper calls",
+            limit: ROUNDS as u64,
+        }))
+    }
+
     /// A state reaches a place where paths meet.
     fn arrive(&mut self, place: Place, mut state: State) -> Result<(), Fault> {
         if let Some(point) = place.function.point(place.pc) {
             state.keep(point.live);
+            let frame = state.depth();
+            state.keep_words(frame, self.words(&place.function, place.pc));
         }
         let key = place.key();
         let pending = self.pending.entry(key).or_insert_with(|| Pending {

@@ -133,6 +133,14 @@ fn code_maps_and_policy_each_make_another_verdict() {
     maps.maps[0].value_size += 8;
     assert_eq!(fresh(dir.path(), &maps), counts(1, 0, 0), "map definition");
 
+    let mut maps = base.clone();
+    maps.maps[12].contents[3] = b'1';
+    assert_eq!(fresh(dir.path(), &maps), counts(1, 0, 0), "constants");
+    let mut maps = base.clone();
+    let inner = maps.maps[9].inner.as_mut().expect("a map of maps");
+    inner.template.value_size += 8;
+    assert_eq!(fresh(dir.path(), &maps), counts(1, 0, 0), "maps in a map");
+
     let policy = Policy {
         check_termination: false,
         ..Policy::default()

@@ -5,6 +5,7 @@ use dash_bpf::helper;
 use dash_bpf::interp::{
     CTX_BASE, CallFault, Env, HelperResult, Interp, MemFault, STACK_BASE, StackView, Trap,
 };
+use dash_bpf::map::{F_RDONLY_PROG, InnerMaps};
 use dash_bpf::op::Size;
 use dash_bpf::{MapDef, MapKind, Op};
 
@@ -20,6 +21,11 @@ fn map(name: &str, kind: MapKind, key_size: u32, value_size: u32, max_entries: u
     }
 }
 
+/// What maps found in map 9 are.
+fn template() -> MapDef {
+    map("", MapKind::Hash, 4, 24, 10)
+}
+
 /// Numbered as the programs name them: `map[0]` and so on.
 pub(crate) fn maps() -> Vec<MapDef> {
     vec![
@@ -32,13 +38,28 @@ pub(crate) fn maps() -> Vec<MapDef> {
         map("programs", MapKind::ProgArray, 4, 4, 4), // 6
         map("ports", MapKind::DevMap, 4, 4, 4),       // 7
         map("one", MapKind::Array, 4, 32, 1),         // 8
-        map("inner", MapKind::ArrayOfMaps, 4, 4, 4),  // 9
+        MapDef {
+            inner: Some(Box::new(InnerMaps {
+                template: template(),
+                slots: Vec::new(),
+            })),
+            ..map("outer", MapKind::ArrayOfMaps, 4, 4, 4) // 9
+        },
+        map("ring", MapKind::RingBuf, 0, 0, 4096), // 10
+        map("events", MapKind::PerfEventArray, 4, 4, 1), // 11
+        MapDef {
+            flags: F_RDONLY_PROG,
+            contents: b"eth0\0port\0no end..".to_vec(),
+            ..map("rodata", MapKind::Array, 4, 19, 1) // 12
+        },
     ]
 }
 
 const PACKET: u64 = 0x1000_0000;
 const VALUES: u64 = 0x4000_0000;
 const HANDLES: u64 = 0x8000_0000;
+const KEYS: u64 = 0x6000_0000;
+const RECORDS: u64 = 0x7000_0000;
 const HEADROOM: usize = 256;
 
 /// Every address and argument is checked.
@@ -52,29 +73,43 @@ pub(crate) struct Machine {
     end: usize,
     /// Packet memory moves when the packet is adjusted: old pointers fault.
     moves: u64,
+    /// Keys that helpers show to functions.
+    keys: [u8; 64],
+    /// Records of the ring buffer, by number; those that are given back are gone.
+    records: Vec<Option<Vec<u8>>>,
     random: u64,
 }
 
 impl Machine {
     pub(crate) fn new(seed: u64, len: usize) -> Self {
         let mut machine = Self {
-            maps: maps(),
+            // What is found in a map of maps is a map of the machine's alone.
+            maps: [maps(), vec![template()]].concat(),
             values: Vec::new(),
             packet: Vec::new(),
             meta: HEADROOM,
             data: HEADROOM,
             end: HEADROOM + len,
             moves: 0,
+            keys: [7; 64],
+            records: Vec::new(),
             random: seed,
         };
         machine.packet = (0..HEADROOM + len + HEADROOM)
             .map(|_| machine.next() as u8)
             .collect();
-        let sizes: Vec<u32> = machine.maps.iter().map(|m| m.value_size).collect();
-        machine.values = sizes
-            .iter()
-            .map(|size| (0..*size).map(|_| machine.next() as u8).collect())
-            .collect();
+        for index in 0..machine.maps.len() {
+            let MapDef {
+                value_size,
+                contents,
+                ..
+            } = machine.maps[index].clone();
+            let random = (0..value_size).map(|_| machine.next() as u8).collect();
+            let is_fixed = !contents.is_empty();
+            machine
+                .values
+                .push(if is_fixed { contents } else { random });
+        }
         machine
     }
 
@@ -93,7 +128,20 @@ impl Machine {
     }
 
     fn memory(&mut self, addr: u64, len: usize) -> Result<&mut [u8], MemFault> {
-        if let Some(at) = addr.checked_sub(VALUES).filter(|at| *at < HANDLES - VALUES) {
+        if let Some(at) = addr
+            .checked_sub(RECORDS)
+            .filter(|at| *at < HANDLES - RECORDS)
+        {
+            let (record, at) = ((at >> 16) as usize, (at & 0xffff) as usize);
+            let record = self.records.get_mut(record).and_then(Option::as_mut);
+            let record = record.ok_or(MemFault::Unmapped)?;
+            return record.get_mut(at..at + len).ok_or(MemFault::Unmapped);
+        }
+        if let Some(at) = addr.checked_sub(KEYS).filter(|at| *at < RECORDS - KEYS) {
+            let at = at as usize;
+            return self.keys.get_mut(at..at + len).ok_or(MemFault::Unmapped);
+        }
+        if let Some(at) = addr.checked_sub(VALUES).filter(|at| *at < KEYS - VALUES) {
             let (map, at) = ((at >> 20) as usize, (at & 0xf_ffff) as usize);
             let value = self.values.get_mut(map).ok_or(MemFault::Unmapped)?;
             return value.get_mut(at..at + len).ok_or(MemFault::Unmapped);
@@ -179,7 +227,9 @@ impl Env for Machine {
         let map = addr
             .checked_sub(VALUES)
             .and_then(|at| self.maps.get((at >> 20) as usize));
-        if map.is_some_and(|m| matches!(m.kind, MapKind::LpmTrie | MapKind::Acl)) {
+        let fixed = map.is_some_and(|m| matches!(m.kind, MapKind::LpmTrie | MapKind::Acl));
+        let key = (KEYS..RECORDS).contains(&addr);
+        if fixed || key || map.is_some_and(MapDef::read_only) {
             return Err(MemFault::ReadOnly);
         }
         let bytes = value.to_le_bytes();
@@ -209,6 +259,14 @@ impl Env for Machine {
         Ok(VALUES + (u64::from(map) << 20) + u64::from(offset))
     }
 
+    fn round(&mut self, number: u32, args: [u64; 5], round: u64) -> Option<[u64; 4]> {
+        if number == helper::LOOP {
+            return (round < args[0].min(20)).then_some([round, args[2], 0, 0]);
+        }
+        let map = args[0].checked_sub(HANDLES)?;
+        (round < 3).then_some([args[0], KEYS, VALUES + (map << 20), args[2]])
+    }
+
     fn call(
         &mut self,
         number: u32,
@@ -218,6 +276,97 @@ impl Env for Machine {
         let luck = self.next();
         let status = if luck & 1 == 0 { 0 } else { u64::MAX };
         match number {
+            helper::MAP_LOOKUP_ELEM if self.map(args[0], &[MapKind::ArrayOfMaps]).is_ok() => {
+                self.bytes(2, args[1], 4, stack)?;
+                let found = HANDLES + self.maps.len() as u64 - 1;
+                return Ok(HelperResult::Value(if luck.is_multiple_of(4) {
+                    0
+                } else {
+                    found
+                }));
+            }
+            helper::TRACE_PRINTK => {
+                if args[1] == 0 {
+                    return Err(CallFault::Argument {
+                        argument: 2,
+                        why: "no text",
+                    });
+                }
+                self.bytes(1, args[0], args[1] as usize, stack)?;
+            }
+            helper::PERF_EVENT_OUTPUT => {
+                self.map(args[1], &[MapKind::PerfEventArray])?;
+                if args[4] > 0 {
+                    self.bytes(4, args[3], args[4] as usize, stack)?;
+                }
+            }
+            helper::RINGBUF_OUTPUT => {
+                self.map(args[0], &[MapKind::RingBuf])?;
+                if args[2] > 0 {
+                    self.bytes(2, args[1], args[2] as usize, stack)?;
+                }
+            }
+            helper::RINGBUF_RESERVE => {
+                self.map(args[0], &[MapKind::RingBuf])?;
+                let size = args[1] as usize;
+                if luck.is_multiple_of(3) || size > 4096 {
+                    return Ok(HelperResult::Value(0));
+                }
+                let record = RECORDS + ((self.records.len() as u64) << 16);
+                self.records.push(Some(vec![0; size]));
+                return Ok(HelperResult::Value(record));
+            }
+            helper::RINGBUF_SUBMIT | helper::RINGBUF_DISCARD => {
+                let at = args[0].wrapping_sub(RECORDS);
+                let record = self.records.get_mut((at >> 16) as usize);
+                let gone = record.filter(|_| at & 0xffff == 0).and_then(Option::take);
+                if gone.is_none() {
+                    return Err(CallFault::Argument {
+                        argument: 1,
+                        why: "not a record that is out",
+                    });
+                }
+            }
+            helper::RINGBUF_QUERY => {
+                self.map(args[0], &[MapKind::RingBuf])?;
+                return Ok(HelperResult::Value(luck));
+            }
+            helper::LOOP => return Ok(HelperResult::CallBack(args[1])),
+            helper::FOR_EACH_MAP_ELEM => {
+                self.map(args[0], TABLES)?;
+                return Ok(HelperResult::CallBack(args[1]));
+            }
+            helper::STRNCMP => {
+                self.bytes(1, args[0], args[1] as usize, stack)?;
+                let mut at = args[2];
+                while self
+                    .memory(at, 1)
+                    .map_err(|fault| CallFault::Memory { argument: 3, fault })?
+                    != [0]
+                {
+                    at += 1;
+                }
+            }
+            helper::XDP_LOAD_BYTES | helper::FIB_LOOKUP => {
+                let (argument, len) = if number == helper::FIB_LOOKUP {
+                    self.bytes(2, args[1], args[2] as usize, stack)?;
+                    (2, args[2] as usize)
+                } else {
+                    (3, args[3] as usize)
+                };
+                let bytes: Vec<u8> = (0..len).map(|_| self.next() as u8).collect();
+                let addr = args[usize::from(argument) - 1];
+                let to = if stack.owns(addr) {
+                    stack.write(addr, len)
+                } else {
+                    self.memory(addr, len)
+                };
+                to.map_err(|fault| CallFault::Memory { argument, fault })?
+                    .copy_from_slice(&bytes);
+            }
+            helper::XDP_STORE_BYTES => {
+                self.bytes(3, args[2], args[3] as usize, stack)?;
+            }
             helper::MAP_LOOKUP_ELEM => {
                 let map = self.map(args[0], TABLES)?;
                 self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
@@ -296,7 +445,13 @@ impl Env for Machine {
             helper::REDIRECT_MAP => {
                 self.map(args[0], &[MapKind::DevMap, MapKind::XskMap])?;
             }
-            helper::KTIME_GET_NS
+            helper::JIFFIES64
+            | helper::KTIME_GET_BOOT_NS
+            | helper::KTIME_GET_COARSE_NS
+            | helper::KTIME_GET_TAI_NS
+            | helper::GET_NUMA_NODE_ID
+            | helper::XDP_GET_BUFF_LEN
+            | helper::KTIME_GET_NS
             | helper::GET_PRANDOM_U32
             | helper::GET_SMP_PROCESSOR_ID
             | helper::REDIRECT => return Ok(HelperResult::Value(luck)),
@@ -308,5 +463,9 @@ impl Env for Machine {
 
 /// Runs a program on a packet of `len` bytes; it ends by itself, if in long.
 pub(crate) fn run(ops: &[Op], seed: u64, len: usize) -> Result<u64, Trap> {
-    Interp::new(10_000_000).run(&[ops], 0, &[CTX_BASE], &mut Machine::new(seed, len))
+    let mut machine = Machine::new(seed, len);
+    let result = Interp::new(10_000_000).run(&[ops], 0, &[CTX_BASE], &mut machine)?;
+    let out = machine.records.iter().flatten().count();
+    assert_eq!(out, 0, "records that were not given back");
+    Ok(result)
 }

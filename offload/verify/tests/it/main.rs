@@ -4,6 +4,7 @@ mod accepted;
 mod cached;
 mod clang;
 mod conformance;
+mod fuzz;
 mod machine;
 mod objects;
 mod own;

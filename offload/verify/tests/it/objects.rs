@@ -21,6 +21,30 @@ fn an_object_without_programs_is_refused() {
 }
 
 #[test]
+fn what_maps_hold_must_be_maps() {
+    let with = |change: fn(&mut dash_bpf::MapDef)| {
+        let mut object = fine();
+        let inner = object.maps[9].inner.as_mut().expect("a map of maps");
+        change(&mut inner.template);
+        verify(&object)
+    };
+    assert_eq!(with(|_| ()), Ok(()));
+    let refused = |why| {
+        let name = "outer".to_owned();
+        let index = 9;
+        Err(VerifyError::Object(ObjectRule::Map { index, name, why }))
+    };
+    assert_eq!(
+        with(|map| map.max_entries = 0),
+        refused("what it holds is no map")
+    );
+    assert_eq!(
+        with(|map| map.kind = MapKind::HashOfMaps),
+        refused("a map of maps in a map of maps")
+    );
+}
+
+#[test]
 fn tail_call_contents_must_fit_their_map() {
     let with = |map, programs| {
         let mut object = fine();

@@ -11,6 +11,7 @@ macro_rules! refuses {
     };
 }
 
+mod helpers;
 mod memory;
 mod programs;
 

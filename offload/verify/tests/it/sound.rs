@@ -1,6 +1,9 @@
 //! What is accepted does not trap: mutated programs that still verify run in the checking
 //! interpreter, over packets and maps of any content.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use dash_bpf::{Insn, Object, decode};
 use dash_verify::{Judge, Limits, Options, Policy, Verifier, examine};
 use proptest::collection::vec;
@@ -13,7 +16,7 @@ use crate::support::object;
 /// own verifier only.
 const SEEDS: &str = include_str!("../seeds.txt");
 
-fn seeds() -> (Vec<&'static str>, Vec<&'static str>) {
+pub(crate) fn seeds() -> (Vec<&'static str>, Vec<&'static str>) {
     let (both, ours) = SEEDS.split_once("=== ours\n").expect("two parts");
     (both.split("---\n").collect(), ours.split("---\n").collect())
 }
@@ -148,6 +151,12 @@ proptest! {
     }
 }
 
+fn fingerprint(insns: &[Insn]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    insns.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// More where time allows: `PROPTEST_CASES`.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES")
@@ -157,7 +166,7 @@ fn cases() -> u32 {
 }
 
 /// Mutants of mutants, each run on packets and maps of its own: `DASHWIRE_SOUND_RUNS` says how many
-/// accepted programs are run.
+/// programs are to be accepted and run, no two of which are the same.
 #[test]
 #[ignore = "runs for minutes; see the crate's documentation"]
 fn what_ours_accepts_never_traps_in_a_long_run() {
@@ -179,17 +188,31 @@ fn what_ours_accepts_never_traps_in_a_long_run() {
         let originals: Vec<Object> = texts.map(|text| object("seed", text)).collect();
         let mut pool = originals.clone();
         let (mut tried, mut accepted, mut runs) = (0u64, 0u64, 0u64);
-        while runs < wanted / threads {
+        let mut seen = HashSet::new();
+        while accepted < wanted.div_ceil(threads) {
             tried += 1;
             let mut mutant = pool[machine.next() as usize % pool.len()].clone();
             for _ in 0..1 + machine.next() % 3 {
                 let change = random_change(&mut machine);
                 apply(&mut mutant.programs[0].insns, &change);
             }
-            let limits = Limits::default();
+            let fingerprint = fingerprint(&mutant.programs[0].insns);
+            if seen.contains(&fingerprint) {
+                continue;
+            }
+            // Loops of a million instructions are worth the time now and then.
+            let limits = Limits {
+                instructions: if tried.is_multiple_of(256) {
+                    1_000_000
+                } else {
+                    4_000
+                },
+                ..Limits::default()
+            };
             if examine(&mutant.programs[0], &mutant.maps, &limits, None).is_err() {
                 continue;
             }
+            seen.insert(fingerprint);
             accepted += 1;
             let ops = decode(&mutant.programs[0].insns).expect("verified");
             for _ in 0..INPUTS {
