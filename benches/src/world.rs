@@ -227,6 +227,16 @@ pub fn eni_miss() -> Vec<u8> {
         .build()
 }
 
+/// An outbound TCP packet that the demo configuration's ACL denies.
+pub fn denied(flags: u8) -> Vec<u8> {
+    from_vm(VIP, ENI)
+        .ipv4([10, 1, 1, 10], [10, 1, 1, 1])
+        .tcp(1000, 23)
+        .flags(flags)
+        .payload([])
+        .build()
+}
+
 /// One packet of each kind the demo configuration treats differently: forwarded ones of four kinds,
 /// and drops by route, by no mapping, and before there is an ENI.
 pub fn mix() -> Vec<Vec<u8>> {

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use dash_bench::world::{self, Rows};
 use dash_engine::Engine;
+use dash_pipeline::plan::Settings;
 use dash_runtime::datapath::{Datapath, Fate};
 use dash_runtime::{Core, Engine as Executor};
-use nic_target::{Capacity, Frame, Verdict};
+use nic_target::{Capacity, FlowQuery, Frame, Verdict};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -27,6 +28,7 @@ fn case() -> impl Strategy<Value = Case> {
         2 => flow.clone().prop_map(|n| world::inbound(n, 100)),
         2 => flow.prop_map(|n| world::outbound_v6(n, 7)),
         4 => prop::sample::select(world::mix()),
+        2 => prop::sample::select(vec![0x02, 0x10, 0x04]).prop_map(world::denied),
         1 => Just(vec![0xff; 60]),
     ];
     let damage = prop_oneof![
@@ -74,6 +76,10 @@ fn a_burst_does_what_its_packets_do_one_by_one() {
     let core = Core::new(Executor::Native, &capacity).unwrap();
     let options = dash_engine::Options {
         native: true,
+        settings: Settings {
+            tcp_reset: true,
+            ..Settings::default()
+        },
         ..world::options(capacity.clone(), Some(cache))
     };
     let mut engine = Engine::new(options, Box::new(core)).unwrap();
@@ -87,7 +93,7 @@ fn a_burst_does_what_its_packets_do_one_by_one() {
         failure_persistence: None,
         ..Config::default()
     });
-    let sent = std::cell::Cell::new(0);
+    let (sent, reset) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     runner
         .run(&bursts, |bursts| {
             let fresh = || Datapath::new(Executor::Native, &capacity, 0).unwrap();
@@ -108,7 +114,11 @@ fn a_burst_does_what_its_packets_do_one_by_one() {
                 while done < together.len() {
                     let n = bound.run_burst(&mut together[done..]);
                     for place in 0..n {
-                        prop_assert_eq!(bound.fate(place), fates[done + place]);
+                        let fate = bound.fate(place);
+                        prop_assert_eq!(fate, fates[done + place]);
+                        if fate == Fate::Done(Verdict::Drop) {
+                            bound.dropped(place, &together[done + place]);
+                        }
                     }
                     done += n;
                 }
@@ -118,9 +128,20 @@ fn a_burst_does_what_its_packets_do_one_by_one() {
                 let is_sent = |fate: &&Fate| matches!(fate, Fate::Done(Verdict::Send(_)));
                 sent.set(sent.get() + fates.iter().filter(is_sent).count());
                 prop_assert_eq!(plain.tables().counters(), fast.tables().counters());
+                let resets = |core: &mut Datapath| {
+                    let take = || {
+                        core.take_reset()
+                            .map(|reset| (reset.port, reset.data().to_vec()))
+                    };
+                    std::iter::from_fn(take).collect::<Vec<_>>()
+                };
+                let expected = resets(&mut plain);
+                reset.set(reset.get() + expected.len());
+                prop_assert_eq!(expected, resets(&mut fast));
                 let flows = |core: &Datapath| {
-                    let mut flows = Vec::new();
-                    core.tables().flows(0, capacity.flows, &mut flows);
+                    let mut flows = Vec::with_capacity(capacity.flows as usize);
+                    core.tables()
+                        .flows(0..capacity.flows, &FlowQuery::ALL, &mut flows);
                     flows
                 };
                 prop_assert_eq!(flows(&plain), flows(&fast));
@@ -129,4 +150,5 @@ fn a_burst_does_what_its_packets_do_one_by_one() {
         })
         .unwrap();
     assert!(sent.get() > 500, "only {} packets were sent", sent.get());
+    assert!(reset.get() > 0, "no packet was answered with resets");
 }

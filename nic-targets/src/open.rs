@@ -46,6 +46,9 @@ impl Port for AnyPort {
     fn mac(&self) -> [u8; 6] {
         each!(self, p => p.mac())
     }
+    fn mtu(&self) -> Option<u32> {
+        each!(self, p => p.mtu())
+    }
     fn rx(
         &mut self,
         index: u16,

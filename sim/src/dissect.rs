@@ -31,6 +31,7 @@ pub fn describe_with(frame: &[u8], vxlan_port: u16) -> String {
     let mut line = Line {
         out: String::new(),
         vxlan_port,
+        quotes: 0,
     };
     if line.eth(frame, 1).is_none() {
         line.word("[truncated]");
@@ -41,6 +42,8 @@ pub fn describe_with(frame: &[u8], vxlan_port: u16) -> String {
 struct Line {
     out: String,
     vxlan_port: u16,
+    /// Packets in packets that ICMP errors quote.
+    quotes: usize,
 }
 
 /// `N` bytes at an offset, or `None` where the frame is too short.
@@ -167,6 +170,21 @@ impl Line {
 
     fn transport(&mut self, b: &[u8], protocol: u8, depth: usize) -> Option<()> {
         match protocol {
+            0 | 43 | 60 => {
+                self.words(format_args!("extension {protocol}"));
+                let len = usize::from(byte(b, 1)?) * 8 + 8;
+                self.transport(b.get(len..)?, byte(b, 0)?, depth)
+            }
+            44 => {
+                let word = u16_at(b, 2)?;
+                let more = if word & 1 != 0 { "+" } else { "" };
+                let id = u32::from_be_bytes(at(b, 4)?);
+                self.words(format_args!("fragment {}{more} id {id:#x}", word & 0xfff8));
+                if word >> 3 != 0 {
+                    return Some(());
+                }
+                self.transport(b.get(8..)?, byte(b, 0)?, depth)
+            }
             6 => self.tcp(b),
             17 => self.udp(b, depth),
             1 | 58 => self.icmp(b, protocol),
@@ -228,6 +246,21 @@ impl Line {
             (1, 0) | (58, 129) => "echo reply",
             (58, 135) => "neighbor solicitation",
             (58, 136) => "neighbor advertisement",
+            // Errors, which quote a packet.
+            (1, 3 | 4 | 11 | 12) | (58, 1..=4) if self.quotes < MAX_DEPTH => {
+                self.words(format_args!("type {kind} code {code} about ("));
+                self.quotes += 1;
+                let quoted = b.get(8..)?;
+                let whole = match protocol {
+                    1 => self.ipv4(quoted, MAX_DEPTH),
+                    _ => self.ipv6(quoted, MAX_DEPTH),
+                };
+                if whole.is_none() {
+                    self.word("[cut]");
+                }
+                self.out.push(')');
+                return Some(());
+            }
             _ => {
                 self.words(format_args!("type {kind} code {code}"));
                 return Some(());

@@ -99,6 +99,23 @@ enum Layer {
         tha: [u8; 6],
         tpa: Ipv4Addr,
     },
+    /// An IPv6 extension header of 8 bytes and `more` times 8, without options but padding.
+    Extension {
+        kind: u8,
+        more: u8,
+    },
+    /// IPv6 fragment header.
+    Fragment {
+        offset: u16,
+        more: bool,
+        id: u32,
+        next: Option<u8>,
+    },
+    /// ICMP or ICMPv6 error: type and code, in front of what it quotes.
+    Error {
+        kind: u8,
+        code: u8,
+    },
     Bytes(Vec<u8>),
 }
 
@@ -260,6 +277,11 @@ impl Layers<last::Ipv4> {
     pub fn total_len(self, len: u16) -> Self {
         self.ip(|h| h.total_len = Some(len))
     }
+    /// An ICMP error of a type and a code that quotes a packet from its IP header on.
+    pub fn icmp_error(self, kind: u8, code: u8, quoted: impl AsRef<[u8]>) -> Layers<last::End> {
+        self.push::<last::End>(Layer::Error { kind, code })
+            .payload(quoted)
+    }
     /// An ICMP echo request (RFC 792).
     pub fn icmp_echo(self, id: u16, seq: u16) -> Layers<last::End> {
         self.push(Layer::Echo { kind: 8, id, seq })
@@ -297,6 +319,26 @@ impl Layers<last::Ipv6> {
     /// A payload length that lies.
     pub fn payload_len(self, len: u16) -> Self {
         self.ip(|h| h.payload_len = Some(len))
+    }
+    /// An extension header (RFC 8200, 4): its type, and how many times 8 bytes it has after the first
+    /// 8. All of it is padding.
+    pub fn extension(self, kind: u8, more: u8) -> Self {
+        self.push(Layer::Extension { kind, more })
+    }
+    /// A fragment header: offset in units of 8 bytes, whether more follow, and the datagram's number. In
+    /// front of bytes that are no layer, `next` says what they are of.
+    pub fn fragment(self, offset: u16, more: bool, id: u32, next: Option<u8>) -> Self {
+        self.push(Layer::Fragment {
+            offset,
+            more,
+            id,
+            next,
+        })
+    }
+    /// An ICMPv6 error of a type and a code that quotes a packet from its IP header on.
+    pub fn icmpv6_error(self, kind: u8, code: u8, quoted: impl AsRef<[u8]>) -> Layers<last::End> {
+        self.push::<last::End>(Layer::Error { kind, code })
+            .payload(quoted)
     }
     /// An ICMPv6 echo request (RFC 4443).
     pub fn icmpv6_echo(self, id: u16, seq: u16) -> Layers<last::End> {
@@ -383,6 +425,14 @@ impl Layers<last::Tcp> {
             }
         })
     }
+    /// Another window.
+    pub fn window(self, value: u16) -> Self {
+        self.edit(|l| {
+            if let Layer::Tcp { window, .. } = l {
+                *window = value;
+            }
+        })
+    }
     /// Another checksum than the right one.
     pub fn checksum(self, value: u16) -> Self {
         self.edit(|l| {
@@ -423,7 +473,10 @@ impl<Last> Layers<Last> {
         // Innermost first: a layer's lengths and checksum need what is inside it.
         let mut body = Vec::new();
         for (i, layer) in self.layers.iter().enumerate().rev() {
-            let below = i.checked_sub(1).and_then(|j| self.layers.get(j));
+            // Extension headers are in nobody's pseudo header.
+            let extends =
+                |l: &&Layer| matches!(l, Layer::Extension { .. } | Layer::Fragment { .. });
+            let below = self.layers[..i].iter().rev().find(|l| !extends(l));
             let mut bytes = header(layer, below, self.layers.get(i + 1), &body);
             bytes.append(&mut body);
             body = bytes;
@@ -456,7 +509,9 @@ fn protocol_of(next: Option<&Layer>, echo: u8) -> u8 {
         Some(Layer::Tcp { .. }) => 6,
         Some(Layer::Udp { .. }) => 17,
         Some(Layer::Nvgre { .. }) => 47,
-        Some(Layer::Echo { .. }) => echo,
+        Some(Layer::Echo { .. } | Layer::Error { .. }) => echo,
+        Some(Layer::Extension { kind, .. }) => *kind,
+        Some(Layer::Fragment { .. }) => 44,
         _ => EXPERIMENTAL,
     }
 }
@@ -576,6 +631,32 @@ fn header(layer: &Layer, below: Option<&Layer>, next: Option<&Layer>, body: &[u8
             let sum = match below {
                 Some(Layer::Ipv6(_)) => transport_checksum(below, 58, &h, body),
                 // ICMP for IPv4 has no pseudo header.
+                _ => Sum::new().with(&h).with(body).finish(),
+            };
+            h[2..4].copy_from_slice(&sum.to_be_bytes());
+        }
+        Layer::Extension { more, .. } => {
+            h.extend_from_slice(&[protocol_of(next, 58), *more]);
+            // PadN options (RFC 8200, 4.2), the first with room for one of up to 6 bytes.
+            h.extend_from_slice(&[1, 4, 0, 0, 0, 0]);
+            for _ in 0..*more {
+                h.extend_from_slice(&[1, 6, 0, 0, 0, 0, 0, 0]);
+            }
+        }
+        Layer::Fragment {
+            offset,
+            more,
+            id,
+            next: said,
+        } => {
+            h.extend_from_slice(&[said.unwrap_or(protocol_of(next, 58)), 0]);
+            h.extend_from_slice(&(offset << 3 | u16::from(*more)).to_be_bytes());
+            h.extend_from_slice(&id.to_be_bytes());
+        }
+        Layer::Error { kind, code } => {
+            h.extend_from_slice(&[*kind, *code, 0, 0, 0, 0, 0, 0]);
+            let sum = match below {
+                Some(Layer::Ipv6(_)) => transport_checksum(below, 58, &h, body),
                 _ => Sum::new().with(&h).with(body).finish(),
             };
             h[2..4].copy_from_slice(&sum.to_be_bytes());

@@ -7,6 +7,7 @@ use dash_bpf::ProgramKind;
 use dash_pipeline::plan::Settings;
 use dash_verify::Judge;
 use dashctl::engines::{EngineName, default_cache_dir};
+use dashctl::life::LifeArgs;
 use dashctl::underlay::{Neighbor, RouteArg};
 
 /// DASH configurations, captures and daemons from the command line.
@@ -37,6 +38,11 @@ pub(crate) enum Command {
     Flows(Flows),
     /// Show what a daemon's objects take.
     Show(Show),
+    /// A daemon's flows: some of them, deleted, decided again, in a file.
+    Flow {
+        #[command(subcommand)]
+        command: Flow,
+    },
     /// Run scenarios and say what differs from what they expect.
     Scenario(Scenario),
     /// Say what of the pipeline no scenario reaches: exit code 1 when there is something.
@@ -157,6 +163,115 @@ pub(crate) struct MapPin {
     pub(crate) file: PathBuf,
     /// Name of the map in it, and to pin it under.
     pub(crate) name: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Flow {
+    /// Show flows, a JSON object a line.
+    List(SomeFlows),
+    /// Show the two directions of one connection.
+    Get(OneFlow),
+    /// End flows, both directions; says how many connections.
+    Delete(DeleteFlows),
+    /// Write flows to a file of gzipped JSON lines.
+    Dump(DumpFlows),
+    /// Have flows decided again by the policy of today.
+    Resimulate(Resimulate),
+}
+
+/// Which flows: all of it must hold of one direction.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Of this ENI.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) eni: Option<String>,
+    /// Condition, like `src_ip_addr equal_to 10.0.0.1`; may be repeated. Fields: eni_addr, ip_protocol,
+    /// src_ip_addr, dst_ip_addr, src_l4_port, dst_l4_port, key_version; comparisons: equal_to,
+    /// greater_than, greater_than_or_equal_to, less_than, less_than_or_equal_to.
+    #[arg(long, num_args = 3, value_names = ["FIELD", "OP", "VALUE"])]
+    pub(crate) filter: Vec<String>,
+}
+
+/// A daemon.
+#[derive(Debug, Args)]
+pub(crate) struct Daemon {
+    /// Daemon.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SomeFlows {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Most connections.
+    #[arg(long, value_name = "N")]
+    pub(crate) most: Option<u64>,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneFlow {
+    /// ENI.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) eni: String,
+    /// IP protocol.
+    #[arg(long, value_name = "N")]
+    pub(crate) proto: u8,
+    /// Inner source.
+    #[arg(long, value_name = "IP")]
+    pub(crate) src: std::net::IpAddr,
+    /// Inner destination.
+    #[arg(long, value_name = "IP")]
+    pub(crate) dst: std::net::IpAddr,
+    /// Source port, or identifier of an ICMP echo.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) sport: u16,
+    /// Destination port, or identifier of an ICMP echo.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) dport: u16,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteFlows {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Every flow, where nothing else says which.
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DumpFlows {
+    #[command(flatten)]
+    pub(crate) flows: SomeFlows,
+    /// File to write.
+    #[arg(short = 'o', long, value_name = "FILE.jsonl.gz")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resimulate {
+    /// ENI.
+    pub(crate) eni: String,
+    /// Only flows of this condition, as `flow list` takes it; may be repeated.
+    #[arg(long, num_args = 3, value_names = ["FIELD", "OP", "VALUE"])]
+    pub(crate) filter: Vec<String>,
+    /// Most flows a second and worker, 0 for any number.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) per_second: u32,
+    /// Actions that flows keep: encap_u0, encap_u1, set_dmac, nat46, nat64, snat_port, dnat_port.
+    #[arg(long, value_name = "ACTION,...", value_delimiter = ',')]
+    pub(crate) keep: Vec<String>,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
 }
 
 #[derive(Debug, Subcommand)]
@@ -293,6 +408,18 @@ pub(crate) struct Setup {
     /// Source ports from there up, as a power of two.
     #[arg(long, value_name = "BITS", default_value_t = Settings::default().sport_bits, value_parser = clap::value_parser!(u8).range(..=16))]
     pub(crate) sport_bits: u8,
+    /// Drop what a private link's port map has no range for, rather than send it the plain way.
+    #[arg(long)]
+    pub(crate) drop_unmapped_ports: bool,
+    /// Drop VXLAN from other source ports than these.
+    #[arg(long)]
+    pub(crate) vxlan_security: bool,
+    /// Longest IP packet that may leave, its outermost header counted; longer ones are counted drops.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
+    pub(crate) mtu: Option<u16>,
+    /// DSCP of every encap [default: that of the received outer header].
+    #[arg(long, value_name = "DSCP", value_parser = clap::value_parser!(u8).range(..64))]
+    pub(crate) dscp_pipe: Option<u8>,
     /// Underlay route; may be repeated. Without any, packets leave where they came in.
     #[arg(long = "route", value_name = "PREFIX=PORT[,NEXTHOP]")]
     pub(crate) routes: Vec<RouteArg>,
@@ -305,6 +432,8 @@ pub(crate) struct Setup {
     /// Refuse rows of tables that nothing acts on.
     #[arg(long)]
     pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) life: LifeArgs,
     #[command(flatten)]
     pub(crate) proof: Proof,
 }

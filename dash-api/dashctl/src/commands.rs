@@ -4,6 +4,7 @@ mod bench;
 mod compile;
 mod coverage;
 mod feature;
+mod flow;
 mod gnmi;
 mod map;
 mod observe;
@@ -38,6 +39,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Counters(args) => observe::counters(&args),
         Command::Flows(args) => observe::flows(&args),
         Command::Show(args) => show::run(&args),
+        Command::Flow { command } => flow::run(&command),
         Command::Scenario(args) => scenario::run(&args),
         Command::Coverage(args) => return coverage::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -51,12 +53,17 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
 impl Setup {
     fn options(&self, engine: EngineName) -> Options {
         Options {
-            settings: Settings {
+            settings: self.life.settings(Settings {
                 vxlan_port: self.vxlan_port,
                 encap_ttl: self.encap_ttl,
                 sport_base: self.sport_base,
                 sport_bits: self.sport_bits,
-            },
+                drop_unmapped_ports: self.drop_unmapped_ports,
+                sport_security: self.vxlan_security,
+                mtu: self.mtu,
+                dscp_pipe: self.dscp_pipe,
+                ..Settings::default()
+            }),
             capacity: engine.capacity(),
             judge: self.proof.verifier,
             cache_dir: self.proof.path(),

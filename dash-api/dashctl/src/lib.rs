@@ -4,6 +4,7 @@
 //! * [`config`]: configuration files into an engine.
 //! * [`underlay`]: `--route` and `--neighbor`.
 //! * [`scenario`]: scenarios of `specs/scenarios` on every engine.
+//! * [`life`]: options about connections.
 //! * [`mapfile`]: maps of users' programs as JSON, and as words on the command line.
 //! * [`progress`]: bars for what takes long, on a terminal only.
 
@@ -11,6 +12,7 @@
 
 pub mod config;
 pub mod engines;
+pub mod life;
 pub mod mapfile;
 pub mod progress;
 pub mod scenario;

@@ -15,9 +15,10 @@ mod generate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dash_engine::{Engine, Options};
+use dash_engine::{Engine, Filter, Options};
 use dash_model::StoreOptions;
-use dash_wire::tables::{FlowActions, FlowEntry, encap, flow_action};
+use dash_pipeline::plan::Settings;
+use dash_wire::tables::{FlowActions, FlowEntry, encap, flow_action, flow_state};
 use dashctl::engines::{EngineName, start};
 use generate::{Rng, World};
 use nic_target::{Capacity, CounterSnapshot, Frame, PacketEngine, Verdict};
@@ -95,7 +96,12 @@ const ENOUGH: u64 = 8_000;
 type Kind = (&'static str, fn(&FlowEntry) -> bool);
 
 /// All of them must be met.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 10] = [
+    ("was decided again", |f| f.epoch > 0 && f.packets[0] > 2),
+    ("of an old epoch was used by replies", |f| {
+        f.epoch > 0 && f.packets[1] > 0
+    }),
+    ("is closing", |f| f.state == flow_state::CLOSING),
     ("has NVGRE", |f| there(f).u0_encap == encap::NVGRE),
     ("has a second encap", |f| does(f, flow_action::ENCAP_U1)),
     ("has a second encap of NVGRE", |f| {
@@ -105,6 +111,9 @@ const KINDS: [Kind; 6] = [
     ("changes its port", |f| does(f, flow_action::DNAT_PORT)),
     ("was answered in IPv6", |f| {
         f.sides[1].actions.actions & flow_action::NAT64 != 0 && f.packets[1] > 0
+    }),
+    ("is a floating NIC's, answered", |f| {
+        does(f, flow_action::OUTBOUND) && f.packets[1] > 0
     }),
 ];
 
@@ -126,6 +135,29 @@ fn kinds(flow: &FlowEntry) -> impl Iterator<Item = &'static str> {
 #[test]
 fn engines_agree_on_random_configurations_and_packets() {
     let (pairs, seed) = (number("DASHWIRE_PAIRS", ENOUGH), number("DASHWIRE_SEED", 1));
+    agree(pairs, seed, &Settings::default(), 6);
+}
+
+/// Source-port security, an MTU and a DSCP of encaps' own.
+#[test]
+fn engines_agree_with_settings_that_drop_and_write() {
+    let (pairs, seed) = (
+        number("DASHWIRE_PAIRS", ENOUGH) / 4,
+        number("DASHWIRE_SEED", 1),
+    );
+    let settings = Settings {
+        sport_security: true,
+        mtu: Some(500),
+        dscp_pipe: Some(8),
+        encap_ttl: 255,
+        ..Settings::default()
+    };
+    // Most VXLAN comes from ports that these settings refuse.
+    agree(pairs, seed ^ 0x5e77, &settings, 12);
+}
+
+/// `share`: at least one of so many packets must get through.
+fn agree(pairs: u64, seed: u64, settings: &Settings, share: u64) {
     let cache = tempfile::tempdir().unwrap();
     let mut runs: Vec<Run> = engines()
         .into_iter()
@@ -133,6 +165,10 @@ fn engines_agree_on_random_configurations_and_packets() {
             let options = Options {
                 capacity: capacity(),
                 cache_dir: Some(cache.path().to_path_buf()),
+                settings: Settings {
+                    tcp_reset: true,
+                    ..settings.clone()
+                },
                 store: StoreOptions {
                     update_bound_groups: true,
                     ..StoreOptions::default()
@@ -151,7 +187,7 @@ fn engines_agree_on_random_configurations_and_packets() {
     let mut now = 1_000_000_000u64;
     let mut verdicts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut met: BTreeSet<&str> = BTreeSet::new();
-    let mut done = 0;
+    let (mut done, mut resets) = (0, 0);
     let mut frame = Frame::new();
     while done < pairs {
         world.step(|txn| {
@@ -175,6 +211,15 @@ fn engines_agree_on_random_configurations_and_packets() {
                 run.engine.set_underlay(underlay.clone()).unwrap();
             }
         }
+        if let Some((eni, how, all)) = world.resimulation() {
+            let filters = [Filter::parse("dst_l4_port", "greater_than", "79").unwrap()];
+            let filters = if all { &[][..] } else { &filters[..] };
+            let took: Vec<_> = runs
+                .iter_mut()
+                .map(|run| run.engine.resimulate(&eni, filters, how).unwrap())
+                .collect();
+            assert!(took.windows(2).all(|pair| pair[0] == pair[1]));
+        }
         for _ in 0..PACKETS_A_STEP {
             now += world.pause_ns();
             let packet = world.packet();
@@ -191,11 +236,16 @@ fn engines_agree_on_random_configurations_and_packets() {
                     run.name,
                     nic_sim::describe(&packet)
                 );
-                let bytes = if matches!(verdict, Verdict::Drop) {
+                let mut bytes = if matches!(verdict, Verdict::Drop) {
                     Vec::new()
                 } else {
                     frame.data().to_vec()
                 };
+                while let Some((port, reset)) = run.engine.target_mut().injected() {
+                    bytes.extend(port.to_be_bytes());
+                    bytes.extend(reset);
+                    resets += 1;
+                }
                 match &first {
                     None => first = Some((run.name, verdict, bytes)),
                     Some((name, v, b)) => assert!(
@@ -247,13 +297,17 @@ fn engines_agree_on_random_configurations_and_packets() {
             "no flow {kind}, only {met:?}"
         );
     }
+    assert!(
+        pairs < ENOUGH || resets > 0,
+        "no packet was answered with resets"
+    );
     let drops = drop_counters(&mut runs[0].engine);
     eprintln!(
         "agree: {done} pairs, {verdicts:?}, {} kinds of counters moved: {drops:?}",
         drops.len()
     );
     assert!(
-        verdicts.get("sent").copied().unwrap_or(0) * 6 > done,
+        verdicts.get("sent").copied().unwrap_or(0) * share > done,
         "too few packets got through to say anything: {verdicts:?}"
     );
     assert!(
@@ -270,6 +324,12 @@ fn differences(a: EngineName, x: &CounterSnapshot, b: EngineName, y: &CounterSna
         let (p, q) = (x.port.get(i), y.port.get(i));
         if p != q {
             out += &format!("{}: {a} {p:?}, {b} {q:?}\n", stat.name());
+        }
+    }
+    for bucket in x.meter.keys().chain(y.meter.keys()) {
+        let (p, q) = (x.meter.get(bucket), y.meter.get(bucket));
+        if p != q {
+            out += &format!("bucket {bucket:?}: {a} {p:?}, {b} {q:?}\n");
         }
     }
     for eni in x.eni.keys().chain(y.eni.keys()) {

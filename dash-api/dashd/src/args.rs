@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use dash_engine::Judge;
 use dash_pipeline::plan::Settings;
 use dash_runtime::runtime::Cores;
+use dashctl::life::LifeArgs;
 use dashctl::underlay::{Neighbor, RouteArg};
 use nic_targets::TargetSpec;
 
@@ -88,12 +89,71 @@ pub struct Args {
     #[arg(long, value_name = "BITS", default_value_t = Settings::default().sport_bits,
         value_parser = clap::value_parser!(u8).range(..=16))]
     pub sport_bits: u8,
+    /// Drop what a private link's port map has no range for, rather than send it the plain way.
+    #[arg(long)]
+    pub drop_unmapped_ports: bool,
+    /// Drop VXLAN from other source ports than these.
+    #[arg(long)]
+    pub vxlan_security: bool,
+    /// Longest IP packet that may leave, its outermost header counted; longer ones are counted drops.
+    /// `ports` is the smallest MTU of the target's ports as they are at the start; without, ports judge.
+    #[arg(long, value_name = "BYTES|ports")]
+    pub mtu: Option<MtuArg>,
+    /// DSCP of every encap; without, that of the received outer header.
+    #[arg(long, value_name = "DSCP", value_parser = clap::value_parser!(u8).range(..64))]
+    pub dscp_pipe: Option<u8>,
     /// Let bound route and ACL groups change in place.
     #[arg(long)]
     pub update_bound_groups: bool,
     /// Refuse rows of tables that nothing acts on, which are stored otherwise.
     #[arg(long)]
     pub strict: bool,
+    /// How connections live.
+    #[command(flatten)]
+    pub life: LifeArgs,
+    /// Folder for the files of flow dump sessions.
+    #[arg(long, value_name = "DIR", default_value = "/var/dump/flows")]
+    pub flow_dumps: PathBuf,
+}
+
+/// What limits packets that leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MtuArg {
+    /// A number.
+    Bytes(u16),
+    /// The ports.
+    Ports,
+}
+
+impl std::str::FromStr for MtuArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ports" => Ok(Self::Ports),
+            _ => match text.parse() {
+                Ok(bytes @ 68..) => Ok(Self::Bytes(bytes)),
+                _ => Err("`ports`, or a number from 68 to 65535".to_owned()),
+            },
+        }
+    }
+}
+
+impl MtuArg {
+    /// The limit, with ports of these MTUs.
+    ///
+    /// # Errors
+    /// It is the ports' to say, and none knows.
+    pub fn limit(self, ports: impl Iterator<Item = Option<u32>>) -> Result<u16, String> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Ports => match ports.flatten().min() {
+                // No IP packet is longer.
+                Some(mtu) => Ok(u16::try_from(mtu).unwrap_or(u16::MAX)),
+                None => Err("no port of this target knows its MTU: say a number".to_owned()),
+            },
+        }
+    }
 }
 
 impl Args {
@@ -129,6 +189,24 @@ impl EngineName {
         match self {
             Self::Native => "native",
             Self::Interp => "interp",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MtuArg;
+
+    #[test]
+    fn an_mtu_is_a_number_or_the_least_of_the_ports() {
+        let limit =
+            |text: &str, ports: [Option<u32>; 2]| text.parse::<MtuArg>()?.limit(ports.into_iter());
+        assert_eq!(limit("1500", [None; 2]), Ok(1500));
+        assert_eq!(limit("ports", [Some(9000), Some(1500)]), Ok(1500));
+        assert_eq!(limit("ports", [None, Some(65_536)]), Ok(65_535));
+        assert!(limit("ports", [None; 2]).is_err());
+        for wrong in ["67", "65536", "port", ""] {
+            assert!(limit(wrong, [Some(1500); 2]).is_err(), "{wrong}");
         }
     }
 }

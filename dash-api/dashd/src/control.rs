@@ -91,5 +91,6 @@ fn run(plane: &mut Plane, inbox: &Receiver<Job>) {
         }
         plane.serve_punts();
         plane.watch();
+        plane.watch_flows();
     }
 }

@@ -8,7 +8,9 @@ use dash_runtime::runtime::{Change, Punt, RuntimeEvents, WorkerStats};
 use dash_runtime::{Engine, Options, Runtime, RuntimeHandle};
 use dash_wire::tables::FlowEntry;
 use nic_linux::{Fronted, KernelFront, KernelPunt};
-use nic_target::{Capacity, CounterSnapshot, Table, Target, TargetError, Update};
+use nic_target::{
+    Capacity, CounterSnapshot, FlowEdit, FlowQuery, Table, Target, TargetError, Update,
+};
 use nic_targets::{AnyPort, TargetSpec};
 
 use crate::gate::Gated;
@@ -163,6 +165,14 @@ impl Target for DataPlane {
     }
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         self.target().flows()
+    }
+
+    fn find_flows(&mut self, query: &FlowQuery) -> Result<Vec<FlowEntry>, TargetError> {
+        self.target().find_flows(query)
+    }
+
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError> {
+        self.target().edit_flows(query, edit)
     }
 
     fn flow_count(&mut self) -> Result<usize, TargetError> {

@@ -47,6 +47,9 @@ impl<P: Port> Port for Gated<P> {
     fn mac(&self) -> [u8; 6] {
         self.port.mac()
     }
+    fn mtu(&self) -> Option<u32> {
+        self.port.mtu()
+    }
     fn rx(
         &mut self,
         index: u16,

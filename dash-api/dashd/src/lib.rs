@@ -16,7 +16,8 @@
 //! * [`neighbors`]: which address is at which MAC, what to answer and what to ask.
 //! * [`gate`]: keeps packets waiting until the configuration is in.
 //! * [`gnmi`]: Capabilities, Get, Set.
-//! * [`observe`], [`simulator`]: our own services (`specs/proto/dashwire.proto`).
+//! * [`sessions`]: flow dumps that clients ask for by rows.
+//! * [`observe`], [`flow_control`], [`simulator`]: our own services (`specs/proto/dashwire.proto`).
 //! * `usage`: bytes of tables, resources used and available.
 //! * [`metrics`]: the endpoint that Prometheus scrapes.
 
@@ -25,6 +26,8 @@
 pub mod args;
 pub mod control;
 pub mod dataplane;
+pub mod flow_control;
+mod fullness;
 pub mod gate;
 pub mod gnmi;
 pub mod metrics;
@@ -32,6 +35,7 @@ pub mod neighbors;
 pub mod observe;
 pub mod plane;
 pub mod server;
+pub mod sessions;
 pub mod simulator;
 mod usage;
 

@@ -1,6 +1,7 @@
 //! Prometheus: `/metrics` in the text format 0.0.4.
 //!
-//! Counters have their SAI names in lower case; those of ENIs have the label `eni`. Counters of
+//! Counters have their SAI names in lower case; those of ENIs have the label `eni`, those of metering
+//! buckets `meter_class` too. Counters of
 //! devices are samples of `dashwire_device_counter`, told apart by the labels `device` and `name`.
 
 use std::fmt::Write as _;
@@ -268,6 +269,7 @@ fn sai(out: &mut String, counters: &Value) {
             family(out, &name.to_lowercase(), "counter", name, [("", value)]);
         }
     }
+    meters(out, &counters["meter"]);
     let Some(enis) = counters["eni"].as_object() else {
         return;
     };
@@ -281,6 +283,29 @@ fn sai(out: &mut String, counters: &Value) {
         .collect();
     for name in names.keys() {
         let values = enis.values().map(|eni| eni[name].as_u64().unwrap_or(0));
+        let samples = labels.iter().map(String::as_str).zip(values);
+        family(out, &name.to_lowercase(), "counter", name, samples);
+    }
+}
+
+/// Metering buckets: an ENI and a class each.
+fn meters(out: &mut String, buckets: &Value) {
+    let Some(buckets) = buckets.as_array().filter(|buckets| !buckets.is_empty()) else {
+        return;
+    };
+    let labels: Vec<String> = buckets
+        .iter()
+        .map(|bucket| {
+            let eni = escape(bucket["eni"].as_str().unwrap_or_default());
+            format!(
+                "{{eni=\"{eni}\",meter_class=\"{}\"}}",
+                bucket["meter_class"]
+            )
+        })
+        .collect();
+    let names = buckets[0].as_object().into_iter().flat_map(|o| o.keys());
+    for name in names.filter(|name| name.starts_with("SAI_")) {
+        let values = buckets.iter().map(|b| b[name].as_u64().unwrap_or(0));
         let samples = labels.iter().map(String::as_str).zip(values);
         family(out, &name.to_lowercase(), "counter", name, samples);
     }
@@ -365,6 +390,10 @@ mod tests {
             &serde_json::json!({
                 "eni": {"a\"b": {"SAI_ENI_STAT_RX_BYTES": 1}, "c": {"SAI_ENI_STAT_RX_BYTES": 2}},
                 "port": {"SAI_PORT_STAT_IF_IN_OCTETS": 3},
+                "meter": [
+                    {"eni": "a\"b", "meter_class": 7, "SAI_METER_BUCKET_ENTRY_STAT_OUTBOUND_BYTES": 8},
+                    {"eni": "c", "meter_class": 9, "SAI_METER_BUCKET_ENTRY_STAT_OUTBOUND_BYTES": 0},
+                ],
             }),
         );
         let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
@@ -372,6 +401,8 @@ mod tests {
             lines,
             [
                 "sai_port_stat_if_in_octets 3",
+                "sai_meter_bucket_entry_stat_outbound_bytes{eni=\"a\\\"b\",meter_class=\"7\"} 8",
+                "sai_meter_bucket_entry_stat_outbound_bytes{eni=\"c\",meter_class=\"9\"} 0",
                 "sai_eni_stat_rx_bytes{eni=\"a\\\"b\"} 1",
                 "sai_eni_stat_rx_bytes{eni=\"c\"} 2",
             ]

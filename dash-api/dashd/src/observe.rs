@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use crate::args::{Args, EngineName};
 use crate::control::Control;
+use crate::flow_control::selection;
 use crate::plane::Plane;
 use crate::usage;
 
@@ -46,13 +47,18 @@ impl Service for Observe {
 
     async fn flows(
         &self,
-        _: Request<wire::FlowsRequest>,
+        request: Request<wire::FlowsRequest>,
     ) -> Result<Response<Self::FlowsStream>, Status> {
+        let which = selection(request.get_ref())?;
         let flows = self
             .control
-            .call(|plane| plane.engine.flows_jsonl())
+            .call(move |plane| plane.engine.find_flows(&which))
             .await?;
         let flows = flows.map_err(|error| unreadable(&error))?;
+        // There may be millions: text is made on a thread that nobody waits for.
+        let flows = tokio::task::spawn_blocking(move || flows.jsonl())
+            .await
+            .map_err(|_| Status::internal("flows could not be printed"))?;
         let parts = chunks(&flows).map(|part| {
             Ok(wire::FlowsResponse {
                 json_lines: part.to_owned(),

@@ -4,20 +4,24 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use dash_engine::{Commit, Engine, EngineError, Options};
+use dash_engine::{Commit, Engine, EngineError, FlowSelection, Options};
 use dash_model::objects::Object;
 use dash_model::{Action, StoreOptions, Txn};
 use dash_pipeline::plan::{Settings, UnderlayTable};
 use dash_runtime::runtime::Change;
+use dash_wire::stats::EniStat;
 use dashctl::config::commit_files;
 use nic_sim::port::SimHandle;
-use nic_target::{Capacity, Device, Target};
+use nic_target::{Capacity, Device, Port, Target};
 use nic_targets::AnyPort;
+use serde_json::{Map, Value};
 
 use crate::args::Args;
 use crate::dataplane::{self, DataPlane};
+use crate::fullness::Fullness;
 use crate::gate::Gate;
 use crate::neighbors::Neighbors;
+use crate::sessions::Sessions;
 
 /// Most punted packets served at a time.
 const PUNTS: usize = 256;
@@ -32,6 +36,8 @@ pub struct Plane {
     pub devices: Vec<Box<dyn Device>>,
     neighbors: Neighbors,
     ports: usize,
+    sessions: Sessions,
+    fullness: Fullness,
 }
 
 impl Plane {
@@ -63,18 +69,26 @@ impl Plane {
         let ports: Vec<Vec<_>> = opened.ports.into_iter().map(guard).collect();
         let ports_count = ports.first().map_or(0, Vec::len);
         check_ports(args, ports_count)?;
+        let mtus = ports.first().into_iter().flatten().map(Port::mtu);
+        let mtu = args.mtu.map(|mtu| mtu.limit(mtus)).transpose();
+        let mtu = mtu.map_err(anyhow::Error::msg).context("--mtu")?;
         let handle = DataPlane::start(ports, opened.kernel, options)?;
         let port_macs = handle.macs().to_vec();
         // Code is compiled for the tables of a worker, which has its share of the flows.
         let capacity = handle.capacity().clone();
         let enis = capacity.enis;
         let options = Options {
-            settings: Settings {
+            settings: args.life.settings(Settings {
                 vxlan_port: args.vxlan_port,
                 encap_ttl: args.encap_ttl,
                 sport_base: args.sport_base,
                 sport_bits: args.sport_bits,
-            },
+                drop_unmapped_ports: args.drop_unmapped_ports,
+                sport_security: args.vxlan_security,
+                mtu,
+                dscp_pipe: args.dscp_pipe,
+                ..Settings::default()
+            }),
             capacity,
             judge: args.verifier,
             cache_dir: args.cache.clone(),
@@ -116,6 +130,8 @@ impl Plane {
             devices: opened.devices,
             neighbors,
             ports: ports_count,
+            sessions: Sessions::new(args.flow_dumps.clone()),
+            fullness: Fullness::new(),
         };
         Ok((plane, opened.sim))
     }
@@ -131,7 +147,17 @@ impl Plane {
         } else {
             Vec::new()
         };
-        let commit = self.engine.commit(txn)?;
+        let mut commit = self.engine.commit(txn)?;
+        for dump in commit.dumps.drain(..) {
+            let which = FlowSelection {
+                eni: None,
+                filters: dump.filters.clone(),
+                most: dump.max_flows,
+            };
+            let found = self.engine.find_flows(&which);
+            self.sessions
+                .start(dump, found.map_err(|error| error.to_string()));
+        }
         for pa in pas {
             self.neighbors.want(pa);
         }
@@ -190,6 +216,40 @@ impl Plane {
             }
         }
         sent
+    }
+
+    /// What came of flow dump sessions, by name.
+    pub fn sessions(&self) -> Map<String, Value> {
+        self.sessions.rows()
+    }
+
+    /// Logs packets that needed a flow and found the table full: once a second at most.
+    pub fn watch_flows(&mut self) {
+        let capacity = self.engine.target().capacity().flows as usize;
+        let workers = self.engine.target().worker_stats().len();
+        let Some(since) = self.fullness.due(Instant::now()) else {
+            return;
+        };
+        // Counters are asked for only where they may have moved.
+        let live = self.engine.target_mut().flow_count().unwrap_or(0);
+        if live + capacity / 8 < capacity * workers && !self.fullness.counted() {
+            return;
+        }
+        let Ok(counters) = self.engine.target_mut().counters() else {
+            return;
+        };
+        let failed = counters
+            .eni
+            .values()
+            .filter_map(|block| block.get(EniStat::FlowCreateFailed as usize))
+            .sum();
+        if let Some(dropped) = self.fullness.new_failures(failed) {
+            tracing::warn!(
+                live,
+                "the flow table was full for {dropped} packets of new connections in {since:.1?}: \
+                 established ones go on"
+            );
+        }
     }
 
     /// Logs workers that have gone silent, and those that are back: each once.

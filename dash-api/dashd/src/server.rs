@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use dash_proto::dashwire::v1::flow_control_server::FlowControlServer;
 use dash_proto::dashwire::v1::observe_server::ObserveServer;
 use dash_proto::dashwire::v1::simulator_server::SimulatorServer;
 use dash_proto::gnmi::g_nmi_server::GNmiServer;
@@ -17,6 +18,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::args::Args;
 use crate::control::{Control, Ended};
+use crate::flow_control::FlowControl;
 use crate::gnmi::Gnmi;
 use crate::metrics;
 use crate::observe::Observe;
@@ -192,6 +194,7 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<GNmiServer<Gnmi>>().await;
     health.set_serving::<ObserveServer<Observe>>().await;
+    health.set_serving::<FlowControlServer<FlowControl>>().await;
     health.set_serving::<SimulatorServer<Simulator>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -203,6 +206,7 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
         .max_encoding_message_size(MAX_MESSAGE);
     let observe = ObserveServer::new(Observe::new(control.clone(), args))
         .max_encoding_message_size(MAX_MESSAGE);
+    let flow_control = FlowControlServer::new(FlowControl::new(control.clone()));
     let mut routes = Routes::builder();
     routes
         .add_service(health_service)
@@ -210,6 +214,7 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
         .add_service(reflection().build_v1alpha().context("reflection")?)
         .add_service(gnmi)
         .add_service(observe)
+        .add_service(flow_control)
         .add_service(SimulatorServer::new(simulator));
     Ok(routes.routes())
 }

@@ -5,18 +5,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dash_model::key::EniKey;
+use dash_model::key::{EniKey, VnetName};
 use dash_model::objects::Object;
 use dash_model::{Action, Changeset, Entry, ObjectKey, Store, StoreOptions, Txn, Warning};
 use dash_native::{Listing, NativeCode};
 use dash_pipeline::model::trace::LookedUp;
-use dash_pipeline::plan::{Explained, Plan, Planner, Settings, UnderlayTable};
+use dash_pipeline::plan::{
+    Explained, Plan, Planner, Recurring, Resimulation, Settings, UnderlayTable,
+};
 use dash_verify::Judge;
-use nic_target::{Capacity, Image, Target, Update};
+use dash_wire::tables::MeterBucket;
+use nic_target::{
+    Capacity, FlowEdit, FlowField, FlowFilter, FlowOp, FlowQuery, FlowValue, Image, Target, Update,
+};
 use serde_json::Value;
 
 use crate::compile::{CompileStats, Compiler};
 use crate::error::{CompileError, EngineError};
+use crate::sessions::{self, FlowDump};
 use crate::state::{self, ResultRow};
 
 /// How an engine works.
@@ -61,6 +67,8 @@ pub struct Commit {
     pub warnings: Vec<Warning>,
     /// Rows written whose tables this release stores without acting on, in the order they came.
     pub stored_only: Vec<ObjectKey>,
+    /// Files of flows that it ordered.
+    pub dumps: Vec<FlowDump>,
     /// Other code was installed.
     pub compiled: bool,
     /// Where the time went.
@@ -78,6 +86,15 @@ pub struct Artifacts {
     pub disassembly: String,
 }
 
+/// What an index counted for the ENIs that had it before.
+#[derive(Clone, Debug, Default)]
+struct Baseline {
+    /// In `EniStat` order.
+    stats: Vec<u64>,
+    /// By metering class.
+    meter: BTreeMap<u32, MeterBucket>,
+}
+
 /// Configuration in, generations out. See the [crate].
 ///
 /// One owner at a time: every method that talks to the target takes `&mut self`.
@@ -91,7 +108,7 @@ pub struct Engine<T: Target + ?Sized> {
     /// ENI indices that were in use at some time: their counters may not be zero.
     used: BTreeSet<u32>,
     /// Counters of an index when its ENI came, where an ENI had the index before.
-    baselines: BTreeMap<u32, Vec<u64>>,
+    baselines: BTreeMap<u32, Baseline>,
     target: Box<T>,
 }
 
@@ -137,7 +154,8 @@ impl<T: Target + ?Sized> Engine<T> {
     ///
     /// # Errors
     /// Nothing changed then, anywhere: the generation before keeps forwarding.
-    pub fn commit(&mut self, txn: Txn) -> Result<Commit, EngineError> {
+    pub fn commit(&mut self, mut txn: Txn) -> Result<Commit, EngineError> {
+        let dumps = sessions::take(&mut txn, &self.store)?;
         let stored_only = stored_only(&txn);
         let mut timings = Timings::default();
         let mut clock = Stopwatch::start();
@@ -171,9 +189,31 @@ impl<T: Target + ?Sized> Engine<T> {
             changes: changes.changes.len(),
             warnings,
             stored_only,
+            dumps,
             compiled,
             timings,
         })
+    }
+
+    /// Replaces the settings. Returns the generation that holds them.
+    ///
+    /// # Errors
+    /// The settings are as before.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<u64, EngineError> {
+        let before = self.planner.settings().clone();
+        let plan = self.planner.set_settings(&self.store, settings);
+        if plan.delta.ops.is_empty() && !plan.shape_changed {
+            return Ok(self.generation);
+        }
+        let (mut timings, mut clock) = (Timings::default(), Stopwatch::start());
+        match self.install(plan, &Changeset::default(), &mut timings, &mut clock) {
+            Ok(_) => Ok(self.generation),
+            Err(error) => {
+                // The target holds what it held, so the plan back is for the planner alone.
+                self.planner.set_settings(&self.store, before);
+                Err(error)
+            }
+        }
     }
 
     /// Replaces the underlay: routes, neighbours and the ports' own MACs. Returns the generation
@@ -201,6 +241,43 @@ impl<T: Target + ?Sized> Engine<T> {
         }
     }
 
+    /// The epoch of an ENI's flows that need not be decided again.
+    pub fn epoch(&self, eni: &EniKey) -> u8 {
+        self.planner.epoch(eni)
+    }
+
+    /// Says how an ENI's old flows are decided again, and with `all` that those there are now are old.
+    pub(crate) fn plan_resimulation(
+        &mut self,
+        eni: &EniKey,
+        how: Resimulation,
+        all: bool,
+    ) -> Result<(), EngineError> {
+        let Some(plan) = self.planner.resimulate(&self.store, eni, how, all) else {
+            return Ok(());
+        };
+        let (mut timings, mut clock) = (Timings::default(), Stopwatch::start());
+        let done = self.install(plan, &Changeset::default(), &mut timings, &mut clock);
+        if done.is_err() {
+            // The target holds what it held.
+            self.planner.forget_resimulate(&self.store, eni);
+        }
+        done.map(|_| ())
+    }
+
+    pub(crate) fn enis_by_index(&self) -> impl Iterator<Item = (u32, &EniKey)> {
+        self.planner.enis()
+    }
+
+    /// Index of an ENI.
+    pub fn eni_index(&self, eni: &EniKey) -> Option<u32> {
+        self.planner.eni_index(eni)
+    }
+
+    pub(crate) fn vnet_id(&self, vnet: &VnetName) -> Option<u16> {
+        self.planner.vnet_id(vnet)
+    }
+
     /// Makes the code that asks programs attached to ENIs, or the code without: before the first is
     /// attached, and after the last is gone. True when other code was installed.
     ///
@@ -214,11 +291,6 @@ impl<T: Target + ?Sized> Engine<T> {
             self.planner.hooks(!there);
         }
         installed
-    }
-
-    /// Index of an ENI.
-    pub fn eni_index(&self, eni: &EniKey) -> Option<u32> {
-        self.planner.eni_index(eni)
     }
 
     /// Makes a plan the next generation; true when it has other code.
@@ -237,6 +309,22 @@ impl<T: Target + ?Sized> Engine<T> {
         };
         timings.compile = clock.lap();
 
+        for Recurring { eni, next } in &plan.recurring {
+            let now = next.wrapping_sub(1);
+            for op in [FlowOp::Less, FlowOp::Greater] {
+                let old = FlowQuery {
+                    enis: Some(vec![*eni]),
+                    filters: vec![FlowFilter {
+                        field: FlowField::Version,
+                        op,
+                        value: FlowValue::Number(now.into()),
+                    }],
+                    ..FlowQuery::ALL
+                };
+                let oldest = FlowEdit::Epoch(now.wrapping_sub(1));
+                self.target.edit_flows(&old, oldest)?;
+            }
+        }
         let new_enis = self.new_enis(changes);
         let baselines = self.baselines_for(&new_enis)?;
         let generation = self.generation + 1;
@@ -273,18 +361,29 @@ impl<T: Target + ?Sized> Engine<T> {
 
     /// Counters that indices start from, where another ENI had them before. An ENI's counters
     /// begin at 0 whatever its index counted.
-    fn baselines_for(&mut self, new: &[u32]) -> Result<BTreeMap<u32, Vec<u64>>, EngineError> {
+    fn baselines_for(&mut self, new: &[u32]) -> Result<BTreeMap<u32, Baseline>, EngineError> {
         if !new.iter().any(|index| self.used.contains(index)) {
             return Ok(BTreeMap::new());
         }
-        let mut snapshot = self.target.counters()?.eni;
-        snapshot.retain(|index, _| new.contains(index));
-        Ok(snapshot)
+        let snapshot = self.target.counters()?;
+        let mut baselines = BTreeMap::<u32, Baseline>::new();
+        for (index, stats) in snapshot.eni {
+            if new.contains(&index) {
+                baselines.entry(index).or_default().stats = stats;
+            }
+        }
+        for ((index, class), bytes) in snapshot.meter {
+            if new.contains(&index) {
+                let baseline = baselines.entry(index).or_default();
+                baseline.meter.insert(class, bytes);
+            }
+        }
+        Ok(baselines)
     }
 
     /// Counters of every ENI and of the card under their SAI names:
-    /// `{"eni": {KEY: {NAME: n}}, "port": {NAME: n}, "meter": []}`. Every name is there, and every
-    /// ENI, by key.
+    /// `{"eni": {KEY: {NAME: n}}, "port": {NAME: n}, "meter": [{"eni": KEY, "meter_class": n, NAME: n}]}`.
+    /// Every name is there, and every ENI, by key; of the buckets those that are not 0, by ENI and class.
     ///
     /// # Errors
     /// The target cannot be read.
@@ -292,7 +391,7 @@ impl<T: Target + ?Sized> Engine<T> {
         let mut snapshot = self.target.counters()?;
         for (index, baseline) in &self.baselines {
             if let Some(values) = snapshot.eni.get_mut(index) {
-                for (value, base) in values.iter_mut().zip(baseline) {
+                for (value, base) in values.iter_mut().zip(&baseline.stats) {
                     *value = value.saturating_sub(*base);
                 }
             }
@@ -309,28 +408,20 @@ impl<T: Target + ?Sized> Engine<T> {
                 )
             })
             .collect();
-        Ok(state::counters(&enis, &snapshot.port))
-    }
-
-    /// Live flows, one JSON object a line, two lines a connection. See [`state`].
-    ///
-    /// # Errors
-    /// The target cannot be read.
-    pub fn flows_jsonl(&mut self) -> Result<String, EngineError> {
-        let flows = self.target.flows()?;
-        Ok(state::flows_jsonl(&flows, |index| {
-            let key = self.planner.eni_key(index)?;
-            let eni = self.store.eni(key)?;
-            let vnet = eni
-                .vnet
-                .as_ref()
-                .and_then(|vnet| self.planner.vnet_id(vnet));
-            Some(state::FlowOwner {
-                key: key.as_str(),
-                mac: eni.mac,
-                vnet_id: vnet.unwrap_or(0),
-            })
-        }))
+        let mut meters = Vec::new();
+        for ((index, class), mut bytes) in snapshot.meter {
+            let base = self.baselines.get(&index);
+            if let Some(base) = base.and_then(|baseline| baseline.meter.get(&class)) {
+                bytes.outbound = bytes.outbound.saturating_sub(base.outbound);
+                bytes.inbound = bytes.inbound.saturating_sub(base.inbound);
+            }
+            let eni = self.planner.eni_key(index);
+            if let Some(eni) = eni.filter(|_| bytes != MeterBucket::default()) {
+                meters.push((eni, class, bytes));
+            }
+        }
+        meters.sort_unstable_by_key(|(eni, class, _)| (*eni, *class));
+        Ok(state::counters(&enis, &snapshot.port, &meters))
     }
 
     /// Number of live connections.
@@ -353,9 +444,11 @@ impl<T: Target + ?Sized> Engine<T> {
 
     /// What became of a row, as `DPU_APPL_STATE_DB` says it; `None` when there is no such row.
     pub fn result(&self, key: &ObjectKey) -> Option<ResultRow> {
-        self.store
-            .get(key)
-            .map(|entry| ResultRow::of(&entry.object))
+        let mut row = ResultRow::of(&self.store.get(key)?.object);
+        if matches!(key, ObjectKey::Opaque(table, _) if sessions::acts(table)) {
+            row.note = None;
+        }
+        Some(row)
     }
 
     /// The configuration.
@@ -426,7 +519,8 @@ fn stored_only(txn: &Txn) -> Vec<ObjectKey> {
     let mut seen = BTreeSet::new();
     let mut keys: Vec<ObjectKey> = Vec::new();
     for op in txn.ops.iter().rev() {
-        if !matches!(op.key, ObjectKey::Opaque(..)) || !seen.insert(&op.key) {
+        let stored = matches!(&op.key, ObjectKey::Opaque(table, _) if !sessions::acts(table));
+        if !stored || !seen.insert(&op.key) {
             continue;
         }
         if matches!(

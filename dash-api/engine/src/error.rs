@@ -9,6 +9,8 @@ use dash_verify::VerifyError;
 use nic_target::TargetError;
 use thiserror::Error;
 
+use crate::sessions::SessionError;
+
 /// Why nothing changed: configuration, planner and target are as they were.
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -18,6 +20,9 @@ pub enum EngineError {
     /// The objects are right but there is no room for them.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A flow dump session, or a filter of one, is wrong.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// The pipeline that the configuration asks for could not be compiled: a bug here.
     #[error("no code for this configuration: {0}")]
     Compile(CompileError),

@@ -15,13 +15,23 @@ use dash_model::net::Mac;
 use dash_model::objects::Object;
 use dash_wire::stats::{EniStat, PortStat};
 use dash_wire::tables::{
-    Direction, FlowActions, FlowEntry, FlowHalf, FlowKey, encap, flow_action, flow_flags,
-    flow_state,
+    Direction, FlowActions, FlowEntry, FlowHalf, FlowKey, MeterBucket, encap, flow_action,
+    flow_flags, flow_state,
 };
+use nic_target::FlowQuery;
 use serde_json::{Map, Value, json};
 
+/// SAI name of a bucket's bytes from the VM.
+const METER_OUTBOUND: &str = "SAI_METER_BUCKET_ENTRY_STAT_OUTBOUND_BYTES";
+/// SAI name of a bucket's bytes to the VM.
+const METER_INBOUND: &str = "SAI_METER_BUCKET_ENTRY_STAT_INBOUND_BYTES";
+
 /// Counters as JSON; a missing block or value counts 0.
-pub(crate) fn counters(enis: &[(&EniKey, Option<&Vec<u64>>)], port: &[u64]) -> Value {
+pub(crate) fn counters(
+    enis: &[(&EniKey, Option<&Vec<u64>>)],
+    port: &[u64],
+    meters: &[(&EniKey, u32, MeterBucket)],
+) -> Value {
     let value = |values: &[u64], at: usize| Value::from(values.get(at).copied().unwrap_or(0));
     let mut by_eni = Map::new();
     for (key, values) in enis {
@@ -37,8 +47,15 @@ pub(crate) fn counters(enis: &[(&EniKey, Option<&Vec<u64>>)], port: &[u64]) -> V
     let mut out = Map::new();
     out.insert("eni".to_owned(), Value::Object(by_eni));
     out.insert("port".to_owned(), Value::Object(ports.collect()));
-    // No table of this release gives a flow a metering class.
-    out.insert("meter".to_owned(), Value::Array(Vec::new()));
+    let meters = meters.iter().map(|(eni, class, bytes)| {
+        json!({
+            "eni": eni.as_str(),
+            "meter_class": class,
+            METER_OUTBOUND: bytes.outbound,
+            METER_INBOUND: bytes.inbound,
+        })
+    });
+    out.insert("meter".to_owned(), Value::Array(meters.collect()));
     Value::Object(out)
 }
 
@@ -52,6 +69,8 @@ pub(crate) struct FlowOwner<'a> {
 /// Flows as JSON lines, sorted by ENI key and the first packet's key.
 pub(crate) fn flows_jsonl<'a>(
     flows: &[FlowEntry],
+    query: &FlowQuery,
+    whole: bool,
     owner: impl Fn(u32) -> Option<FlowOwner<'a>>,
 ) -> String {
     let mut rows: Vec<_> = flows
@@ -64,13 +83,22 @@ pub(crate) fn flows_jsonl<'a>(
     });
     let mut out = String::new();
     for (owner, flow) in rows {
-        for side in 0..2 {
+        for side in (0..2).filter(|side| query.matches_side(flow, *side)) {
             // Writing to a String does not fail.
-            let _ = writeln!(out, "{}", line(owner.as_ref(), flow, side));
+            let mut line = line(owner.as_ref(), flow, side);
+            if let (false, Value::Object(fields)) = (whole, &mut line) {
+                fields.retain(|name, _| KEY_FIELDS.contains(&name.as_str()));
+            }
+            let _ = writeln!(out, "{line}");
         }
     }
     out
 }
+
+/// Fields of `sai_flow_entry_t`, with the ENI's name and the version.
+const KEY_FIELDS: [&str; 9] = [
+    "eni", "eni_mac", "vnet_id", "ip_proto", "src_ip", "dst_ip", "src_port", "dst_port", "version",
+];
 
 /// A total order of keys that reads well: family, protocol, addresses, ports.
 fn order(key: &FlowKey) -> impl Ord + use<> {
@@ -114,7 +142,7 @@ fn line(owner: Option<&FlowOwner<'_>>, flow: &FlowEntry, side: usize) -> Value {
         "dst_port": u16::from_be_bytes(key.dport),
         "direction": if outbound { "outbound" } else { "inbound" },
         "state": state(flow.state),
-        "version": 0,
+        "version": flow.epoch,
         "dash_flow_action": action_names(actions),
         "meter_class": flow.meter_class,
         "is_unidirectional_flow": false,
@@ -171,17 +199,20 @@ fn state(state: u8) -> &'static str {
     }
 }
 
+/// Bits of `sai_dash_flow_action_t` and their names in flow lines.
+pub const ACTION_NAMES: [(u16, &str); 8] = [
+    (flow_action::ENCAP_U0, "encap_u0"),
+    (flow_action::ENCAP_U1, "encap_u1"),
+    (flow_action::SET_SMAC, "set_smac"),
+    (flow_action::SET_DMAC, "set_dmac"),
+    (flow_action::NAT46, "nat46"),
+    (flow_action::NAT64, "nat64"),
+    (flow_action::SNAT_PORT, "snat_port"),
+    (flow_action::DNAT_PORT, "dnat_port"),
+];
+
 fn action_names(actions: &FlowActions) -> Vec<&'static str> {
-    let names = [
-        (flow_action::ENCAP_U0, "encap_u0"),
-        (flow_action::ENCAP_U1, "encap_u1"),
-        (flow_action::SET_DMAC, "set_dmac"),
-        (flow_action::NAT46, "nat46"),
-        (flow_action::NAT64, "nat64"),
-        (flow_action::SNAT_PORT, "snat_port"),
-        (flow_action::DNAT_PORT, "dnat_port"),
-    ];
-    names
+    ACTION_NAMES
         .iter()
         .filter(|(bit, _)| actions.actions & bit != 0)
         .map(|(_, name)| *name)

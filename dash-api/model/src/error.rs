@@ -4,7 +4,9 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::key::{AclGroupId, ApplianceId, EniKey, KeyError, ObjectKey, RoutingType, TagName};
+use crate::key::{
+    AclGroupId, ApplianceId, EniKey, KeyError, MeterPolicyId, ObjectKey, RoutingType, TagName,
+};
 use crate::net::{IpPrefix, Mac};
 use crate::objects::Family;
 
@@ -110,6 +112,14 @@ pub enum Reason {
         /// The family of the field.
         expected: Family,
     },
+    /// A meter policy that an ENI names in the field of the other family.
+    #[error("DASH_METER_POLICY_TABLE:{policy} is not {expected}")]
+    PolicyFamily {
+        /// The policy.
+        policy: MeterPolicyId,
+        /// The family of the field.
+        expected: Family,
+    },
     /// An ACL group that is bound must have a rule.
     #[error("DASH_ACL_GROUP_TABLE:{group} would be bound without any rule")]
     EmptyGroup {
@@ -173,6 +183,7 @@ impl Reason {
             | Self::PrefixFamily { .. }
             | Self::TagFamily { .. }
             | Self::GroupFamily { .. }
+            | Self::PolicyFamily { .. }
             | Self::TranslatesIpv4 { .. }
             | Self::NoEndpoint
             | Self::PaValidationWithoutVnet => Kind::InvalidArgument,

@@ -50,6 +50,8 @@ name! {
     TunnelName,
     /// Id of an outbound port map.
     PortMapId,
+    /// Id of a meter policy.
+    MeterPolicyId,
 }
 
 /// Routing types by SONiC's names; the key of `DASH_ROUTING_TYPE_TABLE` (case-insensitive).
@@ -124,11 +126,14 @@ pub enum Table {
     Tunnel,
     PortMap,
     PortMapRange,
+    PaValidation,
+    MeterPolicy,
+    MeterRule,
 }
 
 impl Table {
     /// Every table, in the order [`ObjectKey`] sorts.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Appliance,
         Self::RoutingType,
         Self::Vnet,
@@ -146,6 +151,9 @@ impl Table {
         Self::Tunnel,
         Self::PortMap,
         Self::PortMapRange,
+        Self::PaValidation,
+        Self::MeterPolicy,
+        Self::MeterRule,
     ];
 
     /// The name in APPL_DB.
@@ -168,6 +176,9 @@ impl Table {
             Self::Tunnel => "DASH_TUNNEL_TABLE",
             Self::PortMap => "DASH_OUTBOUND_PORT_MAP_TABLE",
             Self::PortMapRange => "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE",
+            Self::PaValidation => "DASH_PA_VALIDATION_TABLE",
+            Self::MeterPolicy => "DASH_METER_POLICY_TABLE",
+            Self::MeterRule => "DASH_METER_RULE_TABLE",
         }
     }
 
@@ -201,6 +212,11 @@ pub enum ObjectKey {
     PortMap(PortMapId),
     /// Map and its first and last port.
     PortMapRange(PortMapId, PortRange),
+    /// The VNI whose VNETs it is about.
+    PaValidation(Vni),
+    MeterPolicy(MeterPolicyId),
+    /// Policy and rule number text (`rule_num` is opaque: the priority is in the rule).
+    MeterRule(MeterPolicyId, Arc<str>),
     /// Table name and key text of a row that is only stored.
     Opaque(Arc<str>, Arc<str>),
 }
@@ -265,6 +281,9 @@ impl ObjectKey {
             Self::Tunnel(_) => Table::Tunnel,
             Self::PortMap(_) => Table::PortMap,
             Self::PortMapRange(..) => Table::PortMapRange,
+            Self::PaValidation(_) => Table::PaValidation,
+            Self::MeterPolicy(_) => Table::MeterPolicy,
+            Self::MeterRule(..) => Table::MeterRule,
             Self::Opaque(..) => return None,
         })
     }
@@ -311,6 +330,9 @@ impl fmt::Display for KeyText<'_> {
             ObjectKey::Tunnel(tunnel) => write!(f, "{tunnel}"),
             ObjectKey::PortMap(map) => write!(f, "{map}"),
             ObjectKey::PortMapRange(map, PortRange { min, max }) => write!(f, "{map}:{min}-{max}"),
+            ObjectKey::PaValidation(vni) => write!(f, "{vni}"),
+            ObjectKey::MeterPolicy(policy) => write!(f, "{policy}"),
+            ObjectKey::MeterRule(policy, rule) => write!(f, "{policy}:{rule}"),
             ObjectKey::Opaque(_, key) => f.write_str(key),
         }
     }

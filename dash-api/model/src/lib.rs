@@ -23,7 +23,7 @@
 //! ```
 //! use dash_model::key::ObjectKey;
 //! use dash_model::net::Vni;
-//! use dash_model::objects::{Appliance, Object, Vnet};
+//! use dash_model::objects::{Appliance, Object, OutboundLookup, Vnet};
 //! use dash_model::{Op, Store, StoreOptions, Txn};
 //!
 //! let vnet = Object::Vnet(Vnet { vni: Vni::new(2001).expect("24 bits") });
@@ -32,6 +32,7 @@
 //!     vm_vni: Vni::new(9).expect("24 bits"),
 //!     local_region_id: 0,
 //!     trusted_vnis: vec![],
+//!     outbound_lookup: OutboundLookup::SrcMac,
 //! });
 //! let mut store = Store::new(StoreOptions::default());
 //!

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, PortMapId, RouteGroupId, RoutingType, Table, TagName, TunnelName, VnetName,
+    AclGroupId, MeterPolicyId, PortMapId, RouteGroupId, RoutingType, SourcePrefix, Table, TagName,
+    TunnelName, VnetName,
 };
 use crate::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 
@@ -41,6 +42,50 @@ impl fmt::Display for Family {
     }
 }
 
+/// A metering class, or bits of one: at most 12 bits, as an ENI has 4,095 buckets. 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct MeterClass(u16);
+
+impl MeterClass {
+    /// The highest class, and every bit there is.
+    pub const MAX: Self = Self(0xfff);
+
+    /// `None` for a class that ENIs have no bucket for.
+    pub fn new(class: u64) -> Option<Self> {
+        let class = u16::try_from(class).ok()?;
+        (class <= Self::MAX.0).then_some(Self(class))
+    }
+
+    /// The bits of a mask of the class that there can be.
+    pub fn of_mask(mask: u32) -> Self {
+        Self((mask & u32::from(Self::MAX.0)) as u16)
+    }
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// What a route or an inbound rule does to the metering class of new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MeterBits {
+    /// Bits it sets.
+    pub or: MeterClass,
+    /// Bits it leaves, of all that are set.
+    pub and: MeterClass,
+}
+
+impl Default for MeterBits {
+    /// None set, all left.
+    fn default() -> Self {
+        Self {
+            or: MeterClass::default(),
+            and: MeterClass::MAX,
+        }
+    }
+}
+
 /// `DASH_APPLIANCE_TABLE`: the card. Singleton.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appliance {
@@ -52,6 +97,18 @@ pub struct Appliance {
     pub local_region_id: u32,
     /// Trusted VNIs for every ENI; empty and no ENI list means no check (choice A5).
     pub trusted_vnis: Vec<VniRange>,
+    /// How packets with `vm_vni` are taken.
+    pub outbound_lookup: OutboundLookup,
+}
+
+/// `outbound_direction_lookup` of the appliance: what packets with the VMs' VNI are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutboundLookup {
+    /// Outbound; the ENI is the inner source.
+    #[default]
+    SrcMac,
+    /// Inbound like those with any other VNI; the ENI is the inner destination (A30).
+    DstMac,
 }
 
 /// `DASH_VNET_TABLE`: a virtual network.
@@ -78,6 +135,25 @@ pub struct Eni {
     pub pl_sip: Option<MaskedIp>,
     /// Outer source of private-link encaps; unset for the VIP (A12).
     pub pl_underlay_sip: Option<Ipv4Addr>,
+    /// What the ENI stands for. Cannot change.
+    pub mode: EniMode,
+    /// Redirects of load balancers change no flow.
+    pub disable_fast_path: bool,
+    /// Says the metering class of flows that nothing else gave one, of inner IPv4.
+    pub v4_meter_policy: Option<MeterPolicyId>,
+    /// The same for inner IPv6.
+    pub v6_meter_policy: Option<MeterPolicyId>,
+}
+
+/// What an ENI stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EniMode {
+    /// A VM's network interface.
+    #[default]
+    Vm,
+    /// A floating NIC, between two networks: packets come to its MAC from both, need an inbound rule,
+    /// and leave by the ENI's outbound policy (A30).
+    Floating,
 }
 
 /// `DASH_ENI_ROUTE_TABLE`: which route group an ENI uses for outbound packets.
@@ -103,6 +179,8 @@ pub struct Route {
     pub underlay_sip: Option<Ipv4Addr>,
     /// Tunnel that packets leave in, unless their mapping names another (A25).
     pub tunnel: Option<TunnelName>,
+    /// What it does to the metering class.
+    pub meter: MeterBits,
 }
 
 /// Routing types an outbound route may have in this release.
@@ -146,6 +224,8 @@ pub struct RouteRule {
     pub vnet: Option<VnetName>,
     /// Outer source must be a PA of `vnet`. Unset in the message means false (A4).
     pub pa_validation: bool,
+    /// What it does to the metering class.
+    pub meter: MeterBits,
 }
 
 /// What an inbound route rule does.
@@ -196,6 +276,8 @@ pub struct VnetMapping {
     pub private_link: Option<Box<PrivateLink>>,
     /// Tunnel that packets leave in; unset for the route's (A25).
     pub tunnel: Option<TunnelName>,
+    /// Bits of the metering class it sets.
+    pub meter_or: MeterClass,
 }
 
 /// What a private-link mapping does: each IPv4 address becomes an IPv6 one, as
@@ -208,6 +290,8 @@ pub struct PrivateLink {
     pub overlay_dip: MaskedIp,
     /// Ports that lead to other services.
     pub port_map: Option<PortMapId>,
+    /// The routing type is `privatelinknsg`, which may have another encap.
+    pub nsg: bool,
 }
 
 /// `DASH_TUNNEL_TABLE`: an encap to one of several endpoints.
@@ -219,6 +303,8 @@ pub struct Tunnel {
     pub kind: EncapType,
     /// VNI or VSID.
     pub key: Vni,
+    /// Bits of the metering class it sets (A35).
+    pub meter_or: MeterClass,
 }
 
 /// `DASH_OUTBOUND_PORT_MAP_TABLE`: a set of port ranges.
@@ -237,6 +323,14 @@ pub enum PortMapRange {
         /// What the range's first port becomes; the others follow.
         backend_port_base: u16,
     },
+}
+
+/// `DASH_PA_VALIDATION_TABLE`: sources that PA validation takes beside the PAs of mappings, in every VNET
+/// of a VNI (A44).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaValidation {
+    /// The sources.
+    pub prefixes: Vec<SourcePrefix>,
 }
 
 /// `DASH_ACL_GROUP_TABLE`.
@@ -298,6 +392,26 @@ pub struct PrefixTag {
     pub prefixes: Vec<IpPrefix>,
 }
 
+/// `DASH_METER_POLICY_TABLE`: rules that give a metering class by address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeterPolicy {
+    /// Family of the rules and of the packets; cannot change.
+    pub family: Family,
+}
+
+/// `DASH_METER_RULE_TABLE`: a class for the far end of packets: the inner destination outbound, the
+/// inner source inbound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeterRule {
+    /// Lower number wins; of equal ones the longer prefix, and of one prefix the rule whose number comes
+    /// first as text.
+    pub priority: u32,
+    /// Addresses it is for.
+    pub prefix: IpPrefix,
+    /// The class; 0 is not metered.
+    pub class: MeterClass,
+}
+
 impl RouteAction {
     /// The VNET whose mappings the route searches.
     pub fn vnet(&self) -> Option<&VnetName> {
@@ -315,6 +429,7 @@ impl From<RouteAction> for Route {
             action,
             underlay_sip: None,
             tunnel: None,
+            meter: MeterBits::default(),
         }
     }
 }
@@ -329,9 +444,11 @@ impl Route {
 impl VnetMapping {
     /// The routing type whose static encap the mapping's packets get.
     pub fn encap_of(&self) -> Option<RoutingType> {
-        self.private_link
-            .is_some()
-            .then_some(RoutingType::PrivateLink)
+        let link = self.private_link.as_ref()?;
+        Some(match link.nsg {
+            true => RoutingType::PrivateLinkNsg,
+            false => RoutingType::PrivateLink,
+        })
     }
 
     /// The port map it names.
@@ -361,6 +478,9 @@ pub enum Object {
     Tunnel(Tunnel),
     PortMap(PortMap),
     PortMapRange(PortMapRange),
+    PaValidation(PaValidation),
+    MeterPolicy(MeterPolicy),
+    MeterRule(MeterRule),
     /// A DASH table this release stores, reads back and does not act on.
     Opaque,
 }
@@ -386,6 +506,9 @@ impl Object {
             Self::Tunnel(_) => Table::Tunnel,
             Self::PortMap(_) => Table::PortMap,
             Self::PortMapRange(_) => Table::PortMapRange,
+            Self::PaValidation(_) => Table::PaValidation,
+            Self::MeterPolicy(_) => Table::MeterPolicy,
+            Self::MeterRule(_) => Table::MeterRule,
             Self::Opaque => return None,
         })
     }

@@ -7,6 +7,7 @@
 //! * no two ENIs have one MAC;
 //! * a routing type whose encap something needs has one, with a key; a tunnel has an endpoint;
 //! * no two ranges of a port map meet;
+//! * an ENI's meter policies are of the families of the fields that name them, and their rules too;
 //! * a bound ACL group has a rule and is of the family of the field that names it, and its rules'
 //!   prefixes and tags are of that family.
 //!
@@ -16,13 +17,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, ApplianceId, EniKey, ObjectKey, PortMapId, RouteGroupId, RouteRuleKey, RoutingType,
-    Table, TagName, TunnelName, VnetName,
+    AclGroupId, ApplianceId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId,
+    RouteRuleKey, RoutingType, Table, TagName, TunnelName, VnetName,
 };
-use crate::net::{IpPrefix, Mac, PortRange};
+use crate::net::{IpPrefix, Mac, PortRange, Vni};
 use crate::objects::{
-    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, Object, PortMapRange, PrefixTag, Route,
-    RouteGroup, RouteRule, RoutingTypeDef, Tunnel, Vnet, VnetMapping,
+    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, MeterPolicy, MeterRule, Object,
+    PaValidation, PortMapRange, PrefixTag, Route, RouteGroup, RouteRule, RoutingTypeDef, Tunnel,
+    Vnet, VnetMapping,
 };
 use crate::txn::Entry;
 
@@ -39,8 +41,8 @@ use rows::Rows;
 /// What the store allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Lets routes of a bound route group and rules of a bound ACL group change in place. Off as
-    /// in SONiC, where the atomic way is a new group and a rebind (A24).
+    /// Lets routes of a bound route group and rules of a bound ACL group or meter policy change in
+    /// place. Off as in SONiC, where the atomic way is a new group and a rebind (A24).
     pub update_bound_groups: bool,
     /// Refuses rows of tables that nothing acts on, which are stored otherwise.
     pub strict: bool,
@@ -287,6 +289,25 @@ impl Store {
     ) -> impl Iterator<Item = (PortRange, &PortMapRange)> + use<'_> {
         let rows = self.rows.port_ranges.children(map);
         rows.filter_map(|(ports, entry)| Some((*ports, object!(Some(entry), PortMapRange)?)))
+    }
+
+    /// What PA validation takes beside the PAs of mappings in the VNETs of a VNI.
+    pub fn pa_validation(&self, vni: Vni) -> Option<&PaValidation> {
+        object!(self.rows.pa_validations.get(&vni), PaValidation)
+    }
+
+    /// A meter policy.
+    pub fn meter_policy(&self, policy: &MeterPolicyId) -> Option<&MeterPolicy> {
+        object!(self.rows.meter_policies.get(policy), MeterPolicy)
+    }
+
+    /// Rules of a meter policy by the text of their number, which is not their priority.
+    pub fn meter_rules(
+        &self,
+        policy: &MeterPolicyId,
+    ) -> impl Iterator<Item = (&Arc<str>, &MeterRule)> + use<'_> {
+        let rows = self.rows.meter_rules.children(policy);
+        rows.filter_map(|(key, entry)| Some((key, object!(Some(entry), MeterRule)?)))
     }
 
     /// ENIs in a VNET.

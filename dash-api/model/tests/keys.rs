@@ -64,7 +64,7 @@ fn every_table_prints_as_sonic_does() {
 fn tables_that_do_not_act_are_opaque_and_others_are_no_dash_tables() {
     for table in [
         "DASH_QOS_TABLE",
-        "DASH_METER_RULE_TABLE",
+        "DASH_HA_SCOPE_TABLE",
         "DASH_HA_SET_TABLE",
         "DASH_NEW_THING",
     ] {

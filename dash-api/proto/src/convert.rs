@@ -1,11 +1,12 @@
 //! Messages to objects of the model, with every check that a row allows on its own.
 //!
 //! What the pipeline of this release cannot do is refused here; what has no effect on packets
-//! (metering, QoS) is accepted with a warning that names it.
+//! (QoS) is accepted with a warning that names it.
 //! Not checked here: anything that needs another row. The store does that.
 
 mod acl;
 mod card;
+mod meter;
 mod net;
 mod routing;
 mod tunnel;
@@ -104,7 +105,7 @@ pub(crate) fn object(
             Object::PrefixTag(acl::tag(&decode(Table::PrefixTag, raw, notes)?)?.into())
         }
         ObjectKey::Tunnel(_) => {
-            Object::Tunnel(tunnel::tunnel(&decode(Table::Tunnel, raw, notes)?, notes)?)
+            Object::Tunnel(tunnel::tunnel(&decode(Table::Tunnel, raw, notes)?)?)
         }
         ObjectKey::PortMap(_) => {
             let _: dash::outbound_port_map::OutboundPortMap = decode(Table::PortMap, raw, notes)?;
@@ -114,9 +115,29 @@ pub(crate) fn object(
             &decode(Table::PortMapRange, raw, notes)?,
             notes,
         )?),
+        ObjectKey::PaValidation(_) => Object::PaValidation(routing::pa_validation(&decode(
+            Table::PaValidation,
+            raw,
+            notes,
+        )?)?),
+        ObjectKey::MeterPolicy(_) => Object::MeterPolicy(meter::policy(
+            &decode(Table::MeterPolicy, raw, notes)?,
+            notes,
+        )?),
+        ObjectKey::MeterRule(..) => {
+            Object::MeterRule(meter::rule(&decode(Table::MeterRule, raw, notes)?)?)
+        }
         ObjectKey::Opaque(table, _) => {
             opaque(table, raw)?;
-            notes.add("stored, not acted on");
+            // Two tables without objects of their own, which the engine reads.
+            if ![
+                "DASH_FLOW_SYNC_SESSION_TABLE",
+                "DASH_FLOW_DUMP_FILTER_TABLE",
+            ]
+            .contains(&&**table)
+            {
+                notes.add("stored, not acted on");
+            }
             Object::Opaque
         }
     };

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dash_model::ObjectKey;
 use dash_model::net::{IpPrefix, Mac, PortRange, Vni};
 use dash_model::objects::{
-    AclAction, EncapType, Object, PortMapRange, Route, RouteAction, RuleAction, VnetMapping,
+    AclAction, EncapType, EniMode, Family, MeterClass, MeterRule, Object, PortMapRange, Route,
+    RouteAction, RuleAction, VnetMapping,
 };
 use dash_proto::{DecodedRow, Kind, RowError, RowValue, decode_row};
 use serde_json::{Value, json};
@@ -117,13 +118,7 @@ fn appliance_fields() {
     let lookup = |value: &str| with(&base, json!({"outbound_direction_lookup": value}));
     ok(t, "1", lookup("src_mac"));
     ok(t, "1", lookup(""));
-    refused(
-        t,
-        "1",
-        lookup("dst_mac"),
-        LATER,
-        "outbound_direction_lookup",
-    );
+    ok(t, "1", lookup("dst_mac"));
     refused(t, "1", lookup("mac"), BAD, "outbound_direction_lookup");
 }
 
@@ -198,15 +193,18 @@ fn eni_fields() {
         BAD,
         "admin_state",
     );
-    refused(
-        t,
-        "e",
-        with(&base, json!({"eni_mode": "fnic"})),
-        LATER,
-        "eni_mode",
-    );
     refused(t, "e", with(&base, json!({"eni_mode": 9})), BAD, "eni_mode");
-    ok(t, "e", with(&base, json!({"eni_mode": "vm"})));
+    for (text, mode) in [
+        ("vm", EniMode::Vm),
+        ("unspecified", EniMode::Vm),
+        ("fnic", EniMode::Floating),
+    ] {
+        let row = ok(t, "e", with(&base, json!({"eni_mode": text})));
+        let Object::Eni(eni) = &row.object else {
+            panic!("{row:?}")
+        };
+        assert_eq!(eni.mode, mode, "{text}");
+    }
 }
 
 #[test]
@@ -216,19 +214,9 @@ fn eni_fields_without_effect_are_named() {
         "e",
         json!({
             "mac_address": "F4939FEFC47E", "underlay_ip": "25.1.1.1", "qos": "q",
-            "v4_meter_policy_id": "m", "v6_meter_policy_id": "",
-            "disable_fast_path_icmp_flow_redirection": "true",
         }),
     );
-    assert_eq!(
-        row.warnings,
-        [
-            "qos",
-            "v4_meter_policy_id",
-            "disable_fast_path_icmp_flow_redirection"
-        ]
-        .map(|f| format!("stored, not acted on: {f}"))
-    );
+    assert_eq!(row.warnings, ["stored, not acted on: qos"]);
 }
 
 #[test]
@@ -466,6 +454,7 @@ fn mappings() {
             use_dst_vni: true,
             private_link: None,
             tunnel: None,
+            meter_or: MeterClass::default(),
         }
     );
     assert_eq!(mapping(json!({"mac_address": ""})).mac, None);
@@ -519,7 +508,14 @@ fn mappings() {
         BAD,
         "routing_type",
     );
-    for kind in ["privatelinknsg", "servicetunnel", "appliance"] {
+    refused(
+        t,
+        key,
+        with(&base, json!({"routing_type": "privatelinknsg"})),
+        BAD,
+        "tunnel",
+    );
+    for kind in ["servicetunnel", "appliance"] {
         refused(
             t,
             key,
@@ -534,12 +530,96 @@ fn mappings() {
         key,
         with(
             &base,
-            json!({"metering_class_or": 0, "override_meter": true}),
+            json!({"metering_class_or": 7, "override_meter": true}),
         ),
     );
+    assert_eq!(metered.warnings, ["stored, not acted on: override_meter"]);
     assert_eq!(
-        metered.warnings,
-        ["override_meter", "metering_class_or"].map(|f| format!("stored, not acted on: {f}"))
+        mapping(json!({"metering_class_or": 7})).meter_or,
+        MeterClass::new(7).expect("a class")
+    );
+}
+
+#[test]
+fn metering_classes_end_at_4095_and_masks_are_cut_to_them() {
+    let class = |n| MeterClass::new(n).expect("a class");
+    let route = |bits| with(&json!({"routing_type": "direct"}), bits);
+    let (t, key) = ("DASH_ROUTE_TABLE", "g:10.0.0.0/8");
+    let bits_of = |bits| match ok(t, key, route(bits)).object {
+        Object::Route(route) => (route.meter.or, route.meter.and),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(bits_of(json!({})), (class(0), class(4095)));
+    assert_eq!(
+        bits_of(json!({"metering_class_or": 4095, "metering_class_and": 0xffff_f0f0_u32})),
+        (class(4095), class(0x0f0))
+    );
+    let above = [
+        (t, key, route(json!({"metering_class_or": 4096}))),
+        (
+            "DASH_ROUTE_RULE_TABLE",
+            "e:5:0.0.0.0/0:1",
+            json!({"action_type": "decap", "metering_class_or": 4096}),
+        ),
+        (
+            "DASH_VNET_MAPPING_TABLE",
+            "v:10.0.0.1",
+            json!({"routing_type": "vnet_encap", "underlay_ip": "1.2.3.4", "metering_class_or": 4096}),
+        ),
+        (
+            "DASH_TUNNEL_TABLE",
+            "t",
+            json!({"endpoints": ["1.2.3.4"], "encap_type": "vxlan", "vni": 5, "metering_class_or": 4096}),
+        ),
+    ];
+    for (table, key, row) in above {
+        refused(table, key, row, BAD, "metering_class_or");
+    }
+    // What drops meters nothing.
+    let dropped = ok(
+        t,
+        key,
+        json!({"routing_type": "drop", "metering_class_or": 7}),
+    );
+    assert_eq!(
+        dropped.warnings,
+        ["stored, not acted on: metering_class_or"]
+    );
+}
+
+#[test]
+fn meter_policies_and_rules() {
+    let policy = |row| ok("DASH_METER_POLICY_TABLE", "m", row);
+    let family = |row| match policy(row).object {
+        Object::MeterPolicy(policy) => policy.family,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(family(json!({"ip_version": "ipv6"})), Family::V6);
+    assert_eq!(family(json!({})), Family::V4);
+    assert_eq!(
+        policy(json!({})).warnings,
+        ["ip_version unset: treated as IPv4"]
+    );
+    let (t, key) = ("DASH_METER_RULE_TABLE", "m:1");
+    let base = json!({"priority": 3, "ip_prefix": "10.2.0.9/16", "metering_class": 520});
+    assert_eq!(
+        ok(t, key, base.clone()).object,
+        Object::MeterRule(MeterRule {
+            priority: 3,
+            prefix: "10.2.0.0/16".parse().expect("a prefix"),
+            class: MeterClass::new(520).expect("a class"),
+        })
+    );
+    for class in [4096_u64, 1 << 32 | 520] {
+        let row = with(&base, json!({"metering_class": class}));
+        refused(t, key, row, BAD, "metering_class");
+    }
+    refused(
+        t,
+        key,
+        json!({"priority": 3, "metering_class": 1}),
+        BAD,
+        "ip_prefix",
     );
 }
 
@@ -890,9 +970,10 @@ fn bytes_that_are_not_the_message_are_malformed() {
             "DASH_ROUTE_TABLE" => "g:10.0.0.0/8",
             "DASH_ROUTE_RULE_TABLE" => "e:1:10.0.0.0/8",
             "DASH_VNET_MAPPING_TABLE" => "v:10.0.0.1",
-            "DASH_ACL_RULE_TABLE" => "g:r",
+            "DASH_ACL_RULE_TABLE" | "DASH_METER_RULE_TABLE" => "g:r",
             "DASH_ACL_IN_TABLE" | "DASH_ACL_OUT_TABLE" => "e:1",
             "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE" => "m:1-2",
+            "DASH_PA_VALIDATION_TABLE" => "1",
             _ => "k",
         };
         let error = decode_row(table.name(), key, RowValue::Pb(&[0x0b, 0xff])).unwrap_err();

@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use dash_wire::stats::EniStat;
 use dash_wire::tables::flow_state;
+use nic_target::{FlowEdit, FlowQuery};
 
 use crate::tables::core_set::{Ageing, CoreTables};
 use crate::tables::memory::MemoryError;
@@ -58,7 +59,7 @@ impl Ager {
             }
             // What was not used for a while is in no cache: asked for at once.
             slots.iter().for_each(|&slot| tables.prefetch_ageing(slot));
-            let mut gone = [(0, EniStat::FlowAged, 0); BATCH];
+            let mut gone = [(0, EniStat::FlowAged, 0, false); BATCH];
             let mut count = 0;
             for &slot in slots {
                 let Some((deadline, ageing)) = deadline(tables, slot) else {
@@ -74,15 +75,18 @@ impl Ager {
                     flow_state::CLOSING => EniStat::FlowDeleted,
                     _ => EniStat::FlowAged,
                 };
-                gone[count] = (slot, stat, u32::from(ageing.eni));
+                gone[count] = (slot, stat, u32::from(ageing.eni), ageing.redirected);
                 count += 1;
             }
             let gone = &gone[..count];
             for &(slot, ..) in gone {
                 tables.prefetch_rows(slot);
             }
-            for &(slot, stat, eni) in gone {
+            for &(slot, stat, eni, redirected) in gone {
                 tables.count_eni(eni, stat, 1);
+                if redirected {
+                    uncount_redirected(tables, eni);
+                }
                 release(tables, slot);
             }
             expired += count;
@@ -117,9 +121,45 @@ pub fn purge(tables: &mut CoreTables, enis: &[u32], slots: Range<u32>) {
             && ageing.state != flow_state::FREE
             && enis.contains(&u32::from(ageing.eni))
         {
+            if ageing.redirected {
+                uncount_redirected(tables, ageing.eni.into());
+            }
             release(tables, slot);
         }
     }
+}
+
+/// One flow that a redirect changed is no more.
+fn uncount_redirected(tables: &mut CoreTables, eni: u32) {
+    tables.count_eni(eni, EniStat::LbFastPathActiveFlow, 1u64.wrapping_neg());
+}
+
+/// Deletes or changes the flows in `slots` that are asked for, `most` at most; gives how many.
+pub fn edit(
+    tables: &mut CoreTables,
+    query: &FlowQuery,
+    edit: FlowEdit,
+    slots: Range<u32>,
+    most: usize,
+) -> usize {
+    let mut edited = 0;
+    for slot in slots.start..slots.end.min(tables.high_water()) {
+        if edited >= most {
+            break;
+        }
+        let Some(flow) = tables.live_flow(slot, query) else {
+            continue;
+        };
+        edited += 1;
+        match edit {
+            FlowEdit::Delete => {
+                tables.count_eni(flow.eni.into(), EniStat::FlowDeleted, 1);
+                release(tables, slot);
+            }
+            FlowEdit::Epoch(epoch) => tables.set_epoch(slot, epoch),
+        }
+    }
+    edited
 }
 
 /// Takes a flow out of the index and gives its slot back.

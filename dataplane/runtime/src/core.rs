@@ -5,7 +5,8 @@ use std::sync::Arc;
 use dash_bpf::interp::Trap;
 use dash_wire::tables::FlowEntry;
 use nic_target::{
-    Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict,
+    Capacity, CounterSnapshot, FlowEdit, FlowQuery, Frame, PacketEngine, Target, TargetError,
+    Update, Verdict,
 };
 
 use crate::ager;
@@ -107,6 +108,11 @@ impl Core {
         for burst in frames.chunks_mut(BURST) {
             let n = bound.run_burst(burst);
             outcomes.extend((0..n).map(|place| bound.fate(place)));
+            for (place, frame) in burst.iter().enumerate().take(n) {
+                if bound.fate(place) == Fate::Done(Verdict::Drop) {
+                    bound.dropped(place, frame);
+                }
+            }
         }
     }
 }
@@ -122,13 +128,30 @@ impl Target for Core {
     }
 
     fn counters(&mut self) -> Result<CounterSnapshot, TargetError> {
-        Ok(self.datapath.tables().counters())
+        let tables = self.datapath.tables();
+        let mut counters = tables.counters();
+        let enis: Vec<u32> = counters.eni.keys().copied().collect();
+        for eni in enis {
+            tables.meters(eni, &mut counters);
+        }
+        Ok(counters)
     }
 
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
-        let mut flows = Vec::new();
-        self.datapath.tables().flows(0, self.flows, &mut flows);
+        self.find_flows(&FlowQuery::ALL)
+    }
+
+    fn find_flows(&mut self, query: &FlowQuery) -> Result<Vec<FlowEntry>, TargetError> {
+        let tables = self.datapath.tables();
+        let mut flows = Vec::with_capacity(query.most.min(tables.flow_count()));
+        tables.flows(0..self.flows, query, &mut flows);
         Ok(flows)
+    }
+
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError> {
+        let slots = 0..self.flows;
+        let tables = self.datapath.tables_mut();
+        Ok(ager::edit(tables, query, edit, slots, query.most) as u64)
     }
 
     fn flow_count(&mut self) -> Result<usize, TargetError> {
@@ -143,6 +166,11 @@ impl PacketEngine for Core {
 
     fn advance(&mut self, now_ns: u64) {
         self.datapath.advance(now_ns, usize::MAX);
+    }
+
+    fn injected(&mut self) -> Option<(u16, Vec<u8>)> {
+        let reset = self.datapath.take_reset()?;
+        Some((reset.port, reset.data().to_vec()))
     }
 
     fn run(&mut self, frame: &mut Frame) -> Result<Verdict, TargetError> {

@@ -15,7 +15,9 @@ use crate::ager::Ager;
 use crate::exec::{Code, Engine, Region, interp, rbpf};
 use crate::generation::Generation;
 use crate::helpers::{HelperState, PIPELINE_HELPERS};
+use crate::reset::{Reset, Resets};
 use crate::tables::core_set::CoreTables;
+use crate::tables::fragments::Fragments;
 use crate::tables::mirror::SharedFlows;
 use crate::tables::{Handled, MapOps};
 use burst::Places;
@@ -66,6 +68,7 @@ pub struct Datapath {
     places: Places,
     /// `None` when this core has all flows.
     owners: Option<Owners>,
+    pub(crate) resets: Resets,
 }
 
 // SAFETY: the raw pointers are to memory of boxes this value owns, which moves with it, or to
@@ -128,6 +131,7 @@ impl Datapath {
             bound: 0,
             places: Places::new(),
             owners: None,
+            resets: Resets::new(),
         };
         new.link(None);
         Ok(new)
@@ -176,9 +180,11 @@ impl Datapath {
         }
     }
 
-    /// Leaves flows that are another worker's to that worker, in bursts of native code.
-    pub fn share(&mut self, owners: Owners) {
+    /// Leaves flows that are another worker's to that worker, in bursts of native code, and knows the
+    /// first fragments that any of them saw.
+    pub fn share(&mut self, owners: Owners, fragments: Arc<Fragments>) {
         self.owners = Some(owners);
+        self.tables.fragments.share(fragments);
     }
 
     /// Who executes.
@@ -206,6 +212,11 @@ impl Datapath {
     /// The core's tables, to count in or to set up a test.
     pub fn tables_mut(&mut self) -> &mut CoreTables {
         &mut self.tables
+    }
+
+    /// The next frame that answers a packet which was dropped.
+    pub fn take_reset(&mut self) -> Option<Reset> {
+        self.resets.take()
     }
 
     /// Why the checking interpreter stopped the last run, if it did.
@@ -314,16 +325,37 @@ impl Bound<'_> {
             core.ager.take_events(&core.tables);
         }
         let verdict = verdict(&ctx, frame, port, r0);
+        let mut meta = Meta::default();
+        if verdict == Verdict::Drop {
+            self.core.tables.meta.read(0, meta.as_mut_bytes());
+            self.answer(&meta, frame);
+        }
         if !hooks.at_ports() {
             return Ok(verdict);
         }
-        let mut meta = Meta::default();
+        let core = &mut *self.core;
         core.tables.meta.read(0, meta.as_mut_bytes());
         let ended = core.helpers.ended();
         let generation = self.generation;
         let about = |tables: &CoreTables| about_leaving(generation, tables, &meta, !ended);
         let tables = &mut core.tables;
         Ok(hooks.leave(&mut ctx, frame, core.now_ns, tables, verdict, about))
+    }
+
+    /// Answers a packet of the last burst that was dropped, if its drop asks for it
+    /// ([`take_reset`](Datapath::take_reset)).
+    #[cold]
+    pub fn dropped(&mut self, place: usize, frame: &Frame) {
+        // Packets that were not run in bursts were looked at as they were run.
+        if self.core.engine == Engine::Native {
+            let meta = self.parsed(place);
+            self.answer(&meta, frame);
+        }
+    }
+
+    /// The generation.
+    pub(crate) fn generation(&self) -> &Generation {
+        self.generation
     }
 }
 

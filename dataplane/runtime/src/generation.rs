@@ -324,7 +324,7 @@ fn current<'g>(shared: &'g Shared, guard: &'g Guard) -> &'g Generation {
 mod tests {
     use super::{Generation, Publisher};
     use crate::exec::Engine;
-    use dash_wire::tables::{EniRow, FlowEntry};
+    use dash_wire::tables::{EniRow, FlowEntry, RouteRow};
     use nic_target::{Capacity, Table, TableDelta, TableOp, Update};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -501,7 +501,7 @@ mod tests {
         let mut long = [0u8; 12];
         long[..4].copy_from_slice(&65u32.to_ne_bytes());
         assert!(matches!(
-            refused(bad(Table::Route4, &long, &[0; 24])),
+            refused(bad(Table::Route4, &long, &[0; size_of::<RouteRow>()])),
             TargetError::RowSize { part: "prefix", .. }
         ));
 

@@ -13,6 +13,7 @@
 //! - [`datapath`]: what one core owns; runs packets whole, or in bursts of two phases.
 //! - [`tables`]: the maps programs see. Policy tables are immutable and belong to a generation;
 //!   core tables belong to one core and only its thread touches them.
+//! - [`reset`]: TCP resets that answer packets which policy denies.
 //! - [`generation`]: code and policy tables that become visible together.
 //! - [`hooks`]: programs of users at ports and ENIs.
 //!
@@ -32,6 +33,7 @@ pub mod generation;
 pub mod helpers;
 pub mod hooks;
 mod prefetch;
+pub mod reset;
 pub mod runtime;
 pub mod tables;
 pub mod worker;

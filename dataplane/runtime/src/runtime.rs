@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use nic_target::{Capacity, Port, TargetError};
+use nic_target::{Capacity, Port, Table, TargetError};
 use thiserror::Error;
 
 pub use affinity::{Cores, CoresError};
@@ -21,6 +21,7 @@ pub use watchdog::Change;
 use crate::datapath::{Datapath, Owners, Secret};
 use crate::exec::Engine;
 use crate::generation::{Generation, Publisher, Subscription};
+use crate::tables::fragments::Fragments;
 use crate::tables::mirror::SharedFlows;
 use crate::worker::Worker;
 use crate::worker::handoff::Crossing;
@@ -170,6 +171,8 @@ impl<P: Port + 'static> Runtime<P> {
         let started = options.zero.unwrap_or_else(Instant::now);
         let (ready, readies) = channel();
         let secret = Secret::random();
+        let entries = Table::Fragments.def(&capacity).max_entries;
+        let fragments = Arc::new(Fragments::new(entries));
         let crossings = Crossing::between(workers);
         let mut hands = Vec::with_capacity(workers);
         for (worker, (ports, crossing)) in ports.into_iter().zip(crossings).enumerate() {
@@ -181,6 +184,7 @@ impl<P: Port + 'static> Runtime<P> {
                 capacity: capacity.clone(),
                 // A thread each: there are fewer than `u32` counts.
                 owners: (workers > 1).then(|| Owners::new(workers as u32, worker as u32, secret)),
+                fragments: Arc::clone(&fragments),
                 crossing,
                 rings: Arc::clone(&rings),
                 flows: flows.take(),
@@ -255,6 +259,7 @@ struct Birth {
     engine: Engine,
     capacity: Capacity,
     owners: Option<Owners>,
+    fragments: Arc<Fragments>,
     crossing: Crossing,
     rings: Arc<Rings>,
     flows: Option<SharedFlows>,
@@ -308,7 +313,7 @@ impl Birth {
         };
         let mut datapath = datapath.map_err(|source| SpawnError::Target { worker, source })?;
         if let Some(owners) = self.owners {
-            datapath.share(owners);
+            datapath.share(owners, Arc::clone(&self.fragments));
         }
         for port in ports {
             port.start().map_err(|source| SpawnError::Os {

@@ -6,7 +6,7 @@
 //! | kind | policy (immutable, copy on write) | core (one writer: the core's thread) |
 //! |---|---|---|
 //! | array | [`mod@array`] | [`mod@array`] |
-//! | hash | [`policy_hash`] | [`flow_index`] |
+//! | hash | [`policy_hash`] | [`flow_index`]; shared by all cores: [`fragments`] |
 //! | LPM trie | [`lpm`] | |
 //! | ACL | [`acl`] | |
 //! | stack, queue | | [`free_slots`], [`ring`] |
@@ -18,6 +18,7 @@ pub mod array;
 pub mod bytes;
 pub mod core_set;
 pub mod flow_index;
+pub mod fragments;
 pub mod free_slots;
 pub mod hash;
 pub mod lpm;

@@ -131,7 +131,9 @@ impl<P: Port> Worker<P> {
                                 }
                             }
                         }
-                        fate => deal(&mut self.lanes, &mut bound, &self.rings, frame, fate),
+                        fate => {
+                            deal(&mut self.lanes, &mut bound, &self.rings, place, frame, fate);
+                        }
                     }
                 }
             }
@@ -158,7 +160,7 @@ impl<P: Port> Worker<P> {
                 let n = bound.resume_burst(&mut self.burst);
                 for (place, frame) in self.burst.drain(..n).enumerate() {
                     let fate = bound.fate(place);
-                    deal(&mut self.lanes, &mut bound, &self.rings, frame, fate);
+                    deal(&mut self.lanes, &mut bound, &self.rings, place, frame, fate);
                 }
                 due -= n.max(1).min(due);
                 taken += n;
@@ -187,7 +189,13 @@ impl<P: Port> Worker<P> {
             };
             bound.core().advance(frame.timestamp_ns, usize::MAX);
             let fate = bound.run(&mut frame).map_or(Fate::NotRun, Fate::Done);
-            deal(&mut self.lanes, &mut bound, &self.rings, frame, fate);
+            if fate == Fate::Done(Verdict::Drop) {
+                // What `run` has looked at.
+                self.lanes.give(frame);
+                send_resets(&mut self.lanes, &mut bound);
+            } else {
+                deal(&mut self.lanes, &mut bound, &self.rings, 0, frame, fate);
+            }
             if last {
                 break;
             }
@@ -253,12 +261,13 @@ impl<P: Port> Worker<P> {
     }
 }
 
-/// Does with a frame what its verdict says.
+/// Does with the frame of a place what its verdict says.
 #[inline]
 fn deal<P: Port>(
     lanes: &mut Lanes<P>,
     bound: &mut Bound<'_>,
     rings: &Rings,
+    place: usize,
     mut frame: Frame,
     fate: Fate,
 ) {
@@ -267,7 +276,11 @@ fn deal<P: Port>(
             frame.port = port;
             lanes.put_out(bound.core().tables_mut(), frame);
         }
-        Fate::Done(Verdict::Drop) => lanes.give(frame),
+        Fate::Done(Verdict::Drop) => {
+            bound.dropped(place, &frame);
+            lanes.give(frame);
+            send_resets(lanes, bound);
+        }
         Fate::Done(Verdict::Pass) => {
             if let Err(frame) = rings.punts.push(frame) {
                 rings.tally.punts_dropped.add(1);
@@ -283,6 +296,13 @@ fn deal<P: Port>(
             rings.tally.not_run.add(1);
             discard(lanes, bound, frame);
         }
+    }
+}
+
+/// Lays out the frames that answer dropped packets.
+fn send_resets<P: Port>(lanes: &mut Lanes<P>, bound: &mut Bound<'_>) {
+    while let Some(reset) = bound.core().take_reset() {
+        lanes.put_out_new(bound.core().tables_mut(), reset.port, reset.data());
     }
 }
 

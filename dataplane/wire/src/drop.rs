@@ -49,9 +49,10 @@ reasons! {
     EniDown = "eni-down", port [], eni [OtherDropPackets TotalDropPackets];
     /// The inner frame is truncated or its lengths lie.
     InnerMalformed = "inner-malformed", port [], eni [OtherDropPackets TotalDropPackets];
-    /// Inner IPv4 options, inner VLAN, or an inner type that is not IP.
+    /// The inner type is neither IP nor a VLAN tag.
     InnerUnsupported = "inner-unsupported", port [], eni [UnsupportedProtocolDropPackets TotalDropPackets];
-    /// Inner fragments: no reassembly.
+    /// An inner fragment whose first one was not seen in the last second or made no flow, or one that
+    /// would have to be translated.
     InnerFragment = "inner-fragment", port [], eni [OtherDropPackets TotalDropPackets];
     /// Congestion was marked on the outer header of a packet that cannot carry the mark (RFC 6040).
     EcnNotCapable = "ecn-not-capable", port [], eni [OtherDropPackets TotalDropPackets];
@@ -83,6 +84,28 @@ reasons! {
     Internal = "internal", port [], eni [OtherDropPackets TotalDropPackets];
     /// It would have to become IPv6 and cannot: it is IPv6 already, or neither TCP nor UDP.
     NotTranslatable = "not-translatable", port [], eni [UnsupportedProtocolDropPackets TotalDropPackets];
+    /// A load balancer's redirect for a MAC that no ENI has.
+    FastPathEniMiss = "fast-path-eni-miss", port [EniMissDropPackets PortLbFastPathEniMissDropPackets], eni [];
+    /// A load balancer's redirect for an ENI that does not take any.
+    FastPathOff = "fast-path-off", port [], eni [LbFastPathIcmpInDropPackets TotalDropPackets];
+    /// A load balancer's redirect that cannot be read, or says what cannot be done.
+    FastPathMalformed = "fast-path-malformed", port [], eni [LbFastPathIcmpInDropPackets TotalDropPackets];
+    /// A load balancer's redirect that quotes no packet of a TCP flow that could go that way.
+    FastPathFlowMiss = "fast-path-flow-miss", port [], eni [LbFastPathIcmpInDropPackets TotalDropPackets];
+    /// A port in no range of a private link's port map, where that is to drop (A51).
+    PortRangeMiss = "port-range-miss", port [], eni [OutboundPortMapPortRangeEntryMissDropPackets TotalDropPackets];
+    /// The inner frame has a VLAN tag (802.1Q or 802.1ad).
+    InnerVlan = "inner-vlan", port [], eni [UnsupportedProtocolDropPackets TotalDropPackets];
+    /// The inner IPv4 header has options.
+    InnerOptions = "inner-options", port [], eni [UnsupportedProtocolDropPackets TotalDropPackets];
+    /// VXLAN from a UDP source port that the setting `vxlan_security` keeps out.
+    VxlanSport = "vxlan-sport", port [IfInDiscards], eni [];
+    /// With its encaps it is longer than the setting `mtu` allows.
+    TooBig = "too-big", port [], eni [OtherDropPackets TotalDropPackets];
+    /// An ICMP error about a packet of no flow.
+    IcmpErrorMiss = "icmp-error-miss", port [], eni [OtherDropPackets TotalDropPackets];
+    /// TCP of no known connection that does not open one, where only a SYN may (A19).
+    TcpNonSynMiss = "tcp-non-syn-miss", port [], eni [TcpNonSynFlowMissDropPackets TotalDropPackets];
     /// A program attached to the ENI said XDP_DROP.
     HookDrop = "hook-drop", port [], eni [OtherDropPackets TotalDropPackets];
     /// A program attached to the ENI failed, or said XDP_ABORTED or what is no verdict.
@@ -104,7 +127,10 @@ mod tests {
                 EniStat::ForwardingDropPackets,
                 EniStat::FlowCreateFailed,
             ];
-            let own = eni.iter().filter(|s| !sums.contains(s)).count() + port.len();
+            // A redirect without an ENI is one packet more without an ENI.
+            let port_sum = |s: &&PortStat| port.len() > 1 && **s == PortStat::EniMissDropPackets;
+            let own = eni.iter().filter(|s| !sums.contains(s)).count()
+                + port.iter().filter(|s| !port_sum(s)).count();
             let forwarding = eni.contains(&EniStat::ForwardingDropPackets);
             assert!(own == 1 || (own == 0 && forwarding), "{reason:?}");
             assert_eq!(

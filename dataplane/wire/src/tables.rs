@@ -40,6 +40,10 @@ pub mod eni_flags {
     pub const TRUSTED_VNIS: u16 = 2;
     /// `route_group` is bound.
     pub const ROUTE_GROUP: u16 = 4;
+    /// A floating NIC: what comes in by a rule leaves by the outbound policy.
+    pub const FLOATING: u16 = 8;
+    /// Redirects of load balancers change nothing.
+    pub const NO_FAST_PATH: u16 = 16;
 }
 
 /// Values of [`RouteRow::action`], as `sai_outbound_routing_entry_action_t`.
@@ -74,6 +78,20 @@ pub mod mapping_flags {
     pub const PRIVATE_LINK: u16 = 4;
     /// The mapping has a row in `mapping_more` too.
     pub const MORE: u16 = 8;
+    /// The mapping's metering bits are shifted left by this. They take the rest of the field, so that
+    /// key and row together stay at 32 bytes, two to a cache line.
+    pub const METER_SHIFT: u16 = 4;
+}
+
+/// Metering classes: what they are made of and how buckets are found.
+pub mod meter {
+    /// Highest class. Class 0 is metered nowhere; the others have a bucket in every ENI.
+    pub const MAX_CLASS: u32 = 4095;
+    /// A bucket's index in `meter_stats` is `eni << ENI_SHIFT | class`.
+    pub const ENI_SHIFT: u32 = 12;
+    /// Buckets of an ENI in `meter_stats`, that of class 0 included, which nothing moves.
+    pub const BUCKETS: u32 = 1 << ENI_SHIFT;
+    const _: () = assert!(MAX_CLASS == BUCKETS - 1);
 }
 
 /// Encapsulations, as `sai_dash_encapsulation_t`.
@@ -122,6 +140,10 @@ pub mod flow_flags {
     pub const V6: u8 = 1;
     /// The direction's number is shifted left by this.
     pub const DIRECTION_SHIFT: u8 = 1;
+    /// In a packet's key, never in a flow's: a fragment after the first, with the first one's ports.
+    pub const LATER_FRAGMENT: u8 = 0x40;
+    /// In a packet's key, never in a flow's: an ICMP error, with the key of an answer to what it quotes.
+    pub const ICMP_ERROR: u8 = 0x80;
 }
 
 /// Bits of [`FlowActions::actions`], as `sai_dash_flow_action_t`.
@@ -130,6 +152,9 @@ pub mod flow_action {
     pub const ENCAP_U0: u16 = 0x1;
     /// Encapsulate that with underlay 1.
     pub const ENCAP_U1: u16 = 0x2;
+    /// The ENI's MAC becomes the inner source. Only packets of floating NICs do so, and they came
+    /// to that MAC: it is the inner destination as received.
+    pub const SET_SMAC: u16 = 0x4;
     /// Write the inner destination MAC.
     pub const SET_DMAC: u16 = 0x8;
     /// IPv4 becomes IPv6.
@@ -140,6 +165,8 @@ pub mod flow_action {
     pub const SNAT_PORT: u16 = 0x100;
     /// Write the inner destination port.
     pub const DNAT_PORT: u16 = 0x200;
+    /// Ours, beside SAI's: the packet was received as inbound and is outbound (a floating NIC's).
+    pub const OUTBOUND: u16 = 0x400;
     /// What changes the inner addresses or ports. They become those of the other direction's key,
     /// turned round: that key is what the changed packet is answered with.
     pub const TRANSLATES: u16 = NAT46 | NAT64 | SNAT_PORT | DNAT_PORT;
@@ -149,12 +176,39 @@ pub mod flow_action {
     pub const NAMES: &[(u16, &str)] = &[
         (ENCAP_U0, "encap-u0"),
         (ENCAP_U1, "encap-u1"),
+        (SET_SMAC, "set-smac"),
         (SET_DMAC, "set-dmac"),
         (NAT46, "nat46"),
         (NAT64, "nat64"),
         (SNAT_PORT, "snat-port"),
         (DNAT_PORT, "dnat-port"),
+        (OUTBOUND, "outbound"),
     ];
+}
+
+/// Bits of [`FlowEntry::marks`].
+pub mod flow_mark {
+    /// A load balancer's redirect changed where a side goes.
+    pub const REDIRECTED: u8 = 1;
+}
+
+/// Values of [`Meta::redirect`]: what a load balancer's redirect is about (DASH reference 4.9), and the
+/// NVGRE keys that redirects come with.
+pub mod redirect {
+    /// It is none.
+    pub const NONE: u8 = 0;
+    /// A flow to a VIP, quoted as IPv4: it gets the encap that the redirect names.
+    pub const VIP: u8 = 1;
+    /// A flow to an internal load balancer, quoted as IPv4: its encap goes elsewhere.
+    pub const ILB: u8 = 2;
+    /// A translated flow, quoted as IPv6: its encap goes elsewhere, without another around it.
+    pub const V6: u8 = 3;
+    /// It cannot be read.
+    pub const MALFORMED: u8 = 4;
+    /// Key of the first kind.
+    pub const VIP_KEY: u32 = 253;
+    /// Key of the others.
+    pub const ENCAP_KEY: u32 = 254;
 }
 
 /// Values of [`FlowEntry::state`].
@@ -178,15 +232,20 @@ pub mod underlay_flags {
 /// `eni` of a [`TrustedVniKey`] that holds for every ENI.
 pub const TRUSTED_VNI_GLOBAL: [u8; 2] = [0xff, 0xff];
 
+/// A number that no packet has for a VNI, which has 24 bits.
+pub const NO_VNI: u32 = u32::MAX;
+/// How long a first fragment is remembered (DASH reference 4.8).
+pub const FRAGMENT_NS: u64 = 1_000_000_000;
+
 /// ACL stages in each direction.
 pub const ACL_STAGES: usize = 5;
 
 layout! {
     /// The only row of `globals`: the appliance and the settings.
-    Globals[16] {
+    Globals[24] {
         /// VIP; 0.0.0.0 when there is no appliance, and then every packet misses.
         vip: [u8; 4],
-        /// VNI of outbound packets.
+        /// VNI of outbound packets; [`NO_VNI`] when a VNI does not make a packet outbound.
         vm_vni: u32,
         /// VXLAN UDP port, network order.
         vxlan_port: [u8; 2],
@@ -198,6 +257,13 @@ layout! {
         sport_base: u16,
         /// Bits of the flow's hash that are added to it.
         sport_mask: u16,
+        /// Longest IP packet that may leave, its outermost header counted; of no meaning without the
+        /// setting.
+        mtu: u16,
+        /// TOS byte with the DSCP of every encap, ECN 0; of no meaning without the setting.
+        dscp_tos: u8,
+        /// Zero.
+        pad: [u8; 5],
     }
 
     /// Key of `eni_mac`; the row is the ENI's index, a `u32`.
@@ -209,7 +275,7 @@ layout! {
     }
 
     /// Row of `eni`, by ENI index.
-    EniRow[144] {
+    EniRow[160] {
         /// ENI MAC.
         mac: [u8; 6],
         /// [`eni_flags`].
@@ -234,6 +300,26 @@ layout! {
         pl_keep: [u8; 16],
         /// Bits that it gets.
         pl_set: [u8; 16],
+        /// Meter policies by number, 0 for none: for inner IPv4, for inner IPv6.
+        meter: [u32; 2],
+        /// Most flows resimulated a second by a worker, 0 for any number.
+        resim_per_second: u32,
+        /// [`flow_action`]s that resimulation leaves as they were.
+        resim_keep: u16,
+        /// Flows of another epoch were decided by a policy that is not to count any more.
+        epoch: u8,
+        /// Zero.
+        pad2: u8,
+    }
+
+    /// Row of `eni_life`, by ENI index.
+    EniLife[16] {
+        /// When the second began that `renewed` counts in.
+        since_ns: u64,
+        /// Flows resimulated in it.
+        renewed: u32,
+        /// Zero.
+        pad: u32,
     }
 
     /// Key of `trusted_vni`, a longest-prefix table over `eni` and the VNI's bits. The row is `u32` 1.
@@ -269,7 +355,7 @@ layout! {
     }
 
     /// Row of `route4` and `route6`.
-    RouteRow[24] {
+    RouteRow[28] {
         /// [`route_action`].
         action: u8,
         /// [`route_flags`].
@@ -280,6 +366,10 @@ layout! {
         vni: u32,
         /// `VNET_DIRECT`: look-up address.
         overlay_ip: [u8; 16],
+        /// Bits of the metering class that the route sets.
+        meter_or: u16,
+        /// Bits of the metering class that stay, of whoever set them.
+        meter_and: u16,
     }
 
     /// Key of `mapping`: CA in a VNET.
@@ -325,7 +415,7 @@ layout! {
     }
 
     /// Row of `mapping_more`: what few mappings have. The key is the mapping's.
-    MappingMoreRow[72] {
+    MappingMoreRow[76] {
         /// Id of the tunnel the packet leaves in, 0 for the route's.
         tunnel: u32,
         /// Id of the port map, 0 for none.
@@ -338,6 +428,8 @@ layout! {
         dip_keep: [u8; 16],
         /// Bits that it gets.
         dip_set: [u8; 16],
+        /// `PRIVATE_LINK`: number of the routing type whose static encap it has.
+        routing_type: u32,
     }
 
     /// Row of `routing_type`, by the number of `dash.route_type.RoutingType`: its static encap.
@@ -369,7 +461,9 @@ layout! {
         /// [`encap`].
         encap: u8,
         /// Zero.
-        pad: [u8; 3],
+        pad: u8,
+        /// Bits of the metering class that the tunnel sets.
+        meter_or: u16,
     }
 
     /// Key of `port_range`: ranges of a port map, as prefixes of the port's bits.
@@ -412,13 +506,17 @@ layout! {
     }
 
     /// Row of `inbound`.
-    InboundRow[4] {
+    InboundRow[8] {
         /// [`inbound_action`].
         action: u8,
         /// Zero.
         pad: u8,
         /// VNET whose PAs are valid.
         vnet: u16,
+        /// Bits of the metering class that the rule sets.
+        meter_or: u16,
+        /// Bits of the metering class that stay.
+        meter_and: u16,
     }
 
     /// Key of `pa_validation`; the row is `u32` 1.
@@ -427,6 +525,17 @@ layout! {
         vnet: u16,
         /// Zero.
         pad: u16,
+        /// Outer source.
+        sip: [u8; 4],
+    }
+
+    /// Key of `pa_prefix`: sources that are valid in a VNET beside the PAs of its mappings. The row is
+    /// `u32` 1.
+    PaPrefixKey[12] {
+        /// 32 + mask length.
+        prefix_len: u32,
+        /// VNET id.
+        vnet: u32,
         /// Outer source.
         sip: [u8; 4],
     }
@@ -449,6 +558,26 @@ layout! {
         sport: [u8; 2],
         /// TCP or UDP destination port, network order; else 0.
         dport: [u8; 2],
+    }
+
+    /// Key of `meter_rule`: rules of a meter policy by the address of the packet's far end. Rules are
+    /// resolved by priority when the table is made, as those of `inbound` are. The row is a `u32`: the
+    /// metering class.
+    MeterRuleKey[24] {
+        /// 32 + mask length.
+        prefix_len: u32,
+        /// Meter policy. It is for one family, so addresses of both never meet.
+        policy: u32,
+        /// Inner destination (outbound) or source (inbound); IPv4 in the FIRST 4 bytes.
+        ip: [u8; 16],
+    }
+
+    /// Row of `meter_stats`: a bucket ([`meter`]).
+    MeterBucket[16] {
+        /// Bytes of inner frames from the VM, as they came.
+        outbound: u64,
+        /// Bytes of inner frames to the VM, as they left.
+        inbound: u64,
     }
 
     /// Key of `underlay`: where a destination leaves.
@@ -492,6 +621,36 @@ layout! {
         /// [`flow_flags`]: family, and the direction, so that a packet cannot hit the entry of
         /// the other direction by forging addresses.
         flags: u8,
+    }
+
+    /// Key of `fragments`: a datagram that comes in pieces.
+    FragmentKey[40] {
+        /// Inner source.
+        sip: [u8; 16],
+        /// Inner destination.
+        dip: [u8; 16],
+        /// Identification as in the packet; IPv4's two bytes are the first.
+        id: [u8; 4],
+        /// ENI index.
+        eni: u16,
+        /// IP protocol; of IPv6 always 44, as fragments may name headers of their own.
+        proto: u8,
+        /// [`flow_flags`] of the packet.
+        flags: u8,
+    }
+
+    /// Row of `fragments`: what the first one said and the others lack.
+    FragmentRow[16] {
+        /// Clock at which it is forgotten, ns.
+        expires_ns: u64,
+        /// Source port or ICMP echo identifier, network order.
+        sport: [u8; 2],
+        /// Destination port or ICMP echo identifier, network order.
+        dport: [u8; 2],
+        /// IP protocol of the flow.
+        proto: u8,
+        /// Zero.
+        pad: [u8; 3],
     }
 
     /// A decision, frozen: all that `apply` needs.
@@ -547,8 +706,12 @@ layout! {
         fin: u8,
         /// [`Direction`] of side 0.
         direction: u8,
+        /// Epoch of the ENI when the flow was decided ([`EniRow::epoch`]).
+        epoch: u8,
+        /// [`flow_mark`].
+        marks: u8,
         /// Zero.
-        pad: [u8; 3],
+        pad: u8,
         /// Metering class, 0 for none.
         meter_class: u32,
     }
@@ -556,7 +719,7 @@ layout! {
     /// The only row of `meta`, per worker: what one stage tells the next about the packet. Fields that
     /// lie side by side in a packet, received or sent, do so here, in the same order, so that one access
     /// moves them.
-    Meta[208] {
+    Meta[216] {
         /// Key of the inner packet.
         key: FlowKey,
         /// The decision so far.
@@ -597,8 +760,17 @@ layout! {
         tcp_flags: u8,
         /// [`crate::drop::DropReason`] number + 1 of a drop, 0 while none.
         drop: u8,
+        /// [`redirect`].
+        redirect: u8,
+        /// Epoch of the ENI ([`EniRow::epoch`]).
+        epoch: u8,
+        /// Inner frame length that is metered, where it may be other than `inner_len`: outbound before
+        /// a translation, inbound after it.
+        meter_len: u16,
+        /// [`flow_state`] of the flow that this packet decides again, 0 for none.
+        renew: u8,
         /// Zero.
-        pad: [u8; 2],
+        pad: u8,
         /// L4 ports for the ACL, network order: 0 for what is not TCP or UDP.
         acl_sport: [u8; 2],
         /// See `acl_sport`.
@@ -609,6 +781,8 @@ layout! {
         u1_vni: u32,
         /// Destination of underlay 1. Its source is the VIP.
         u1_dip: [u8; 4],
+        /// Zero.
+        pad3: [u8; 4],
     }
 }
 
@@ -633,10 +807,17 @@ impl FlowActions {
     }
 }
 
+/// Most packets a second that a worker answers with resets.
+pub const RESETS_PER_SECOND: u32 = 1000;
+
 /// Bits of [`Meta::acl`].
 pub mod acl_state {
     /// The last verdict is deny.
     pub const DENY: u32 = 1;
     /// A permit that counts came from a rule that names the protocol.
     pub const NAMED: u32 = 2;
+    /// Denied in the middle of a TCP connection: decisions are made for resets alone.
+    pub const RESETTING: u32 = 4;
+    /// The decisions for both directions are made, and the packet is dropped: resets go to both ends.
+    pub const RESETS: u32 = 8;
 }

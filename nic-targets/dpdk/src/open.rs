@@ -18,7 +18,7 @@ use crate::{Error, HEADROOM, log};
 const JUMBO_MTU: u16 = 9216 - FRAME_OVERHEAD;
 
 /// Ethernet header and a VLAN tag, or header and FCS, bytes.
-const FRAME_OVERHEAD: u16 = 18;
+pub(crate) const FRAME_OVERHEAD: u16 = 18;
 
 /// Descriptors of a queue when the driver has no preference.
 const DESCRIPTORS: u16 = 512;

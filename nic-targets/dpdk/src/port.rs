@@ -216,6 +216,9 @@ impl Port for DpdkPort {
     fn mac(&self) -> [u8; 6] {
         self.shared.mac
     }
+    fn mtu(&self) -> Option<u32> {
+        Some(self.shared.max_frame - u32::from(crate::open::FRAME_OVERHEAD))
+    }
     fn rx(
         &mut self,
         index: u16,

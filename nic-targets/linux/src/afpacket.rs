@@ -210,6 +210,9 @@ impl Port for AfPacketPort {
     fn mac(&self) -> [u8; 6] {
         self.device.mac
     }
+    fn mtu(&self) -> Option<u32> {
+        Some(self.device.mtu)
+    }
     fn rx(
         &mut self,
         index: u16,

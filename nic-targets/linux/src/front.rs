@@ -12,7 +12,8 @@
 //!
 //! - **Who owns flows.** User space makes, changes and ends them; the kernel only refreshes them (time,
 //!   packets, bytes). TCP segments with SYN, FIN or RST therefore go up, and so does the first segment
-//!   of the other side of a half-open connection.
+//!   of the other side of a half-open connection. So do fragments, whose table user space has, and
+//!   ICMP errors.
 //! - **Entries are shared memory**, written by plain aligned stores. Two processors that refresh an
 //!   entry at once may lose one of two packets from its counts; the time is that of one of them, so
 //!   deadlines hold. A packet that is refreshing while its entry is given to another connection leaves
@@ -31,8 +32,8 @@
 //!   when the update returns.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dash_bpf::map::{F_MMAPABLE, MapDef, MapKind};
 use dash_bpf::{Insn, Object, Program, ProgramKind};
@@ -40,8 +41,10 @@ use dash_pipeline::lower::{Hits, lower_hits};
 use dash_pipeline::text;
 use dash_runtime::tables::mirror::{FlowMirror, SharedFlows};
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{FlowEntry, UnderlayRow};
-use nic_target::{Capacity, CounterSnapshot, Image, Table, Target, TargetError, Update};
+use dash_wire::tables::{FlowEntry, MeterBucket, UnderlayRow, meter};
+use nic_target::{
+    Capacity, CounterSnapshot, FlowEdit, FlowQuery, Image, Table, Target, TargetError, Update,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::ENGINE;
@@ -67,6 +70,9 @@ const TABLES: [Table; 9] = [
 
 /// Those of them that control writes.
 pub(crate) const POLICY: [Table; 4] = [Table::Globals, Table::EniMac, Table::Eni, Table::Underlay];
+
+/// Index of the map that only code which meters names.
+const METERS: u32 = Table::MeterStats as u32;
 
 /// Slot of the program for packets to control; stages are before it.
 const PUNT_SLOT: usize = 15;
@@ -127,6 +133,9 @@ pub struct Front {
     rows: Rows,
     /// By [`Table::index`].
     maps: Vec<Option<Arc<Map>>>,
+    /// Buckets of metering classes. Made with the first code that meters: there are 4,096 of each ENI, and
+    /// the kernel gives them memory of every CPU at once.
+    meters: OnceLock<Arc<Map>>,
     slab: Arc<Mapped>,
     live: Option<Live>,
     installed: Option<Installed>,
@@ -158,6 +167,7 @@ impl Front {
             capacity: capacity.clone(),
             rows: Rows::new(capacity.clone()),
             maps,
+            meters: OnceLock::new(),
             slab: Arc::new(slab),
             live: None,
             installed: None,
@@ -309,9 +319,13 @@ impl Front {
         }
         let given = |index: u32| match &self.live {
             Some(live) if index == ups => Some(Arc::clone(&live.ups)),
+            _ if index == METERS => self.meters.get().cloned(),
             _ => self.maps.get(index as usize)?.clone(),
         };
         let loaded = Loaded::load(&object, given, purpose).map_err(refused)?;
+        if let Some(map) = loaded.map(METERS) {
+            self.meters.get_or_init(|| Arc::clone(map));
+        }
         Ok(Installed { loaded, counted })
     }
 
@@ -433,6 +447,12 @@ impl Front {
                 add(&mut user.eni, eni, &sums);
             }
         }
+        if let Some(map) = self.meters.get() {
+            let counted: Vec<u32> = user.eni.keys().copied().collect();
+            for eni in counted {
+                add_meters(map, eni, &mut user)?;
+            }
+        }
         user.eni
             .retain(|_, block| block.iter().any(|number| *number != 0));
         if let Some(map) = self.map(Table::PortStats) {
@@ -502,6 +522,24 @@ fn add(blocks: &mut BTreeMap<u32, Vec<u64>>, eni: u32, sums: &[u64]) {
     for (number, more) in block.iter_mut().zip(sums) {
         *number += more;
     }
+}
+
+/// Adds the buckets of an ENI.
+fn add_meters(map: &Map, eni: u32, sum: &mut CounterSnapshot) -> Result<(), TargetError> {
+    let mut value = Vec::new();
+    for class in 1..=meter::MAX_CLASS {
+        let index = eni << meter::ENI_SHIFT | class;
+        map.lookup(&index.to_ne_bytes(), &mut value)
+            .map_err(os("reading map meter_stats"))?;
+        let sums = sum_cpus(&value, 2);
+        let [outbound, inbound] = sums[..] else {
+            continue;
+        };
+        if outbound | inbound != 0 {
+            sum.add_meter((eni, class), MeterBucket { outbound, inbound });
+        }
+    }
+    Ok(())
 }
 
 /// Sums a counter block of `count` numbers over the CPUs that `value` has it for.
@@ -595,6 +633,14 @@ impl<T: Target> Target for Fronted<T> {
 
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         self.user.flows()
+    }
+
+    fn find_flows(&mut self, query: &FlowQuery) -> Result<Vec<FlowEntry>, TargetError> {
+        self.user.find_flows(query)
+    }
+
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError> {
+        self.user.edit_flows(query, edit)
     }
 
     fn flow_count(&mut self) -> Result<usize, TargetError> {

@@ -11,7 +11,8 @@ use dash_wire::drop::DropReason;
 use dash_wire::tables::FlowEntry;
 use nic_target::frame::MAX_FRAME;
 use nic_target::{
-    Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict,
+    Capacity, CounterSnapshot, FlowEdit, FlowQuery, Frame, PacketEngine, Target, TargetError,
+    Update, Verdict,
 };
 
 use crate::front::{Front, Fronted, os};
@@ -99,6 +100,14 @@ impl Target for KernelEngine {
         self.target.flows()
     }
 
+    fn find_flows(&mut self, query: &FlowQuery) -> Result<Vec<FlowEntry>, TargetError> {
+        self.target.find_flows(query)
+    }
+
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError> {
+        self.target.edit_flows(query, edit)
+    }
+
     fn flow_count(&mut self) -> Result<usize, TargetError> {
         self.target.flow_count()
     }
@@ -112,6 +121,10 @@ impl PacketEngine for KernelEngine {
     fn advance(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
         self.target.user_mut().advance(self.now_ns);
+    }
+
+    fn injected(&mut self) -> Option<(u16, Vec<u8>)> {
+        self.target.user_mut().injected()
     }
 
     fn run(&mut self, frame: &mut Frame) -> Result<Verdict, TargetError> {

@@ -162,6 +162,9 @@ impl Port for KernelPort {
     fn mac(&self) -> [u8; 6] {
         self.port.mac()
     }
+    fn mtu(&self) -> Option<u32> {
+        self.port.mtu()
+    }
     fn start(&mut self) -> io::Result<()> {
         self.port.start()
     }

@@ -31,6 +31,10 @@ pub trait Port: Send {
     fn name(&self) -> &str;
     /// Own MAC.
     fn mac(&self) -> [u8; 6];
+    /// Longest IP packet it sends, as it was when the port was opened. Default: nobody knows.
+    fn mtu(&self) -> Option<u32> {
+        None
+    }
     /// Pushes at most `max` received frames to `burst`, with `port` = `index` and `timestamp_ns` set.
     /// Frames are the port's own ([`Frame::lend`]), or empty ones from `pool` that it fills.
     fn rx(

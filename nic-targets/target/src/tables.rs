@@ -135,6 +135,16 @@ tables! {
     Tunnel = "tunnel", Hash, Policy, key size_of::<t::TunnelKey>(), value size_of::<t::TunnelRow>(), entries |_: &Capacity| 16 << 10;
     /// Ranges of port maps.
     PortRange = "port_range", LpmTrie, Policy, key size_of::<t::PortRangeKey>(), value size_of::<t::PortRangeRow>(), entries |_: &Capacity| 1 << 20;
+    /// Sources that are valid beside the PAs of mappings.
+    PaPrefix = "pa_prefix", LpmTrie, Policy, key size_of::<t::PaPrefixKey>(), value 4, entries |_: &Capacity| 64 << 10;
+    /// First fragments of datagrams.
+    Fragments = "fragments", LruHash, Core, key size_of::<t::FragmentKey>(), value size_of::<t::FragmentRow>(), entries |_: &Capacity| 4 << 10;
+    /// Rules of meter policies.
+    MeterRule = "meter_rule", LpmTrie, Policy, key size_of::<t::MeterRuleKey>(), value 4, entries |_: &Capacity| 256 << 10;
+    /// Byte counters of each ENI and metering class.
+    MeterStats = "meter_stats", PercpuArray, Core, key 4, value size_of::<t::MeterBucket>(), entries |c: &Capacity| c.enis.saturating_mul(t::meter::BUCKETS);
+    /// What a core keeps of each ENI.
+    EniLife = "eni_life", Array, Core, key 4, value size_of::<t::EniLife>(), entries |c: &Capacity| c.enis;
 }
 
 impl Table {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use dash_wire::tables::FlowEntry;
+use dash_wire::tables::{FlowEntry, MeterBucket};
 use thiserror::Error;
 
+use crate::flows::{FlowEdit, FlowQuery};
 use crate::frame::Frame;
 use crate::image::Update;
 use crate::tables::Table;
@@ -68,6 +69,17 @@ pub struct CounterSnapshot {
     pub eni: BTreeMap<u32, Vec<u64>>,
     /// Values in `PortStat` order.
     pub port: Vec<u64>,
+    /// Buckets that ever counted, by ENI index and metering class.
+    pub meter: BTreeMap<(u32, u32), MeterBucket>,
+}
+
+impl CounterSnapshot {
+    /// Adds to the bucket of an ENI index and a metering class.
+    pub fn add_meter(&mut self, bucket: (u32, u32), bytes: MeterBucket) {
+        let sum = self.meter.entry(bucket).or_default();
+        sum.outbound = sum.outbound.wrapping_add(bytes.outbound);
+        sum.inbound = sum.inbound.wrapping_add(bytes.inbound);
+    }
 }
 
 /// The control side of a target.
@@ -78,6 +90,15 @@ pub trait Target: Send {
     fn counters(&mut self) -> Result<CounterSnapshot, TargetError>;
     /// Live connections, in no order.
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError>;
+    /// Live connections that are asked for, in no order. Default: picks from all.
+    fn find_flows(&mut self, query: &FlowQuery) -> Result<Vec<FlowEntry>, TargetError> {
+        let mut flows = self.flows()?;
+        flows.retain(|flow| query.matches(flow));
+        flows.truncate(query.most);
+        Ok(flows)
+    }
+    /// Does something to live connections; gives how many there were.
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError>;
     /// How many live connections there are. Default: counts a copy of all.
     fn flow_count(&mut self) -> Result<usize, TargetError> {
         Ok(self.flows()?.len())
@@ -90,6 +111,11 @@ pub trait PacketEngine: Target {
     fn name(&self) -> &'static str;
     /// Moves the clock (never back) and expires what is due.
     fn advance(&mut self, now_ns: u64);
+    /// The next frame that the engine sent of itself, with its port: TCP resets for a packet that was
+    /// dropped. To be asked after each packet until there is none.
+    fn injected(&mut self) -> Option<(u16, Vec<u8>)> {
+        None
+    }
     /// Runs one packet at `frame.timestamp_ns` (clock advanced to it); the frame then holds the
     /// result.
     fn run(&mut self, frame: &mut Frame) -> Result<Verdict, TargetError>;

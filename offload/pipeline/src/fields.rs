@@ -152,6 +152,7 @@ pub const META: &[FieldDef] = &{
         bytes("inner_dmac", 6, offset_of!(t::Meta, inner_dmac)),
         num("inner_len", 2, offset_of!(t::Meta, inner_len)),
         num("direction", 1, offset_of!(t::Meta, direction)),
+        num("redirect", 1, offset_of!(t::Meta, redirect)),
         num("tcp_flags", 1, offset_of!(t::Meta, tcp_flags)),
         bytes("acl_sport", 2, offset_of!(t::Meta, acl_sport)),
         bytes("acl_dport", 2, offset_of!(t::Meta, acl_dport)),
@@ -161,6 +162,9 @@ pub const META: &[FieldDef] = &{
         within(B, ACTIONS[7], "ractions.u1"),
         num("u1_vni", 4, offset_of!(t::Meta, u1_vni)),
         bytes("u1_dip", 4, offset_of!(t::Meta, u1_dip)),
+        num("meter_len", 2, offset_of!(t::Meta, meter_len)),
+        num("epoch", 1, offset_of!(t::Meta, epoch)),
+        num("renew", 1, offset_of!(t::Meta, renew)),
     ]
 };
 
@@ -215,7 +219,16 @@ pub fn key_schema(table: Table) -> &'static [FieldDef] {
         num("map", 4, offset_of!(t::PortRangeKey, map)),
         bytes("port", 2, offset_of!(t::PortRangeKey, port)),
     ];
+    const PA_PREFIX: &[FieldDef] = &[
+        num("vnet", 4, offset_of!(t::PaPrefixKey, vnet)),
+        bytes("sip", 4, offset_of!(t::PaPrefixKey, sip)),
+    ];
+    const METER_RULE: &[FieldDef] = &[
+        num("policy", 4, offset_of!(t::MeterRuleKey, policy)),
+        bytes("ip", 16, offset_of!(t::MeterRuleKey, ip)),
+    ];
     match table {
+        Table::PaPrefix => PA_PREFIX,
         Table::Globals | Table::Eni | Table::RoutingType => INDEX,
         Table::EniMac => ENI_MAC,
         Table::TrustedVni => TRUSTED,
@@ -228,6 +241,7 @@ pub fn key_schema(table: Table) -> &'static [FieldDef] {
         Table::PaValidation => PA,
         Table::Acl => ACL,
         Table::Underlay => UNDERLAY,
+        Table::MeterRule => METER_RULE,
         // Reached only through the flow and count statements.
         Table::FlowIndex
         | Table::FlowSlab
@@ -235,8 +249,11 @@ pub fn key_schema(table: Table) -> &'static [FieldDef] {
         | Table::FlowEvents
         | Table::EniStats
         | Table::PortStats
+        | Table::Fragments
         | Table::Meta
-        | Table::Stages => &[],
+        | Table::EniLife
+        | Table::Stages
+        | Table::MeterStats => &[],
     }
 }
 
@@ -249,6 +266,10 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         bytes("vxlan_port", 2, offset_of!(t::Globals, vxlan_port)),
         num("encap_ttl", 1, offset_of!(t::Globals, encap_ttl)),
         num("flags", 1, offset_of!(t::Globals, flags)),
+        num("sport_base", 2, offset_of!(t::Globals, sport_base)),
+        num("sport_mask", 2, offset_of!(t::Globals, sport_mask)),
+        num("mtu", 2, offset_of!(t::Globals, mtu)),
+        num("dscp_tos", 1, offset_of!(t::Globals, dscp_tos)),
     ];
     const ACL: usize = offset_of!(t::EniRow, acl);
     const ENI: &[FieldDef] = &[
@@ -281,6 +302,9 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         bytes("pl_underlay_sip", 4, offset_of!(t::EniRow, pl_underlay_sip)),
         bytes("pl_keep", 16, offset_of!(t::EniRow, pl_keep)),
         bytes("pl_set", 16, offset_of!(t::EniRow, pl_set)),
+        num("meter_v4", 4, offset_of!(t::EniRow, meter)),
+        num("meter_v6", 4, offset_of!(t::EniRow, meter) + 4),
+        num("epoch", 1, offset_of!(t::EniRow, epoch)),
     ];
     const ROUTE: &[FieldDef] = &[
         num("action", 1, offset_of!(t::RouteRow, action)),
@@ -288,6 +312,8 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         num("vnet", 2, offset_of!(t::RouteRow, vnet)),
         num("vni", 4, offset_of!(t::RouteRow, vni)),
         bytes("overlay_ip", 16, offset_of!(t::RouteRow, overlay_ip)),
+        num("meter_or", 2, offset_of!(t::RouteRow, meter_or)),
+        num("meter_and", 2, offset_of!(t::RouteRow, meter_and)),
     ];
     const MAPPING: &[FieldDef] = &[
         bytes("underlay_dip", 4, offset_of!(t::MappingRow, underlay_dip)),
@@ -297,6 +323,8 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
     const INBOUND: &[FieldDef] = &[
         num("action", 1, offset_of!(t::InboundRow, action)),
         num("vnet", 2, offset_of!(t::InboundRow, vnet)),
+        num("meter_or", 2, offset_of!(t::InboundRow, meter_or)),
+        num("meter_and", 2, offset_of!(t::InboundRow, meter_and)),
     ];
     const UNDERLAY: &[FieldDef] = &[
         num("port", 4, offset_of!(t::UnderlayRow, port)),
@@ -320,6 +348,11 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         bytes("sip_set", 16, offset_of!(t::MappingMoreRow, sip_set)),
         bytes("dip_keep", 16, offset_of!(t::MappingMoreRow, dip_keep)),
         bytes("dip_set", 16, offset_of!(t::MappingMoreRow, dip_set)),
+        num(
+            "routing_type",
+            4,
+            offset_of!(t::MappingMoreRow, routing_type),
+        ),
     ];
     const ROUTING_TYPE: &[FieldDef] = &[
         num("encap", 1, offset_of!(t::RoutingTypeRow, encap)),
@@ -330,6 +363,7 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         num("vni", 4, offset_of!(t::TunnelRow, vni)),
         num("members", 4, offset_of!(t::TunnelRow, members)),
         num("encap", 1, offset_of!(t::TunnelRow, encap)),
+        num("meter_or", 2, offset_of!(t::TunnelRow, meter_or)),
     ];
     const PORT_RANGE: &[FieldDef] = &[
         bytes("backend_ip", 4, offset_of!(t::PortRangeRow, backend_ip)),
@@ -344,7 +378,12 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         Table::RoutingType => ROUTING_TYPE,
         Table::Tunnel => TUNNEL,
         Table::PortRange => PORT_RANGE,
-        Table::EniMac | Table::TrustedVni | Table::PaValidation | Table::Acl => VALUE,
+        Table::EniMac
+        | Table::TrustedVni
+        | Table::PaValidation
+        | Table::PaPrefix
+        | Table::Acl
+        | Table::MeterRule => VALUE,
         Table::Eni => ENI,
         Table::Route4 | Table::Route6 => ROUTE,
         Table::Mapping => MAPPING,
@@ -356,8 +395,11 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         | Table::FlowEvents
         | Table::EniStats
         | Table::PortStats
+        | Table::Fragments
         | Table::Meta
-        | Table::Stages => &[],
+        | Table::EniLife
+        | Table::Stages
+        | Table::MeterStats => &[],
     }
 }
 

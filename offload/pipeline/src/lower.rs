@@ -8,10 +8,12 @@
 //! every kernel since 5.10 runs it.
 
 mod apply;
+mod epoch;
 mod expr;
 mod flow;
 mod hits;
 mod parse;
+mod redirect;
 mod stage;
 mod translate;
 

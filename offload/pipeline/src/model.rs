@@ -13,7 +13,10 @@
 //! |---|---|
 //! | `packet` | header formats and byte-exact encaps |
 //! | `translate` | IPv4 to IPv6 and back |
+//! | `redirect` | a load balancer's redirect |
+//! | `reset` | TCP resets for denied packets |
 //! | `flow` | the connection state machine |
+//! | `fragment` | what later fragments lack |
 //! | `tables` | longest prefix, first ACL rule |
 //! | `eval` | the statements of [`crate::ir`] |
 //! | [`trace`] | nothing: it tells what happened |
@@ -26,7 +29,10 @@ mod counters;
 pub mod coverage;
 mod eval;
 pub mod flow;
+mod fragment;
 mod packet;
+mod redirect;
+mod reset;
 mod tables;
 pub mod trace;
 mod translate;
@@ -34,9 +40,11 @@ mod value;
 
 use std::sync::Arc;
 
+use dash_wire::stats::EniStat;
 use dash_wire::tables::FlowEntry;
 use nic_target::{
-    Capacity, CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict,
+    Capacity, CounterSnapshot, FlowEdit, FlowQuery, Frame, PacketEngine, Target, TargetError,
+    Update, Verdict,
 };
 
 pub use trace::TraceLine;
@@ -47,6 +55,7 @@ use counters::Counters;
 use coverage::{Coverage, Recorder};
 use eval::{Packet, Run, Scope};
 use flow::Flows;
+use reset::Resets;
 use tables::Tables;
 
 /// Name of the engine.
@@ -62,6 +71,7 @@ pub struct Model {
     flows: Flows,
     counters: Counters,
     now_ns: u64,
+    resets: Resets,
 }
 
 impl Model {
@@ -75,6 +85,7 @@ impl Model {
             flows: Flows::new(capacity.flows),
             counters: Counters::new(capacity.enis),
             now_ns: 0,
+            resets: Resets::default(),
         }
     }
 
@@ -124,6 +135,7 @@ impl Model {
             tables: &self.tables,
             flows: &mut self.flows,
             counters: &mut self.counters,
+            resets: &mut self.resets,
             trace,
             coverage: self.coverage.as_mut(),
             now_ns: self.now_ns,
@@ -159,10 +171,16 @@ impl Target for Model {
         };
         self.tables.apply(&update.delta)?;
         for eni in update.delta.deleted_enis() {
-            self.flows.purge(eni);
+            let marked = self.flows.purge(eni);
+            self.counters.eni(
+                eni,
+                EniStat::LbFastPathActiveFlow,
+                0u64.wrapping_sub(marked),
+            );
         }
         if let Some((pipeline, lines)) = pipeline {
             self.settle_coverage();
+            self.flows.timeouts = pipeline.timeouts;
             self.pipeline = Some(Arc::new(pipeline));
             self.lines = lines;
         }
@@ -176,6 +194,16 @@ impl Target for Model {
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         Ok(self.flows.entries().copied().collect())
     }
+
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError> {
+        let edited = self.flows.edit(query, edit);
+        for eni in &edited {
+            if edit == FlowEdit::Delete {
+                self.counters.eni(u32::from(*eni), EniStat::FlowDeleted, 1);
+            }
+        }
+        Ok(edited.len() as u64)
+    }
 }
 
 impl PacketEngine for Model {
@@ -187,7 +215,15 @@ impl PacketEngine for Model {
         self.now_ns = self.now_ns.max(now_ns);
         for gone in self.flows.expire(self.now_ns) {
             self.counters.eni(u32::from(gone.eni), gone.stat, 1);
+            if gone.redirected {
+                let stat = EniStat::LbFastPathActiveFlow;
+                self.counters.eni(u32::from(gone.eni), stat, u64::MAX);
+            }
         }
+    }
+
+    fn injected(&mut self) -> Option<(u16, Vec<u8>)> {
+        self.resets.sent.pop_front()
     }
 
     fn run(&mut self, frame: &mut Frame) -> Result<Verdict, TargetError> {

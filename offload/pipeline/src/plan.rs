@@ -7,8 +7,11 @@
 //!  ids       names of ENIs, VNETs and groups to the numbers in rows
 //!  rows      one object to its row
 //!  trusted   VNI ranges to prefixes
-//!  inbound   route rules by priority to rows by longest prefix
-//!  pas       which PAs of a VNET are valid: as long as a mapping names them (A43)
+//!  priority  rules by priority to rows by longest prefix
+//!  inbound   route rules, so
+//!  meter     rules of meter policies, so
+//!  pas       which PAs of a VNET are valid: as long as a mapping names them (A43), and those that
+//!            are listed for its VNI (A44)
 //!  acl       a group's rules with the lists of their tags (A21, A22)
 //!  tunnels   endpoints, and ranges of port maps to prefixes
 //!  underlay  routes and neighbours of the card's own ports
@@ -22,40 +25,46 @@
 //!
 //! In a delta the rows that go come before the rows that come, so a number may pass from an
 //! object to another in one transaction.
-//!
-//! Not planned: `DASH_PA_VALIDATION_TABLE`, which the store only keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dash_model::key::{
-    AclGroupId, EniKey, ObjectKey, PortMapId, RouteGroupId, RoutingType, TunnelName, VnetName,
+    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, RoutingType, TunnelName,
+    VnetName,
 };
-use dash_model::objects::Object;
+use dash_model::objects::{Eni, Object};
 use dash_model::{Changeset, Store};
 use dash_wire::tables::{EniMacKey, EniRow, Globals, TRUSTED_VNI_GLOBAL};
 use nic_target::{Capacity, Table, TableDelta, TableOp};
 use thiserror::Error;
+
+use crate::ir::Timeouts;
 
 mod acl;
 mod census;
 mod explain;
 mod ids;
 mod inbound;
+mod meter;
 mod ops;
 mod pas;
+mod priority;
+mod resim;
 mod rows;
 mod trusted;
 mod tunnels;
 mod underlay;
 
 pub use explain::Explained;
+pub use resim::{Recurring, Resimulation};
 pub use underlay::{UnderlayRoute, UnderlayTable};
 
 use census::Census;
 use ids::Directory;
 use inbound::Inbound;
 use ops::Ops;
-use pas::Pas;
+use pas::{Pas, Permits};
+use resim::{Resim, Resims};
 use underlay::Underlay;
 
 /// What the planner puts into `globals` beside the appliance.
@@ -70,6 +79,23 @@ pub struct Settings {
     /// Ports from `sport_base` up that flows are spread over, as a power of two; more than 16 is
     /// as 16.
     pub sport_bits: u8,
+    /// A private link whose port map has no range for a port drops, rather than go the plain way (A51).
+    pub drop_unmapped_ports: bool,
+    /// VXLAN from other source ports than these is dropped.
+    pub sport_security: bool,
+    /// Longest IP packet that may leave, its outermost header counted; without, ports judge.
+    pub mtu: Option<u16>,
+    /// DSCP of every encap (SAI's pipe model), 0 to 63; without, that of the received outer header
+    /// (its preserve model).
+    pub dscp_pipe: Option<u8>,
+    /// How long connections stay without a packet.
+    pub timeouts: Timeouts,
+    /// TCP of no known connection is dropped unless it is a SYN (A19); policy decides else.
+    pub tcp_nonsyn_drop: bool,
+    /// A change that concerns an ENI's flows resimulates them; else only who asks does.
+    pub resimulate_changes: bool,
+    /// TCP that an ACL denies in the middle of a connection is answered with a reset to each end.
+    pub tcp_reset: bool,
 }
 
 impl Default for Settings {
@@ -79,6 +105,14 @@ impl Default for Settings {
             encap_ttl: 64,
             sport_base: 5120,
             sport_bits: 7,
+            drop_unmapped_ports: false,
+            sport_security: false,
+            mtu: None,
+            dscp_pipe: None,
+            timeouts: Timeouts::default(),
+            tcp_nonsyn_drop: false,
+            resimulate_changes: false,
+            tcp_reset: false,
         }
     }
 }
@@ -94,6 +128,8 @@ pub struct Shape {
     pub acl_in: u8,
     /// An inbound rule validates PAs.
     pub inbound_pa_validation: bool,
+    /// And there are valid sources beside the PAs of mappings.
+    pub pa_prefixes: bool,
     /// The underlay has a route; without any, packets leave by the port they came from.
     pub underlay_routes: bool,
     /// A route has more than its row.
@@ -104,37 +140,76 @@ pub struct Shape {
     pub service_tunnel: bool,
     /// A mapping is a private link.
     pub private_link: bool,
+    /// One has the encap of `privatelinknsg`.
+    pub private_link_nsg: bool,
     /// A mapping names a port map.
     pub port_map: bool,
+    /// And a port in no range of it drops.
+    pub drop_unmapped_ports: bool,
     /// A route or a mapping names a tunnel.
     pub tunnel: bool,
+    /// An ENI is a floating NIC.
+    pub floating: bool,
+    /// Somebody trusts a key that redirects of load balancers come with.
+    pub redirect: bool,
+    /// Something gives new flows a metering class.
+    pub meter: bool,
     /// What flows that are there may need.
     pub flows: FlowNeeds,
+    /// VXLAN is taken from some source ports only.
+    pub sport_security: bool,
+    /// Packets that leave have a limit.
+    pub mtu: bool,
+    /// Encaps have a DSCP of their own.
+    pub dscp_pipe: bool,
+    /// How long connections stay without a packet.
+    pub timeouts: Timeouts,
+    /// TCP of no known connection is dropped unless it is a SYN (A19).
+    pub tcp_nonsyn_drop: bool,
+    /// TCP that an ACL denies in the middle of a connection is answered with resets.
+    pub tcp_reset: bool,
     /// A program is attached to an ENI.
     pub hooks: bool,
 }
 
 impl Shape {
     /// Everything at once: the pipeline with every part that there is. Reports of what was never
-    /// reached take it as the whole, so each new part must be in it.
+    /// reached take it as the whole, so each new part must be in it; but for what settings and requests
+    /// change about the life of flows, which says the same statements otherwise: a scenario of each is
+    /// reported as a whole of its own.
     pub fn everything() -> Self {
         Self {
             trusted_vnis: true,
             acl_out: 0b11111,
             acl_in: 0b11111,
             inbound_pa_validation: true,
+            pa_prefixes: true,
             underlay_routes: true,
             route_more: true,
             mapping_more: true,
             service_tunnel: true,
             private_link: true,
+            private_link_nsg: true,
             port_map: true,
+            drop_unmapped_ports: true,
             tunnel: true,
+            floating: true,
+            redirect: true,
+            meter: true,
             flows: FlowNeeds {
                 translate: true,
                 nvgre: true,
                 u1: true,
+                redirects: true,
+                meter: true,
+                epoch: false,
             },
+            sport_security: true,
+            mtu: true,
+            dscp_pipe: true,
+            timeouts: Timeouts::default(),
+            tcp_nonsyn_drop: false,
+            tcp_reset: false,
             // What programs of users do is not the configuration's.
             hooks: false,
         }
@@ -151,6 +226,12 @@ pub struct FlowNeeds {
     pub nvgre: bool,
     /// An encap in another.
     pub u1: bool,
+    /// A redirect may have changed them.
+    pub redirects: bool,
+    /// Flows have metering classes.
+    pub meter: bool,
+    /// They are decided again when an ENI's epoch moves.
+    pub epoch: bool,
 }
 
 impl FlowNeeds {
@@ -159,6 +240,9 @@ impl FlowNeeds {
             translate: self.translate || other.translate,
             nvgre: self.nvgre || other.nvgre,
             u1: self.u1 || other.u1,
+            redirects: self.redirects || other.redirects,
+            meter: self.meter || other.meter,
+            epoch: self.epoch || other.epoch,
         }
     }
 
@@ -177,6 +261,8 @@ pub struct Plan {
     pub shape_changed: bool,
     /// Rows that change.
     pub delta: TableDelta,
+    /// What must happen to flows before the rows change.
+    pub recurring: Vec<Recurring>,
 }
 
 /// Rows of a table that a plan writes and removes.
@@ -233,7 +319,9 @@ pub struct Planner {
     /// As emitted last, by index.
     enis: BTreeMap<u32, EniRow>,
     inbound: Inbound,
+    meter_rules: meter::Rules,
     pas: Pas,
+    permits: Permits,
     underlay: Underlay,
     acl_lists: acl::Lists,
     census: Census,
@@ -243,6 +331,10 @@ pub struct Planner {
     flows: FlowNeeds,
     /// `flows` before the last plan of objects.
     flows_before: FlowNeeds,
+    resims: Resims,
+    /// `resims` before the last plan of objects.
+    resims_before: Resims,
+    recurring: Vec<Recurring>,
     /// A program is attached to an ENI.
     hooks: bool,
 }
@@ -264,13 +356,18 @@ impl Planner {
             globals: None,
             enis: BTreeMap::new(),
             inbound: Inbound::default(),
+            meter_rules: meter::Rules::default(),
             pas: Pas::default(),
+            permits: Permits::default(),
             underlay: Underlay::default(),
             acl_lists: acl::Lists::default(),
             census: Census::default(),
             shape: None,
             flows: FlowNeeds::default(),
             flows_before: FlowNeeds::default(),
+            resims: Resims::new(),
+            resims_before: Resims::new(),
+            recurring: Vec::new(),
             hooks: false,
         }
     }
@@ -290,7 +387,7 @@ impl Planner {
             old: change.old.as_ref().map(|entry| &entry.object),
             new: change.new.as_ref().map(|entry| &entry.object),
         });
-        self.run(store, edits)
+        self.run(store, edits, None)
     }
 
     /// Plans the way back from a commit: `store` is in the state before it
@@ -312,7 +409,59 @@ impl Planner {
             new: change.old.as_ref().map(|entry| &entry.object),
         });
         self.flows = self.flows_before;
-        self.run(store, edits)
+        let moved = |(key, resim): (&EniKey, &Resim)| {
+            (self.resims_before.get(key) != Some(resim)).then(|| key.clone())
+        };
+        let moved: Vec<EniKey> = self.resims.iter().filter_map(moved).collect();
+        self.resims.clone_from(&self.resims_before);
+        self.run(store, edits, Some(moved))
+    }
+
+    /// Plans that flows of an ENI which are of an old epoch are decided again, each by the next packet
+    /// of its first side; with `all`, that those there are now become such. `None` without such an ENI.
+    pub fn resimulate(
+        &mut self,
+        store: &Store,
+        key: &EniKey,
+        how: Resimulation,
+        all: bool,
+    ) -> Option<Plan> {
+        let eni = store.eni(key)?;
+        let index = self.eni_index(key)?;
+        self.flows_before = self.flows;
+        self.resims_before.clone_from(&self.resims);
+        self.resims.entry(key.clone()).or_default().set(how);
+        if all {
+            self.bump_epoch(key, index);
+        }
+        let mut ops = Ops::default();
+        self.put_eni(store, key, eni, &mut ops);
+        self.flows.epoch = true;
+        Some(self.finish(ops))
+    }
+
+    /// Takes the last [`resimulate`](Self::resimulate) back, which the target did not take.
+    pub fn forget_resimulate(&mut self, store: &Store, key: &EniKey) {
+        self.flows = self.flows_before;
+        self.resims.clone_from(&self.resims_before);
+        let mut ops = Ops::default();
+        if let Some(eni) = store.eni(key) {
+            self.put_eni(store, key, eni, &mut ops);
+        }
+        self.finish(ops);
+    }
+
+    /// The epoch of an ENI.
+    pub fn epoch(&self, key: &EniKey) -> u8 {
+        self.resims.get(key).map_or(0, |resim| resim.epoch)
+    }
+
+    fn bump_epoch(&mut self, key: &EniKey, eni: u32) {
+        let resim = self.resims.entry(key.clone()).or_default();
+        if resim.next() {
+            let next = resim.epoch;
+            self.recurring.push(Recurring { eni, next });
+        }
     }
 
     /// Plans the underlay: `routes` is all of it, the plan is what differs from the call before.
@@ -320,6 +469,19 @@ impl Planner {
         let mut ops = Ops::default();
         self.underlay.update(routes, &mut ops);
         self.finish(ops)
+    }
+
+    /// Plans other settings; `store` is as it was after the last commit.
+    pub fn set_settings(&mut self, store: &Store, settings: Settings) -> Plan {
+        self.settings = settings;
+        let mut ops = Ops::default();
+        self.update_globals(store, &mut ops);
+        self.finish(ops)
+    }
+
+    /// The settings of the last plan.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Plans for programs attached to ENIs, or for none.
@@ -383,16 +545,32 @@ impl Planner {
         self.ids.port_maps.key(id)
     }
 
+    /// Id of a meter policy, from 1.
+    pub fn meter_policy_id(&self, policy: &MeterPolicyId) -> Option<u32> {
+        self.ids.meter_policies.id(policy)
+    }
+
+    /// The meter policy of an id.
+    pub fn meter_policy(&self, id: u32) -> Option<&MeterPolicyId> {
+        self.ids.meter_policies.key(id)
+    }
+
     fn run<'a>(
         &mut self,
         store: &Store,
         edits: impl Iterator<Item = Edit<'a>>,
+        taken_back: Option<Vec<EniKey>>,
     ) -> Result<Plan, PlanError> {
         let edits: Vec<Edit<'_>> = edits.filter(|edit| edit.old != edit.new).collect();
         let turnover = self.ids.turnover(&edits)?;
         // From here on nothing fails.
         self.flows_before = self.flows;
+        self.resims_before.clone_from(&self.resims);
+        resim::prune(&mut self.resims, store, &edits);
         let mut ops = Ops::default();
+        let forward = taken_back.is_none();
+        // ENIs whose epoch moves: on, or back.
+        let mut bumped = taken_back.unwrap_or_default();
 
         // What goes, goes by the ids it came with; what comes may get the ids of what went.
         let acl_groups = acl::touched(store, &edits);
@@ -420,8 +598,21 @@ impl Planner {
         }
 
         self.inbound.flush(&mut ops);
+        self.meter_rules.flush(&mut ops);
         self.pas.flush(&mut ops);
-        self.update_enis(store, &edits, &mut ops);
+        self.permits.update(store, &self.ids, &edits, &mut ops);
+        if forward && self.settings.resimulate_changes {
+            for key in resim::concerned(store, &edits) {
+                // One that is new has no flows.
+                if let Some(index) = self.eni_index(&key)
+                    && self.enis.contains_key(&index)
+                {
+                    self.bump_epoch(&key, index);
+                    bumped.push(key);
+                }
+            }
+        }
+        self.update_enis(store, &edits, &bumped, &mut ops);
         self.update_globals(store, &mut ops);
         Ok(self.finish(ops))
     }
@@ -477,6 +668,10 @@ impl Planner {
             (ObjectKey::RouteRule(key), Object::RouteRule(_)) => {
                 self.inbound.remove(self.ids.eni(&key.eni), key);
             }
+            (ObjectKey::MeterRule(policy, number), Object::MeterRule(rule)) => {
+                let policy = self.ids.meter_policy(policy);
+                self.meter_rules.remove(policy, number, rule);
+            }
             _ => {}
         }
     }
@@ -525,14 +720,18 @@ impl Planner {
                 let row = rows::inbound(&self.ids, rule);
                 self.inbound.insert(self.ids.eni(&key.eni), key, row);
             }
+            (ObjectKey::MeterRule(policy, number), Object::MeterRule(rule)) => {
+                let policy = self.ids.meter_policy(policy);
+                self.meter_rules.insert(policy, number, rule);
+            }
             _ => {}
         }
     }
 
     /// Rewrites the rows of ENIs that an edit is about, where they differ. A VNET is not among
     /// the causes: neither its VNI nor an ENI's VNET changes in the life of the object.
-    fn update_enis(&mut self, store: &Store, edits: &[Edit<'_>], ops: &mut Ops) {
-        let mut touched = BTreeSet::new();
+    fn update_enis(&mut self, store: &Store, edits: &[Edit<'_>], bumped: &[EniKey], ops: &mut Ops) {
+        let mut touched: BTreeSet<&EniKey> = bumped.iter().collect();
         for edit in edits {
             match edit.key {
                 ObjectKey::Appliance(_) => touched.extend(store.enis().map(|(key, _)| key)),
@@ -546,12 +745,18 @@ impl Planner {
             }
         }
         for key in touched {
-            let Some(eni) = store.eni(key) else { continue };
-            let index = self.ids.eni(key);
-            let row = rows::eni(store, &self.ids, key, eni);
-            if self.enis.insert(index, row) != Some(row) {
-                ops.put_index(Table::Eni, index, &row);
+            if let Some(eni) = store.eni(key) {
+                self.put_eni(store, key, eni, ops);
             }
+        }
+    }
+
+    fn put_eni(&mut self, store: &Store, key: &EniKey, eni: &Eni, ops: &mut Ops) {
+        let index = self.ids.eni(key);
+        let resim = self.resims.get(key).copied().unwrap_or_default();
+        let row = rows::eni(store, &self.ids, &resim, key, eni);
+        if self.enis.insert(index, row) != Some(row) {
+            ops.put_index(Table::Eni, index, &row);
         }
     }
 
@@ -565,9 +770,17 @@ impl Planner {
     fn finish(&mut self, ops: Ops) -> Plan {
         let census = self.census.shape();
         self.flows = self.flows.or(census.flows);
+        self.flows.epoch |= self.settings.resimulate_changes;
         let shape = Shape {
             underlay_routes: self.underlay.has_routes(),
+            drop_unmapped_ports: census.port_map && self.settings.drop_unmapped_ports,
             flows: self.flows,
+            sport_security: self.settings.sport_security,
+            mtu: self.settings.mtu.is_some(),
+            dscp_pipe: self.settings.dscp_pipe.is_some(),
+            timeouts: self.settings.timeouts,
+            tcp_nonsyn_drop: self.settings.tcp_nonsyn_drop,
+            tcp_reset: self.settings.tcp_reset && (census.acl_out | census.acl_in) != 0,
             hooks: self.hooks,
             ..census
         };
@@ -576,6 +789,7 @@ impl Planner {
             shape_changed: before.as_ref() != Some(&shape),
             shape,
             delta: ops.into_delta(),
+            recurring: std::mem::take(&mut self.recurring),
         }
     }
 }

@@ -5,32 +5,55 @@
 
 use std::fmt::Write as _;
 
+mod life;
+
 use crate::plan::Shape;
+
+mod floating;
+mod meter;
+mod outside;
+mod redirect;
+mod related;
 
 /// IR text of the pipeline with this shape. It parses and checks for every shape that objects can have.
 pub fn pipeline_text(shape: &Shape) -> String {
     let mut out = String::with_capacity(8 << 10);
-    out.push_str(&RX.replace("parse vxlan", parse_encap(shape)));
+    life::head(&mut out, shape);
+    out.push_str(&life::rx(shape, rx(shape)));
     stage_flow(&mut out, shape);
+    if shape.redirect {
+        out.push_str(redirect::TEXT);
+    }
+    life::stage_miss(&mut out, shape);
     if shape.trusted_vnis {
         stage_trusted(&mut out, shape);
     }
+    if shape.floating {
+        // Before the outbound policy, where it may lead.
+        stage_inbound(&mut out, shape);
+    }
     if shape.acl_out != 0 {
-        stage_acl(&mut out, "out", shape.acl_out, "route");
+        stage_acl(&mut out, shape, "out", "route");
     }
     out.push_str(ROUTE_HEAD);
+    out.push_str(life::denied(shape));
     out.push_str(PROTOCOL_CHECK);
     route_body(&mut out, shape);
-    stage_inbound(&mut out, shape);
+    if shape.floating {
+        floating::stage_replies(&mut out, shape);
+    } else {
+        stage_inbound(&mut out, shape);
+    }
     if shape.acl_in != 0 {
-        stage_acl(&mut out, "in", shape.acl_in, "deliver");
+        stage_acl(&mut out, shape, "in", "deliver");
     }
     out.push_str(DELIVER_HEAD);
+    out.push_str(life::denied(shape));
     out.push_str(PROTOCOL_CHECK);
     deliver_body(&mut out, shape);
     stage_create(&mut out, shape);
     if shape.flows.translate {
-        out.push_str(TRANSLATE);
+        out.push_str(&TRANSLATE.replace("METER", part(meter::keeps_len(shape), meter::LEN_IN)));
     }
     stage_apply(&mut out, shape);
     out
@@ -94,6 +117,26 @@ stage rx {
 
 ";
 
+fn rx(shape: &Shape) -> String {
+    let text = RX.replace("parse vxlan", parse_encap(shape));
+    let guard = part(shape.sport_security, outside::GUARD);
+    let text = text.replace("g.vxlan_port;\n", &format!("g.vxlan_port;\n{guard}"));
+    if !shape.redirect {
+        return text;
+    }
+    let line = |text: String, at: &str, new: String| {
+        debug_assert_eq!(text.matches(at).count(), 1, "{at}");
+        text.replace(at, &new)
+    };
+    let parse = "        parse encap g.vxlan_port;\n";
+    let text = line(text, parse, format!("{parse}{}", redirect::SPOT));
+    let miss = "        drop eni-miss;\n";
+    let text = line(text, miss, format!("{}{miss}", redirect::ENI_MISS));
+    let down = "        if (e.flags & 1) == 0 {\n";
+    let passed_on = "        if ((e.flags & 1) == 0 && redirect == 0) {\n";
+    line(text, down, passed_on.to_owned())
+}
+
 fn parse_encap(shape: &Shape) -> &'static str {
     if shape.flows.nvgre {
         "parse encap"
@@ -129,28 +172,70 @@ fn branch(out: &mut String, indent: &str, (outbound, inbound): (&str, &str)) {
 fn stage_flow(out: &mut String, shape: &Shape) {
     out.push_str("# The customer's frame.\nstage inner {\n    account;\n");
     out.push_str(part(shape.hooks, "    hook;\n"));
-    out.push_str("    parse inner;\n");
-    out.push_str("    if key.proto == 6 {\n        if direction == 1 {\n");
+    if shape.redirect {
+        out.push_str(&redirect::parse(shape));
+    }
+    out.push_str("    parse inner;\n    if key.proto == 6 {\n        if direction == 1 {\n");
     tcp_counts(out, "OUTBOUND");
     out.push_str("        } else {\n");
     tcp_counts(out, "INBOUND");
-    out.push_str("        }\n    }\n    goto flow;\n}\n\n");
+    out.push_str("        }\n    }\n");
+    out.push_str(part(meter::keeps_len(shape), meter::LEN));
+    out.push_str("    goto flow;\n}\n\n");
     // The cut of code in two parts (`FLOW_STAGE`): what comes before needs no table of flows.
-    let pair = part(shape.flows.pair(), " pair");
+    let words = lookup_words(shape);
     let _ = write!(
         out,
-        "# Its flow.\nstage flow {{\n    account;\n    flow lookup{pair} {{\n{}        goto apply;\n    }} else {{\n",
+        "# Its flow.\nstage flow {{\n    account;\n{}    flow lookup{words} {{\n{}{}        goto apply;\n    }} else {{\n",
+        part(shape.redirect, redirect::GOTO),
+        part(shape.floating, floating::HIT),
         part(
             shape.flows.translate,
             "        if (actions.actions & 0x3c0) != 0 {\n            goto translate;\n        }\n"
         )
     );
-    if shape.trusted_vnis {
-        out.push_str("        goto trusted;\n");
+    out.push_str(related::TO_RELATED);
+    if life::has_miss(shape) {
+        out.push_str("        goto miss;\n");
     } else {
-        branch(out, "        ", policy_entry(shape));
+        policy(out, "        ", shape);
     }
     out.push_str("    }\n}\n\n");
+    related::stage(out, shape);
+}
+
+/// What a look-up says more, in the order of the fields.
+fn lookup_words(shape: &Shape) -> String {
+    let flows = shape.flows;
+    [
+        (flows.pair(), " pair"),
+        (flows.redirects, " marks"),
+        (flows.meter, " meter"),
+        (flows.epoch, " epoch"),
+    ]
+    .map(|(there, word)| part(there, word))
+    .concat()
+}
+
+/// What `flow create` says more.
+fn create_words(shape: &Shape) -> String {
+    let flows = shape.flows;
+    [
+        (flows.pair(), " pair"),
+        (flows.redirects, " marks"),
+        (flows.epoch, " epoch"),
+    ]
+    .map(|(there, word)| part(there, word))
+    .concat()
+}
+
+/// To the first stage of policy.
+fn policy(out: &mut String, indent: &str, shape: &Shape) {
+    if shape.trusted_vnis {
+        let _ = writeln!(out, "{indent}goto trusted;");
+    } else {
+        branch(out, indent, policy_entry(shape));
+    }
 }
 
 /// SYN counts without ACK; the others whenever their bit is set.
@@ -199,14 +284,20 @@ stage trusted {
 
 /// Five stages in a row; a soft verdict may be overridden by a later stage (A6), a bound group
 /// without a matching rule denies (A9).
-fn stage_acl(out: &mut String, direction: &str, stages: u8, next: &str) {
+fn stage_acl(out: &mut String, shape: &Shape, direction: &str, next: &str) {
+    let stages = if direction == "out" {
+        shape.acl_out
+    } else {
+        shape.acl_in
+    };
+    let mut text = String::new();
     let _ = write!(
-        out,
+        text,
         "stage acl_{direction} {{\n    account;\n    var group: u32;\n    var v6: u8;\n    v6 = (key.flags & 1);\n    match eni[eni] as e {{\n"
     );
     for k in (1..=5).filter(|k| stages >> (k - 1) & 1 == 1) {
         let _ = write!(
-            out,
+            text,
             "\
         if v6 == 0 {{
             group = e.acl_{direction}_v4_{k};
@@ -234,9 +325,10 @@ fn stage_acl(out: &mut String, direction: &str, stages: u8, next: &str) {
         );
     }
     let _ = write!(
-        out,
+        text,
         "    }} else {{\n        drop eni-down;\n    }}\n    if (acl & 1) != 0 {{\n        drop acl-deny;\n    }}\n    goto {next};\n}}\n\n"
     );
+    out.push_str(&life::acl(shape, next, &text));
 }
 
 /// Protocols other than TCP, UDP and ICMP pass only when a permit rule names them (A52).
@@ -271,13 +363,14 @@ fn route_body(out: &mut String, shape: &Shape) {
                     ip = r.overlay_ip;
                     ip_v6 = {};
                 }}
-{}",
+{}{}",
         if shape.route_more {
             "(r.flags & 1)"
         } else {
             "r.flags"
         },
         part(shape.route_more, "                more = (r.flags & 2);\n"),
+        part(shape.meter, meter::ROUTE),
     );
     let _ = write!(
         out,
@@ -290,7 +383,7 @@ fn route_body(out: &mut String, shape: &Shape) {
     var zero2: b2;
     var zero4: b4;
     var zero6: b6;
-{}{}{}    match eni[eni] as e {{
+{}{}{}{}    match eni[eni] as e {{
         if (e.flags & 4) == 0 {{
             drop route-group-miss;
         }}
@@ -316,18 +409,20 @@ fn route_body(out: &mut String, shape: &Shape) {
         actions.u0_vni = 0;
         actions.dmac = zero6;
         actions.sport = zero2;
-        meter_class = 0;
-        actions.u0_encap = 0;
+{}        actions.u0_encap = 0;
         # Replies go to the VM's host.
         ractions.actions = 1;
         ractions.u0_dip = e.vm_underlay_dip;
         ractions.u0_vni = e.vm_vni;
         ractions.dmac = zero6;
-{}",
+{}{}",
         part(shape.route_more, "    var more: u8;\n    var source: b4;\n"),
         part(shape.tunnel, TUNNEL_VARS),
         part(shape.port_map, "    var port_map: u32;\n"),
+        part(shape.meter, meter::ROUTE_VARS),
+        meter::policy_or_none(shape),
         part(shape.flows.u1, NO_U1),
+        part(shape.floating, "        ractions.u0_encap = 1;\n"),
     );
     if shape.flows.translate {
         out.push_str(&indent(SAME_ENDS, "        "));
@@ -357,6 +452,7 @@ fn route_body(out: &mut String, shape: &Shape) {
                 }
 ",
     );
+    out.push_str(part(shape.meter, meter::MAPPING));
     if shape.mapping_more {
         mapping_more(out, shape);
     }
@@ -372,23 +468,34 @@ fn route_body(out: &mut String, shape: &Shape) {
 ",
     );
     if shape.port_map {
-        out.push_str(PORT_MAP);
+        let miss = "        } else {\n            drop port-range-miss;\n        }\n    }\n";
+        match PORT_MAP.strip_suffix("        }\n    }\n") {
+            Some(head) if shape.drop_unmapped_ports => {
+                out.push_str(head);
+                out.push_str(miss);
+            }
+            _ => out.push_str(PORT_MAP),
+        }
     }
     if shape.tunnel {
-        out.push_str(TUNNEL);
+        out.push_str(&TUNNEL.replace("METER", part(shape.meter, meter::TUNNEL)));
     }
-    out.push_str(if shape.flows.translate {
-        "    rkey.flags = ((key.flags & 1) | 4);
-    if (actions.actions & 0x40) != 0 {
-        rkey.flags = 5;
+    if shape.meter {
+        out.push_str(&meter::class_of_route());
     }
-    goto create;
-}
-
-"
+    let next = if shape.floating {
+        floating::REPLIES_STAGE
     } else {
-        "    rkey.flags = ((key.flags & 1) | 4);\n    goto create;\n}\n\n"
-    });
+        "create"
+    };
+    let _ = write!(
+        out,
+        "    rkey.flags = ((key.flags & 1) | 4);\n{}    goto {next};\n}}\n\n",
+        part(
+            shape.flows.translate,
+            "    if (actions.actions & 0x40) != 0 {\n        rkey.flags = 5;\n    }\n"
+        ),
+    );
 }
 
 const TUNNEL_VARS: &str = "    var via: u32;\n    var member: u32;\n";
@@ -497,7 +604,7 @@ fn private_link(shape: &Shape) -> String {
                             actions.actions = 0x41;
                             ractions.actions = 0x81;
                             actions.u0_sip = e.pl_underlay_sip;
-{}{}                            match routing_type[6] as k {{
+{}{}                            match routing_type[{}] as k {{
                                 actions.u0_encap = k.encap;
                                 actions.u0_vni = k.key;
                             }} else {{
@@ -516,6 +623,11 @@ fn private_link(shape: &Shape) -> String {
             shape.port_map,
             "                            port_map = y.port_map;\n"
         ),
+        if shape.private_link_nsg {
+            "y.routing_type"
+        } else {
+            "6"
+        },
     )
 }
 
@@ -534,7 +646,8 @@ const PORT_MAP: &str = "\
     }
 ";
 
-/// The tunnel is the encap of what has none, and the outer encap of what has one.
+/// The tunnel is the encap of what has none, and the outer encap of what has one. `METER` stands for
+/// what it does to the metering class.
 const TUNNEL: &str = "\
     if via != 0 {
         match tunnel[via, 0] as t {
@@ -545,7 +658,7 @@ const TUNNEL: &str = "\
             drop internal;
         }
         match tunnel[via, member] as w {
-            if (actions.actions & 1) == 0 {
+METER            if (actions.actions & 1) == 0 {
                 actions.actions = (actions.actions | 1);
                 actions.u0_encap = w.encap;
                 actions.u0_dip = w.dip;
@@ -574,16 +687,27 @@ stage inbound {
         }
 ",
     );
+    out.push_str(part(shape.meter, meter::INBOUND));
     if shape.inbound_pa_validation {
-        out.push_str(
+        let refused = if shape.pa_prefixes {
             "\
-        if r.action == 1 {
-            match pa_validation[r.vnet, outer_sip] as p {
-            } else {
-                drop pa-validation;
-            }
-        }
-",
+                match pa_prefix[r.vnet, outer_sip] as q {
+                } else {
+                    drop pa-validation;
+                }
+"
+        } else {
+            "                drop pa-validation;\n"
+        };
+        let _ = write!(
+            out,
+            "\
+        if r.action == 1 {{
+            match pa_validation[r.vnet, outer_sip] as p {{
+            }} else {{
+{refused}            }}
+        }}
+"
         );
     }
     let next = if shape.acl_in != 0 {
@@ -593,7 +717,12 @@ stage inbound {
     };
     let _ = write!(
         out,
-        "    }} else {{\n        drop inbound-miss;\n    }}\n    goto {next};\n}}\n\n"
+        "    }} else {{\n        drop inbound-miss;\n    }}\n{}    goto {next};\n}}\n\n",
+        if shape.floating {
+            floating::outbound(policy_entry(shape).0)
+        } else {
+            String::new()
+        }
     );
 }
 
@@ -608,34 +737,41 @@ fn deliver_body(out: &mut String, shape: &Shape) {
         out,
         "\
     var zero6: b6;
-{}    match eni[eni] as e {{
+{}{}    match eni[eni] as e {{
         actions.actions = 1;
         actions.u0_encap = 1;
         actions.u0_dip = e.vm_underlay_dip;
         actions.u0_vni = e.vm_vni;
         actions.dmac = zero6;
-        meter_class = 0;
-{}    }} else {{
+{}{}    }} else {{
         drop eni-down;
     }}
     ractions.actions = 9;
     ractions.u0_dip = outer_sip;
     ractions.u0_vni = vni;
     ractions.dmac = inner_smac;
-{}    rkey.flags = ((key.flags & 1) | 2);
+{}{}{}    rkey.flags = ((key.flags & 1) | 2);
     goto create;
 }}
 
 ",
         part(shape.flows.pair(), "    var zero4: b4;\n"),
+        part(shape.meter, meter::POLICY_VAR),
+        meter::policy_or_none(shape),
         if shape.flows.pair() {
             let zeroed = "        actions.u0_sip = zero4;\n";
             format!("{zeroed}{}", part(shape.flows.u1, NO_U1))
         } else {
             String::new()
         },
+        part(shape.floating, "    ractions.u0_encap = 1;\n"),
         if shape.flows.translate {
             indent(SAME_ENDS, "    ")
+        } else {
+            String::new()
+        },
+        if shape.meter {
+            meter::class_of_policy("key.sip")
         } else {
             String::new()
         },
@@ -652,8 +788,7 @@ stage create {{
     account;
 {}    rkey.eni = key.eni;
     rkey.proto = key.proto;
-    ractions.u0_encap = 1;
-    match globals[0] as g {{
+{}    match globals[0] as g {{
         ractions.u0_sip = g.vip;
         if {} {{
             actions.u0_sip = g.vip;
@@ -665,7 +800,7 @@ stage create {{
         entropy actions.sport from key;
     }}
     entropy ractions.sport from rkey;
-    # A reset opens nothing.
+{}{}    # A reset opens nothing.
     if (tcp_flags & 4) == 0 {{
         flow create{};
     }}
@@ -678,12 +813,15 @@ stage create {{
         } else {
             indent(SAME_ENDS, "    ")
         },
+        part(!shape.floating, "    ractions.u0_encap = 1;\n"),
         if flows.pair() {
             "((actions.actions & 1) != 0 && actions.u0_sip == 0)"
         } else {
             "(actions.actions & 1) != 0"
         },
-        part(flows.pair(), " pair"),
+        life::resets(shape),
+        part(flows.translate, related::TRANSLATABLE),
+        create_words(shape),
         part(
             flows.translate,
             "    if (actions.actions & 0x3c0) != 0 {\n        goto translate;\n    }\n"
@@ -691,13 +829,14 @@ stage create {{
     );
 }
 
-/// Addresses, ports and their checksums; packets of flows that keep theirs do not come here.
+/// Addresses, ports and their checksums (`METER` stands for the length that is metered); packets of flows that keep theirs do not come here.
 const TRANSLATE: &str = "\
 # IPv4 to IPv6 and back.
 stage translate {
     account;
+    translatable;
     translate;
-    goto apply;
+METER    goto apply;
 }
 
 ";
@@ -705,10 +844,13 @@ stage translate {
 fn stage_apply(out: &mut String, shape: &Shape) {
     let _ = write!(
         out,
-        "# The stage that writes packet bytes{}.\nstage apply {{\n    account;\n    apply{}{};\n",
+        "# The stage that writes packet bytes{}.\nstage apply {{\n    account;\n{}{}    apply{}{}{};\n",
         part(shape.flows.translate, ", but for addresses and ports"),
+        outside::before_apply(shape),
+        meter::count(shape),
         part(shape.flows.nvgre, " nvgre"),
         part(shape.flows.u1, " u1"),
+        part(shape.floating, " smac"),
     );
     if shape.underlay_routes && shape.flows.u1 {
         out.push_str(

@@ -4,7 +4,7 @@
 //! golden tests and bug reports are written in.
 //!
 //! ```text
-//! pipeline := { "stage" NAME block }
+//! pipeline := [ "timeouts" { NAME NUMBER } ";" ] [ "resets" ";" ] { "stage" NAME block }
 //! block    := "{" { statement } "}"
 //! statement:
 //!     parse underlay;   parse vxlan EXPR;   parse encap EXPR;   decap;   parse inner;   account;
@@ -12,7 +12,7 @@
 //!     translate;        apply [nvgre] [u1];
 //!     match TABLE[EXPR, ...] as ROW block [ else block ]
 //!     if COND block [ else block ]
-//!     flow lookup [pair] block [ else block ]    flow create [pair];
+//!     flow lookup [pair] [epoch] block [ else block ]    flow create [pair] [epoch];
 //!     var NAME: TYPE;   FIELD = EXPR;       entropy FIELD from key|rkey;   count STAT EXPR;
 //!     choose FIELD from key of EXPR;
 //!     goto STAGE;   drop REASON;   pass;   send;   forward ROW;
@@ -70,6 +70,11 @@ pub const KEYWORDS: &[&str] = &[
     "choose",
     "of",
     "translate",
+    "spot",
+    "consume",
+    "guard",
+    "translatable",
+    "meter",
     "hook",
 ];
 

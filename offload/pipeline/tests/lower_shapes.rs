@@ -1,11 +1,53 @@
 //! Every shape's pipeline is well formed and has a decodable eBPF form.
 
+use dash_pipeline::ir::Timeouts;
 use dash_pipeline::plan::{FlowNeeds, Shape};
 use dash_pipeline::{check, lower, template, text};
 use nic_target::Capacity;
 
 fn shapes() -> impl Iterator<Item = Shape> {
-    policies().chain(transforms())
+    policies()
+        .chain(transforms())
+        .chain(settings())
+        .chain(lives())
+}
+
+/// What settings ask for, with and without encaps of every kind.
+fn settings() -> impl Iterator<Item = Shape> {
+    (0..16u32).map(|bits| {
+        let has = |bit: u32| bits >> bit & 1 == 1;
+        Shape {
+            sport_security: has(0),
+            mtu: has(1),
+            dscp_pipe: has(2),
+            flows: FlowNeeds {
+                translate: has(3),
+                nvgre: has(3),
+                u1: has(3),
+                redirects: has(3),
+                meter: has(2),
+                epoch: has(1),
+            },
+            ..Shape::default()
+        }
+    })
+}
+
+/// What connections are asked for, with little and with much policy around it.
+fn lives() -> impl Iterator<Item = Shape> {
+    policies().step_by(5).map(|policy| Shape {
+        timeouts: Timeouts {
+            icmp: 1_000,
+            ..Timeouts::default()
+        },
+        tcp_nonsyn_drop: true,
+        tcp_reset: policy.acl_out | policy.acl_in != 0,
+        flows: FlowNeeds {
+            epoch: true,
+            ..FlowNeeds::default()
+        },
+        ..policy
+    })
 }
 
 /// Routing types and what they call for, with little and with much policy around them.
@@ -14,6 +56,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
     let much = Shape {
         trusted_vnis: true,
         inbound_pa_validation: true,
+        pa_prefixes: true,
         underlay_routes: true,
         acl_out: 0b11111,
         acl_in: 0b11111,
@@ -25,24 +68,35 @@ fn transforms() -> impl Iterator<Item = Shape> {
                 translate: true,
                 nvgre: true,
                 u1: true,
+                redirects: true,
+                meter: true,
+                epoch: true,
             },
             ..policy.clone()
         };
-        let objects = (0..64u32).map(move |bits| {
+        let objects = (0..256u32).map(move |bits| {
             let has = |bit: u32| bits >> bit & 1 == 1;
             let (service_tunnel, private_link, tunnel) = (has(0), has(1), has(2));
             Shape {
                 service_tunnel,
                 private_link,
+                private_link_nsg: private_link && has(2),
                 tunnel,
                 port_map: private_link && has(3),
+                drop_unmapped_ports: private_link && has(3) && has(4),
                 route_more: service_tunnel || tunnel || has(4),
                 mapping_more: private_link || tunnel,
+                floating: has(6),
+                redirect: has(7),
                 flows: FlowNeeds {
                     translate: service_tunnel || private_link,
-                    nvgre: has(5),
+                    nvgre: has(5) || has(7),
                     u1: tunnel,
+                    redirects: has(7),
+                    meter: bits.is_multiple_of(3),
+                    epoch: false,
                 },
+                meter: bits.is_multiple_of(3),
                 ..policy.clone()
             }
         });
@@ -99,7 +153,7 @@ fn a_shape_compiles_to_what_it_uses() {
     assert_eq!(
         stages(&Shape::default()),
         [
-            "rx", "inner", "flow", "route", "inbound", "deliver", "create", "apply"
+            "rx", "inner", "flow", "related", "route", "inbound", "deliver", "create", "apply"
         ]
     );
     let full = Shape {
@@ -111,8 +165,8 @@ fn a_shape_compiles_to_what_it_uses() {
     assert_eq!(
         stages(&full),
         [
-            "rx", "inner", "flow", "trusted", "acl_out", "route", "inbound", "acl_in", "deliver",
-            "create", "apply"
+            "rx", "inner", "flow", "related", "trusted", "acl_out", "route", "inbound", "acl_in",
+            "deliver", "create", "apply"
         ]
     );
 }
@@ -170,8 +224,10 @@ fn the_programs_for_known_flows_are_the_same_whatever_policy_they_skip() {
             Table::PortStats,
             Table::Meta,
             Table::Stages,
+            Table::MeterStats,
         ];
         wanted.retain(|t| shape.underlay_routes || *t != Table::Underlay);
+        wanted.retain(|t| shape.flows.meter || *t != Table::MeterStats);
         assert_eq!(tables, wanted, "{shape:?}");
         // Nothing that adds to a map or takes from it.
         for forbidden in [

@@ -1,12 +1,12 @@
 //! Printing and parsing are inverse, and no text breaks the parser.
 
 use dash_pipeline::fields::{META, Ty};
-use dash_pipeline::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stage, Stmt};
+use dash_pipeline::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stage, Stmt, Timeouts};
 use dash_pipeline::plan::{FlowNeeds, Shape};
 use dash_pipeline::template;
 use dash_pipeline::text::{KEYWORDS, MAX_DEPTH, TextError, parse, print};
 use dash_wire::drop::DropReason;
-use dash_wire::stats::EniStat;
+use dash_wire::stats::{EniStat, PortStat};
 use nic_target::Table;
 use proptest::prelude::*;
 
@@ -87,10 +87,13 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         Stmt::Decap,
         Stmt::ParseInner,
         Stmt::Account,
+        Stmt::SpotRedirect,
+        Stmt::ParseRedirect,
+        Stmt::FlowRedirect,
+        Stmt::Consume,
         Stmt::Hook,
-        Stmt::FlowCreate { pair: false },
-        Stmt::FlowCreate { pair: true },
         Stmt::Translate,
+        Stmt::Translatable,
         Stmt::Pass,
         Stmt::Send,
     ];
@@ -99,13 +102,18 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         prop::sample::select(fixed.to_vec()),
         expr().prop_map(Stmt::ParseVxlan),
         expr().prop_map(Stmt::ParseEncap),
-        (any::<bool>(), any::<bool>()).prop_map(|(nvgre, u1)| Stmt::Apply { nvgre, u1 }),
+        any::<[bool; 3]>().prop_map(|[nvgre, u1, smac]| Stmt::Apply { nvgre, u1, smac }),
+        any::<[bool; 3]>().prop_map(|[pair, marks, epoch]| Stmt::FlowCreate { pair, marks, epoch }),
+        (prop::sample::select(PortStat::ALL), expr())
+            .prop_map(|(stat, amount)| Stmt::CountPort { stat, amount }),
+        (expr(), expr()).prop_map(|(base, mask)| Stmt::GuardSport { base, mask }),
         (field(), expr()).prop_map(|(field, of)| Stmt::Choose { field, of }),
         (name(), ty()).prop_map(|(name, ty)| Stmt::Var { name, ty }),
         (field(), expr()).prop_map(|(field, value)| Stmt::Set { field, value }),
         (field(), side).prop_map(|(field, key)| Stmt::Entropy { field, key }),
         (prop::sample::select(EniStat::ALL), expr())
             .prop_map(|(stat, amount)| Stmt::Count { stat, amount }),
+        expr().prop_map(|len| Stmt::Meter { len }),
         name().prop_map(Stmt::Goto),
         name().prop_map(Stmt::Forward),
         prop::sample::select(DropReason::ALL).prop_map(Stmt::Drop),
@@ -128,11 +136,19 @@ fn stmt() -> impl Strategy<Value = Stmt> {
                     miss
                 }),
             (cond(), body(), body()).prop_map(|(cond, then, els)| Stmt::If { cond, then, els }),
-            (any::<bool>(), body(), body()).prop_map(|(pair, hit, miss)| Stmt::FlowLookup {
-                pair,
-                hit,
-                miss
-            }),
+            (any::<[bool; 5]>(), body(), body()).prop_map(
+                |([peek, pair, marks, meter, epoch], hit, miss)| {
+                    Stmt::FlowLookup {
+                        peek,
+                        marks,
+                        pair,
+                        meter,
+                        epoch,
+                        hit,
+                        miss,
+                    }
+                }
+            ),
         ]
     })
 }
@@ -140,7 +156,28 @@ fn stmt() -> impl Strategy<Value = Stmt> {
 fn pipeline() -> impl Strategy<Value = Pipeline> {
     let stage =
         (name(), prop::collection::vec(stmt(), 0..6)).prop_map(|(name, body)| Stage { name, body });
-    prop::collection::vec(stage, 0..4).prop_map(|stages| Pipeline { stages })
+    let timeouts = prop_oneof![
+        Just(Timeouts::default()),
+        prop::array::uniform6(1..=u32::MAX).prop_map(
+            |[half_open, tcp, udp, icmp, other, closing]| {
+                Timeouts {
+                    half_open,
+                    tcp,
+                    udp,
+                    icmp,
+                    other,
+                    closing,
+                }
+            }
+        ),
+    ];
+    (timeouts, any::<bool>(), prop::collection::vec(stage, 0..4)).prop_map(
+        |(timeouts, resets, stages)| Pipeline {
+            timeouts,
+            resets,
+            stages,
+        },
+    )
 }
 
 fn whole_template() -> String {
@@ -149,18 +186,36 @@ fn whole_template() -> String {
         acl_out: 0b11111,
         acl_in: 0b11111,
         inbound_pa_validation: true,
+        pa_prefixes: true,
         underlay_routes: true,
         route_more: true,
         mapping_more: true,
         service_tunnel: true,
         private_link: true,
+        private_link_nsg: true,
         port_map: true,
+        drop_unmapped_ports: true,
         tunnel: true,
+        floating: true,
+        redirect: true,
+        meter: true,
         flows: FlowNeeds {
             translate: true,
             nvgre: true,
             u1: true,
+            redirects: true,
+            meter: true,
+            epoch: true,
         },
+        sport_security: true,
+        mtu: true,
+        dscp_pipe: true,
+        timeouts: Timeouts {
+            tcp: 1,
+            ..Timeouts::default()
+        },
+        tcp_nonsyn_drop: true,
+        tcp_reset: true,
         hooks: true,
     })
 }

@@ -10,28 +10,39 @@ use nic_target::Capacity;
 /// Every set of transforms that objects can ask for, with the flows that go with them and with all kinds
 /// of flows.
 fn transforms() -> impl Iterator<Item = Shape> {
-    (0..64u32).flat_map(|bits| {
+    (0..256u32).flat_map(|bits| {
         let on = |bit: u32| bits >> bit & 1 != 0;
         let (service_tunnel, private_link, tunnel) = (on(0), on(1), on(2));
         let shape = move |flows| Shape {
             service_tunnel,
             private_link,
+            private_link_nsg: private_link && on(2),
             tunnel,
             port_map: on(3) && private_link,
+            drop_unmapped_ports: on(3) && private_link && on(4),
             route_more: on(4) || service_tunnel,
             mapping_more: on(5) || private_link || tunnel,
+            floating: on(6),
+            redirect: on(7),
+            meter: bits % 3 == 0,
             flows,
             ..Shape::default()
         };
         let needed = FlowNeeds {
             translate: service_tunnel || private_link,
-            nvgre: service_tunnel || private_link || tunnel,
+            nvgre: service_tunnel || private_link || tunnel || on(7),
             u1: tunnel && private_link,
+            redirects: on(7),
+            meter: bits % 3 == 0,
+            epoch: false,
         };
         let all = FlowNeeds {
             translate: true,
             nvgre: true,
             u1: true,
+            redirects: true,
+            meter: true,
+            epoch: true,
         };
         [needed, all].map(shape)
     })
@@ -51,6 +62,7 @@ fn our_own_verifier_accepts_every_program_of_the_pipeline() {
                 trusted_vnis: bits & 1 != 0,
                 hooks: bits & 1 != 0,
                 inbound_pa_validation: bits & 2 != 0,
+                pa_prefixes: bits & 6 == 6,
                 underlay_routes: bits & 4 != 0,
                 acl_out,
                 acl_in,

@@ -136,6 +136,9 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
         | Object::Tunnel(_)
         | Object::PortMap(_)
         | Object::PortMapRange(_)
+        | Object::PaValidation(_)
+        | Object::MeterPolicy(_)
+        | Object::MeterRule(_)
         | Object::Opaque => {
             unreachable!("the configurations have no such rows")
         }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use dash_model::key::{RouteRuleKey, RoutingType, SourcePrefix};
 use dash_model::net::IpPrefix;
 use dash_model::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
-    RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet, VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
+    MeterBits, MeterClass, Object, OutboundLookup, RouteAction, RouteGroup, RouteRule,
+    RoutingTypeDef, RuleAction, StaticEncap, Vnet, VnetMapping,
 };
 use dash_model::{ObjectKey, Op, Txn};
 
@@ -83,6 +84,7 @@ impl Config {
                     vm_vni: plan::vni(plan::VM_VNI),
                     local_region_id: 100,
                     trusted_vnis: vec![],
+                    outbound_lookup: OutboundLookup::SrcMac,
                 }),
             ),
             row(
@@ -118,6 +120,10 @@ impl Config {
                     trusted_vnis: vec![],
                     pl_sip: None,
                     pl_underlay_sip: None,
+                    mode: EniMode::Vm,
+                    disable_fast_path: false,
+                    v4_meter_policy: None,
+                    v6_meter_policy: None,
                 }),
             ),
             row(
@@ -236,6 +242,7 @@ impl Config {
                     use_dst_vni: true,
                     private_link: None,
                     tunnel: None,
+                    meter_or: MeterClass::default(),
                 }),
             )
         })
@@ -280,6 +287,7 @@ impl Config {
                     action: RuleAction::Decap,
                     vnet: Some(plan::vnet(eni)),
                     pa_validation: true,
+                    meter: MeterBits::default(),
                 }),
             )
         })

@@ -117,8 +117,20 @@ fn set_requests(ops: &[Op], instance: &str, chunk: usize) -> Vec<gnmi::SetReques
         .collect();
     if chunk > 0 {
         let deletes = |op: &Op| matches!(op.action, Action::Del);
-        // Keys sort in the order of dependency, but for tags, which rules name.
-        ops.sort_by_key(|op| (!matches!(op.key, ObjectKey::PrefixTag(_)), &op.key));
+        // Keys sort in the order of dependency, but for what needs nothing and is named by rows of tables
+        // before its own. Rules of a meter policy can come only before an ENI names it.
+        let first = |key: &ObjectKey| {
+            matches!(
+                key,
+                ObjectKey::PrefixTag(_)
+                    | ObjectKey::Tunnel(_)
+                    | ObjectKey::PortMap(_)
+                    | ObjectKey::PortMapRange(..)
+                    | ObjectKey::MeterPolicy(_)
+                    | ObjectKey::MeterRule(..)
+            )
+        };
+        ops.sort_by_key(|op| (!first(&op.key), &op.key));
         let (mut gone, written): (Vec<&Op>, Vec<&Op>) = ops.into_iter().partition(|op| deletes(op));
         gone.reverse();
         ops = written.into_iter().chain(gone).collect();

@@ -100,7 +100,7 @@ pub(crate) fn flows(args: &Flows) -> Result<()> {
         let channel = connect(&args.from, &args.connection).await?;
         let mut client = ObserveClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let mut responses = client
-            .flows(FlowsRequest {})
+            .flows(FlowsRequest::default())
             .await
             .map_err(refused)?
             .into_inner();

@@ -68,25 +68,52 @@ pub enum Config {
 
 /// Settings that a scenario changes.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "fields are those of `Settings`")]
 pub struct SettingsText {
     pub vxlan_port: Option<u16>,
     pub encap_ttl: Option<u8>,
     pub sport_base: Option<u16>,
     pub sport_bits: Option<u8>,
+    pub drop_unmapped_ports: Option<bool>,
+    #[serde(default)]
+    pub sport_security: bool,
+    pub mtu: Option<u16>,
+    pub dscp_pipe: Option<u8>,
+    /// `NAME=MS,...` as on the command line.
+    pub flow_timeouts: Option<String>,
+    pub tcp_nonsyn_drop: bool,
+    pub resimulate_changes: bool,
+    pub tcp_reset: bool,
 }
 
 impl SettingsText {
     /// The settings.
-    pub fn settings(&self) -> Settings {
+    ///
+    /// # Errors
+    /// One of them is not well written.
+    pub fn settings(&self) -> Result<Settings> {
         let default = Settings::default();
-        Settings {
+        let timeouts = match &self.flow_timeouts {
+            Some(text) => text.parse().map_err(|why: String| anyhow!(why))?,
+            None => default.timeouts,
+        };
+        Ok(Settings {
             vxlan_port: self.vxlan_port.unwrap_or(default.vxlan_port),
             encap_ttl: self.encap_ttl.unwrap_or(default.encap_ttl),
             sport_base: self.sport_base.unwrap_or(default.sport_base),
             sport_bits: self.sport_bits.unwrap_or(default.sport_bits),
-        }
+            drop_unmapped_ports: self
+                .drop_unmapped_ports
+                .unwrap_or(default.drop_unmapped_ports),
+            sport_security: self.sport_security,
+            mtu: self.mtu,
+            dscp_pipe: self.dscp_pipe,
+            timeouts,
+            tcp_nonsyn_drop: self.tcp_nonsyn_drop,
+            resimulate_changes: self.resimulate_changes,
+            tcp_reset: self.tcp_reset,
+        })
     }
 }
 
@@ -145,18 +172,77 @@ pub struct Step {
     /// The port it must leave by.
     #[serde(default)]
     pub port: Option<u16>,
+    /// Nothing leaves, and that is no drop: the packet was for the pipeline.
+    #[serde(default)]
+    pub consumed: bool,
+    /// What the card sends of itself then.
+    #[serde(default)]
+    pub injected: Vec<PacketText>,
     /// A transaction.
     #[serde(default)]
     pub config: Option<Vec<Value>>,
     /// Another underlay, whole.
     #[serde(default)]
     pub underlay: Option<Underlay>,
+    /// The settings from here on; those not named have their defaults.
+    #[serde(default)]
+    pub settings: Option<SettingsText>,
     /// Lets time pass without a packet.
     #[serde(default)]
     pub advance_ms: Option<u64>,
+    /// Flows that are to be decided again.
+    #[serde(default)]
+    pub resimulate: Option<Resimulate>,
+    /// Flows that are looked for.
+    #[serde(default)]
+    pub find_flows: Option<FindFlows>,
+    /// Flows that are deleted.
+    #[serde(default)]
+    pub delete_flows: Option<DeleteFlows>,
     /// Live connections after the step.
     #[serde(default)]
     pub flows: Option<usize>,
+}
+
+/// A condition on flows: field, comparison and value as `DASH_FLOW_DUMP_FILTER_TABLE` has them.
+pub type FilterText = (String, String, String);
+
+/// Flows of an ENI that its next packets decide again.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resimulate {
+    /// Whose.
+    pub eni: String,
+    /// Which of them; without, all.
+    pub filters: Vec<FilterText>,
+    /// Most a second, 0 for any number.
+    pub per_second: u32,
+    /// Actions that they keep, by the names of flow lines.
+    pub keep: Vec<String>,
+}
+
+/// What a search for flows must find.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FindFlows {
+    /// Whose.
+    pub eni: Option<String>,
+    /// Which.
+    pub filters: Vec<FilterText>,
+    /// How many directions.
+    pub lines: usize,
+}
+
+/// Flows to delete.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeleteFlows {
+    /// Whose.
+    pub eni: Option<String>,
+    /// Which.
+    pub filters: Vec<FilterText>,
+    /// How many connections there must be.
+    pub deleted: u64,
 }
 
 /// Traffic of an ENI.
@@ -193,6 +279,9 @@ pub struct Counters {
     /// Of the card.
     #[serde(default)]
     pub port: BTreeMap<String, u64>,
+    /// Metering buckets, by ENI and class: bytes outbound and inbound.
+    #[serde(default)]
+    pub meter: BTreeMap<String, BTreeMap<u32, (u64, u64)>>,
 }
 
 /// A scenario and where it is.

@@ -71,6 +71,12 @@ pub enum Layer {
     Nvgre(u32),
     IcmpEcho(Echo),
     IcmpReply(Echo),
+    /// An IPv6 extension header.
+    Extension(Extension),
+    /// An IPv6 fragment header.
+    Fragment(Fragment),
+    /// An ICMP or ICMPv6 error, by the IP header below.
+    IcmpError(IcmpError),
     /// Text.
     Payload(String),
     /// Hex digits.
@@ -94,7 +100,7 @@ pub struct Eth {
 #[serde(deny_unknown_fields)]
 #[expect(
     missing_docs,
-    reason = "header fields; `fragment` is offset in 8 bytes and more-fragments"
+    reason = "header fields; `fragment` is offset in 8 bytes and more-fragments, `options` hex digits"
 )]
 pub struct Ipv4 {
     pub src: Ipv4Addr,
@@ -105,6 +111,7 @@ pub struct Ipv4 {
     pub protocol: Option<u8>,
     pub total_len: Option<u16>,
     pub fragment: Option<(u16, bool)>,
+    pub options: Option<String>,
 }
 
 /// IPv6.
@@ -152,6 +159,7 @@ pub struct Tcp {
     pub seq: u32,
     #[serde(default)]
     pub ack: u32,
+    pub window: Option<u16>,
 }
 
 /// VXLAN.
@@ -170,6 +178,54 @@ pub struct Vxlan {
 pub struct Echo {
     pub id: u16,
     pub seq: u16,
+}
+
+/// IPv6 extension header: its type, and how many times 8 bytes follow the first 8.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "header fields")]
+pub struct Extension {
+    pub kind: u8,
+    #[serde(default)]
+    pub more: u8,
+}
+
+/// IPv6 fragment header: offset in 8 bytes; `next` where bytes that are no layer follow.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "header fields")]
+pub struct Fragment {
+    pub offset: u16,
+    pub more: bool,
+    pub id: u32,
+    pub next: Option<u8>,
+}
+
+/// ICMP error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IcmpError {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    #[serde(default)]
+    pub code: u8,
+    /// The packet that it is about, from its IP header on.
+    pub quote: Vec<Layer>,
+    /// How much of it is quoted [default: all].
+    pub octets: Option<usize>,
+}
+
+impl IcmpError {
+    fn quoted(&self) -> Result<Vec<u8>> {
+        let mut so_far = SoFar::Eth(Packet::eth([0; 6], [0; 6]));
+        for layer in &self.quote {
+            so_far = so_far.add(layer).context("quote")?;
+        }
+        let mut bytes = so_far.build()?.split_off(14);
+        bytes.truncate(self.octets.unwrap_or(usize::MAX));
+        Ok(bytes)
+    }
 }
 
 /// A packet in bytes and what of it matters.
@@ -313,7 +369,7 @@ impl SoFar {
                 Self::Eth(ethertype(below.eth(mac(&eth.dst)?, mac(&eth.src)?), eth))
             }
             (Self::Eth(below), Layer::Vlan(vid)) => Self::Eth(below.vlan(*vid)),
-            (Self::Eth(below), Layer::Ipv4(ip)) => Self::Ipv4(ipv4(below, ip)),
+            (Self::Eth(below), Layer::Ipv4(ip)) => Self::Ipv4(ipv4(below, ip)?),
             (Self::Eth(below), Layer::Ipv6(ip)) => Self::Ipv6(ipv6(below, ip)),
             (Self::Ipv4(below), Layer::Udp(h)) => {
                 Self::Udp(udp(below.udp(h.sport.parts()?.0, h.dport), h))
@@ -338,6 +394,16 @@ impl SoFar {
             (Self::Ipv6(below), Layer::IcmpEcho(h)) => Self::End(below.icmpv6_echo(h.id, h.seq)),
             (Self::Ipv6(below), Layer::IcmpReply(h)) => {
                 Self::End(below.icmpv6_echo_reply(h.id, h.seq))
+            }
+            (Self::Ipv4(below), Layer::IcmpError(h)) => {
+                Self::End(below.icmp_error(h.kind, h.code, h.quoted()?))
+            }
+            (Self::Ipv6(below), Layer::IcmpError(h)) => {
+                Self::End(below.icmpv6_error(h.kind, h.code, h.quoted()?))
+            }
+            (Self::Ipv6(below), Layer::Extension(h)) => Self::Ipv6(below.extension(h.kind, h.more)),
+            (Self::Ipv6(below), Layer::Fragment(h)) => {
+                Self::Ipv6(below.fragment(h.offset, h.more, h.id, h.next))
             }
             (below, Layer::Payload(text)) => below.payload(text.as_bytes())?,
             (below, Layer::PayloadHex(text)) => below.payload(&unhex(text)?)?,
@@ -397,16 +463,19 @@ fn ethertype(packet: Layers<last::Eth>, eth: &Eth) -> Layers<last::Eth> {
     }
 }
 
-fn ipv4(below: Layers<last::Eth>, ip: &Ipv4) -> Layers<last::Ipv4> {
+fn ipv4(below: Layers<last::Eth>, ip: &Ipv4) -> Result<Layers<last::Ipv4>> {
     let mut packet = below.ipv4(ip.src, ip.dst);
+    if let Some(options) = &ip.options {
+        packet = packet.options(&unhex(options)?);
+    }
     packet = ip.ttl.map_or(packet.clone(), |v| packet.ttl(v));
     packet = ip.tos.map_or(packet.clone(), |v| packet.tos(v));
     packet = ip.id.map_or(packet.clone(), |v| packet.id(v));
     packet = ip.protocol.map_or(packet.clone(), |v| packet.protocol(v));
     packet = ip.total_len.map_or(packet.clone(), |v| packet.total_len(v));
-    ip.fragment.map_or(packet.clone(), |(offset, more)| {
+    Ok(ip.fragment.map_or(packet.clone(), |(offset, more)| {
         packet.fragment(offset, more)
-    })
+    }))
 }
 
 fn ipv6(below: Layers<last::Eth>, ip: &Ipv6) -> Layers<last::Ipv6> {
@@ -437,7 +506,11 @@ fn tcp(packet: Layers<last::Tcp>, tcp: &Tcp) -> Result<Layers<last::Tcp>> {
             _ => bail!("`{letter}` is no TCP flag of FSRPA"),
         };
     }
-    Ok(packet.flags(flags).numbers(tcp.seq, tcp.ack))
+    let packet = packet.flags(flags).numbers(tcp.seq, tcp.ack);
+    Ok(match tcp.window {
+        Some(window) => packet.window(window),
+        None => packet,
+    })
 }
 
 #[cfg(test)]

@@ -5,19 +5,22 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dash_engine::{Engine, Judge, Options};
+use dash_engine::{Engine, Filter, FlowSelection, Judge, Options};
 use dash_model::StoreOptions;
+use dash_model::key::EniKey;
 use dash_pipeline::model::Model;
 use dash_pipeline::model::coverage::Coverage;
+use dash_pipeline::plan::Resimulation;
 use dash_wire::drop::DropReason;
 use dash_wire::stats::{EniStat, PortStat};
 use nic_sim::describe;
 use nic_target::{Capacity, Frame, PacketEngine, Verdict};
 use serde_json::Value;
 
-use super::format::{Both, Scenario, ScenarioFile, Step};
+use super::format::{Both, FilterText, Scenario, ScenarioFile, Step};
 use super::packet::Bytes;
 use crate::engines::{EngineName, start};
+use crate::life::flow_actions;
 
 const ENI_PREFIX: &str = "SAI_ENI_STAT_";
 const PORT_PREFIX: &str = "SAI_PORT_STAT_";
@@ -68,7 +71,7 @@ pub fn run(
     judge: Judge,
     cache_dir: Option<PathBuf>,
 ) -> Result<Report> {
-    let mut engine = start(engine, options(file, engine, judge, cache_dir))?;
+    let mut engine = start(engine, options(file, engine, judge, cache_dir)?)?;
     run_on(file, &mut engine)
 }
 
@@ -81,7 +84,7 @@ pub fn cover(
     judge: Judge,
     cache_dir: Option<PathBuf>,
 ) -> Result<(Report, Coverage)> {
-    let options = options(file, EngineName::Model, judge, cache_dir);
+    let options = options(file, EngineName::Model, judge, cache_dir)?;
     let mut model = Model::new(&options.capacity);
     model.record_coverage(&file.name);
     let mut engine = Engine::new(options, Box::new(model))?;
@@ -95,11 +98,11 @@ fn options(
     engine: EngineName,
     judge: Judge,
     cache_dir: Option<PathBuf>,
-) -> Options {
+) -> Result<Options> {
     let scenario = &file.scenario;
     let capacity = engine.capacity();
-    Options {
-        settings: scenario.settings.settings(),
+    Ok(Options {
+        settings: scenario.settings.settings()?,
         capacity: Capacity {
             flows: scenario.flow_capacity.unwrap_or(capacity.flows),
             ..capacity
@@ -111,7 +114,7 @@ fn options(
             ..StoreOptions::default()
         },
         ..Options::default()
-    }
+    })
 }
 
 fn run_on<T: PacketEngine + ?Sized>(file: &ScenarioFile, engine: &mut Engine<T>) -> Result<Report> {
@@ -156,15 +159,25 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
             step.config.is_some(),
             step.underlay.is_some(),
             step.advance_ms.is_some(),
+            step.settings.is_some(),
+            step.resimulate.is_some(),
+            step.find_flows.is_some(),
+            step.delete_flows.is_some(),
         ];
         if kinds.iter().filter(|set| **set).count() != 1 {
-            bail!("a step is one of `in`, `config`, `underlay` and `advance_ms`");
+            bail!(
+                "a step is one of `in`, `config`, `settings`, `underlay`, `advance_ms`, `resimulate`, `find_flows` and `delete_flows`"
+            );
         }
         if let Some(underlay) = &step.underlay {
             self.engine.set_underlay(underlay.table()?)?;
         }
+        self.flow_step(place, step)?;
         if let Some(rows) = &step.config {
             self.file.rows(rows)?.commit(self.engine)?;
+        }
+        if let Some(settings) = &step.settings {
+            self.engine.set_settings(settings.settings()?)?;
         }
         if let Some(ms) = step.advance_ms {
             self.now_ns += ms * 1_000_000;
@@ -188,6 +201,7 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
                 .transpose()?;
             let fate = Fate::of(step, expected)?;
             self.packet(place, &input.bytes().context("in")?, &fate)?;
+            self.check_injected(place, step)?;
         }
         if let Some(flows) = step.flows {
             let found = self.engine.flow_count()?;
@@ -235,7 +249,7 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
                     describe(&expected.data)
                 ),
             ),
-            (Fate::Drop(_) | Fate::Pass, Some(found)) => self.differs(
+            (Fate::Drop(_) | Fate::Pass | Fate::Consumed, Some(found)) => self.differs(
                 place,
                 format!(
                     "a packet left that should {}\n{}\n  found    {}",
@@ -254,7 +268,7 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
                     self.differs(place, format!("{verdict:?}, and control does not see it"));
                 }
             }
-            (Fate::Drop(_), None) => {
+            (Fate::Drop(_) | Fate::Consumed, None) => {
                 if verdict != Verdict::Drop {
                     self.differs(place, format!("{verdict:?} instead of a drop"));
                 }
@@ -262,6 +276,71 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
         }
         self.check_reason(place, &before, fate.reason())?;
         self.out.push(found);
+        Ok(())
+    }
+
+    /// What the engine sent of itself is what the step says, in order.
+    fn check_injected(&mut self, place: &str, step: &Step) -> Result<()> {
+        let mut found = Vec::new();
+        while let Some((_, frame)) = self.engine.target_mut().injected() {
+            found.push(frame);
+        }
+        if found.len() != step.injected.len() {
+            let frames: Vec<_> = found.iter().map(|frame| describe(frame)).collect();
+            let frames = frames.join("\n  ");
+            let expected = step.injected.len();
+            self.differs(
+                place,
+                format!("{expected} injected frames expected, found\n  {frames}"),
+            );
+        }
+        for (expected, found) in step.injected.iter().zip(&found) {
+            let expected = expected.bytes().context("injected")?;
+            if let Some(difference) = difference(&expected, found) {
+                self.differs(place, format!("an injected packet differs\n{difference}"));
+            }
+        }
+        self.out.extend(found.into_iter().map(Some));
+        Ok(())
+    }
+
+    /// A step about flows.
+    fn flow_step(&mut self, place: &str, step: &Step) -> Result<()> {
+        if let Some(what) = &step.resimulate {
+            let how = Resimulation {
+                per_second: what.per_second,
+                keep: flow_actions(&what.keep)?,
+            };
+            let eni = what.eni.as_str().into();
+            if !self
+                .engine
+                .resimulate(&eni, &filters(&what.filters)?, how)?
+            {
+                bail!("there is no ENI {}", what.eni);
+            }
+        }
+        if let Some(what) = &step.find_flows {
+            let found = self
+                .engine
+                .find_flows(&selection(&what.eni, &what.filters)?)?;
+            let lines = found.jsonl();
+            if lines.lines().count() != what.lines {
+                self.differs(
+                    place,
+                    format!("{} flow lines expected, found:\n{lines}", what.lines),
+                );
+            }
+        }
+        if let Some(what) = &step.delete_flows {
+            let which = selection(&what.eni, &what.filters)?;
+            let deleted = self.engine.delete_flows(&which)?;
+            if deleted != what.deleted {
+                self.differs(
+                    place,
+                    format!("{} flows to delete expected, {deleted} found", what.deleted),
+                );
+            }
+        }
         Ok(())
     }
 
@@ -303,7 +382,10 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
             .chain(named)
             .copied()
             .collect();
-        let named = PortStat::ALL.iter().filter(|s| s.name().contains("_DROP_"));
+        // Bytes are as many as the packet has.
+        let named = PortStat::ALL
+            .iter()
+            .filter(|s| s.name().contains("_DROP_") && !s.name().ends_with("_BYTES"));
         let port: BTreeSet<PortStat> = reasons
             .flat_map(|r| r.port_stats())
             .chain(named)
@@ -334,6 +416,7 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
         let counters = self.engine.counters()?;
         let flows = self.engine.flows_jsonl()?;
         self.check_counters(scenario, &counters)?;
+        self.check_meters(scenario, &counters);
         let live = self.engine.flow_count()?;
         if live != scenario.flows {
             self.differs(
@@ -416,6 +499,30 @@ impl<T: PacketEngine + ?Sized> Run<'_, T> {
         Ok(())
     }
 
+    /// Every bucket that moved is expected, and the other way round.
+    fn check_meters(&mut self, scenario: &Scenario, counters: &Value) {
+        let bytes = |bucket: &Value, way: &str| {
+            let name = format!("SAI_METER_BUCKET_ENTRY_STAT_{way}_BYTES");
+            bucket[name.as_str()].as_u64().unwrap_or(0)
+        };
+        let mut found = BTreeMap::<String, BTreeMap<u32, (u64, u64)>>::new();
+        for bucket in counters["meter"].as_array().into_iter().flatten() {
+            let eni = bucket["eni"].as_str().unwrap_or_default().to_owned();
+            let class = bucket["meter_class"].as_u64().unwrap_or(0) as u32;
+            let moved = (bytes(bucket, "OUTBOUND"), bytes(bucket, "INBOUND"));
+            found.entry(eni).or_default().insert(class, moved);
+        }
+        if found != scenario.counters.meter {
+            let expected = &scenario.counters.meter;
+            self.differs(
+                "end",
+                format!(
+                    "metering buckets (outbound, inbound): {expected:?} expected, {found:?} found"
+                ),
+            );
+        }
+    }
+
     fn differs(&mut self, place: &str, what: String) {
         self.mismatches.push(Mismatch {
             place: place.to_owned(),
@@ -431,10 +538,20 @@ enum Fate {
     Drop(DropReason),
     /// Control gets it, uncounted.
     Pass,
+    /// It ends in the pipeline, and that is no drop.
+    Consumed,
 }
 
 impl Fate {
     fn of(step: &Step, out: Option<Bytes>) -> Result<Self> {
+        if step.consumed {
+            return match (out, &step.drop, step.pass) {
+                (None, None, false) => Ok(Self::Consumed),
+                _ => {
+                    bail!("what is consumed neither leaves, nor is dropped, nor passes to control")
+                }
+            };
+        }
         match (out, &step.drop, step.pass) {
             (Some(out), None, false) => Ok(Self::Out(out, step.port)),
             (None, Some(name), false) => {
@@ -452,9 +569,22 @@ impl Fate {
     fn reason(&self) -> Option<DropReason> {
         match self {
             Self::Drop(reason) => Some(*reason),
-            Self::Out(..) | Self::Pass => None,
+            Self::Out(..) | Self::Pass | Self::Consumed => None,
         }
     }
+}
+
+fn filters(texts: &[FilterText]) -> Result<Vec<Filter>> {
+    let parse = |(field, op, value): &FilterText| Ok(Filter::parse(field, op, value)?);
+    texts.iter().map(parse).collect()
+}
+
+fn selection(eni: &Option<String>, texts: &[FilterText]) -> Result<FlowSelection> {
+    Ok(FlowSelection {
+        eni: eni.as_deref().map(EniKey::from),
+        filters: filters(texts)?,
+        ..FlowSelection::ALL
+    })
 }
 
 type Drops = BTreeMap<&'static str, u64>;

@@ -3,18 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dash_model::key::{
-    AclGroupId, EniKey, PortMapId, RouteGroupId, RouteRuleKey, RoutingType, SourcePrefix, TagName,
-    TunnelName, VnetName,
+    AclGroupId, EniKey, MeterPolicyId, PortMapId, RouteGroupId, RouteRuleKey, RoutingType,
+    SourcePrefix, TagName, TunnelName, VnetName,
 };
 use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
-    PortMap, PortMapRange, PrefixTag, PrivateLink, Route, RouteAction, RouteGroup, RouteRule,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
+    MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PaValidation, PortMap,
+    PortMapRange, PrefixTag, PrivateLink, Route, RouteAction, RouteGroup, RouteRule,
     RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel, Vnet, VnetMapping,
 };
 use dash_model::{ObjectKey, Op, Txn};
-use dash_pipeline::plan::{UnderlayRoute, UnderlayTable};
+use dash_pipeline::plan::{Resimulation, UnderlayRoute, UnderlayTable};
 use nic_sim::Packet;
+use nic_sim::packet::{Layers, last};
 
 /// SplitMix64: small, seeded, the same everywhere.
 pub(crate) struct Rng(u64);
@@ -100,6 +102,10 @@ const BACKEND: [u8; 4] = [60, 60, 60, 1];
 const RANGES: [(u16, u16, u16); 3] = [(0, 22, 7000), (23, 80, 0), (81, 65535, 65000)];
 const PORTS: [u16; 6] = [0, 1, 23, 80, 443, 65535];
 const ENIS: usize = 3;
+/// The ENI that is a floating NIC.
+const FLOATING: usize = 2;
+/// Few, with bits in common and without.
+const CLASSES: [u64; 5] = [0, 1, 6, 0xff0, 0xfff];
 
 fn v6(n: usize) -> Ipv6Addr {
     Ipv6Addr::new(
@@ -136,7 +142,10 @@ impl World {
     pub(crate) fn step(&mut self, mut offer: impl FnMut(Txn) -> bool) {
         if std::mem::take(&mut self.first) {
             let base = self.base();
-            assert!(offer(txn(base)), "the first configuration is legal");
+            assert!(
+                offer(txn(base.clone())),
+                "the first configuration is legal: {base:?}"
+            );
         }
         for _ in 0..20 {
             let mut ops = Vec::new();
@@ -159,6 +168,20 @@ impl World {
         }
     }
 
+    /// Now and then flows of an ENI are to be decided again: whose, how, and whether all of them.
+    pub(crate) fn resimulation(&mut self) -> Option<(EniKey, Resimulation, bool)> {
+        if !self.rng.once_in(3) {
+            return None;
+        }
+        let keep = [0, 0, 0x1, 0x8, 0x2, 0x3c0, 0x3cb];
+        let how = Resimulation {
+            per_second: self.rng.pick(&[0, 0, 1, 3]),
+            keep: self.rng.pick(&keep),
+        };
+        let all = !self.rng.once_in(3);
+        Some((eni_key(self.rng.below(ENIS)), how, all))
+    }
+
     /// Something in every table, so that changes have parents.
     fn base(&mut self) -> Vec<(ObjectKey, Option<Object>)> {
         let mut ops = vec![(ObjectKey::Appliance("100".into()), Some(self.appliance()))];
@@ -168,8 +191,18 @@ impl World {
                 Some(Object::Vnet(Vnet { vni: vni(number) })),
             ));
         }
-        for kind in [RoutingType::ServiceTunnel, RoutingType::PrivateLink] {
-            ops.push(self.routing_type(kind));
+        for kind in [
+            RoutingType::ServiceTunnel,
+            RoutingType::PrivateLink,
+            RoutingType::PrivateLinkNsg,
+        ] {
+            // Whole, so that what comes after may name it.
+            let static_encap = Some(StaticEncap {
+                kind: self.encap(),
+                key: Some(vni(100)),
+            });
+            let def = Object::RoutingType(RoutingTypeDef { static_encap });
+            ops.push((ObjectKey::RoutingType(kind), Some(def)));
         }
         for t in 0..2 {
             ops.push(self.tunnel(t));
@@ -180,6 +213,16 @@ impl World {
         ));
         for range in RANGES {
             ops.push(port_range(range));
+        }
+        for p in 0..2 {
+            let family = if p == 1 { Family::V6 } else { Family::V4 };
+            ops.push((
+                ObjectKey::MeterPolicy(meter_policy(p)),
+                Some(Object::MeterPolicy(MeterPolicy { family })),
+            ));
+            for _ in 0..4 {
+                ops.push(self.meter_rule(p));
+            }
         }
         for n in 0..ENIS {
             let mut eni = self.eni(n);
@@ -222,15 +265,33 @@ impl World {
 
     fn change(&mut self, ops: &mut Vec<(ObjectKey, Option<Object>)>) {
         let n = self.rng.below(ENIS);
-        let (mut op, may_delete) = match self.rng.below(26) {
+        let (mut op, may_delete) = match self.rng.below(29) {
             23 => {
-                let kinds = [RoutingType::ServiceTunnel, RoutingType::PrivateLink];
+                let kinds = [
+                    RoutingType::ServiceTunnel,
+                    RoutingType::PrivateLink,
+                    RoutingType::PrivateLinkNsg,
+                ];
                 let kind = self.rng.pick(&kinds);
                 (self.routing_type(kind), false)
             }
             24 => {
                 let t = self.rng.below(2);
                 (self.tunnel(t), true)
+            }
+            26 => {
+                let permits = PaValidation {
+                    prefixes: self.rng.some(2, |r| {
+                        let (addr, len) = r.pick(&SOURCES);
+                        SourcePrefix::new(addr.into(), len).unwrap()
+                    }),
+                };
+                let key = ObjectKey::PaValidation(vni(self.rng.pick(&VNIS)));
+                ((key, Some(Object::PaValidation(permits))), true)
+            }
+            27 | 28 => {
+                let p = self.rng.below(2);
+                (self.meter_rule(p), true)
             }
             25 => (port_range(self.rng.pick(&RANGES)), true),
             0 => (
@@ -307,6 +368,13 @@ impl World {
     }
 
     fn trusted(&mut self) -> Vec<VniRange> {
+        if self.rng.once_in(6) {
+            // The keys of redirects among them.
+            return vec![VniRange {
+                min: vni(1),
+                max: vni(0xff_ffff),
+            }];
+        }
         if !self.rng.once_in(8) {
             return Vec::new();
         }
@@ -329,6 +397,11 @@ impl World {
             vm_vni: vni(VM_VNI),
             local_region_id: 0,
             trusted_vnis,
+            outbound_lookup: if self.rng.once_in(6) {
+                OutboundLookup::DstMac
+            } else {
+                OutboundLookup::SrcMac
+            },
         })
     }
 
@@ -341,6 +414,15 @@ impl World {
             trusted_vnis: self.trusted(),
             pl_sip: self.rng.once_in(2).then(|| masked(ENI_BITS, ENI_MASK)),
             pl_underlay_sip: self.rng.once_in(2).then(|| [10, 0, 0, 9].into()),
+            // It cannot change.
+            mode: if n == FLOATING {
+                EniMode::Floating
+            } else {
+                EniMode::Vm
+            },
+            disable_fast_path: self.rng.once_in(8),
+            v4_meter_policy: self.rng.once_in(2).then(|| meter_policy(0)),
+            v6_meter_policy: self.rng.once_in(2).then(|| meter_policy(1)),
         }
     }
 
@@ -369,6 +451,7 @@ impl World {
                 action,
                 underlay_sip: r.once_in(4).then(|| [10, 0, 0, 8].into()),
                 tunnel: tunnel_of(r),
+                meter: meter_bits(r),
             })),
         )
     }
@@ -382,6 +465,7 @@ impl World {
                 overlay_sip: masked(OVERLAY_SIP, !LOW),
                 overlay_dip: overlay_dip(r),
                 port_map: r.once_in(2).then(|| "m".into()),
+                nsg: r.once_in(4),
             })
         });
         let mapping = VnetMapping {
@@ -390,6 +474,11 @@ impl World {
             use_dst_vni: r.once_in(2),
             private_link: link,
             tunnel: tunnel_of(r),
+            meter_or: if r.once_in(3) {
+                class(r)
+            } else {
+                MeterClass::default()
+            },
         };
         (key, Some(Object::VnetMapping(mapping)))
     }
@@ -416,6 +505,7 @@ impl World {
             endpoints: PAS[..members].iter().map(|pa| (*pa).into()).collect(),
             kind: self.encap(),
             key: vni(0x12_3456),
+            meter_or: class(&mut self.rng),
         };
         (
             ObjectKey::Tunnel(tunnel_name(t)),
@@ -440,8 +530,23 @@ impl World {
             },
             vnet: Some(vnet(r.below(2))),
             pa_validation: r.once_in(2),
+            meter: meter_bits(r),
         };
         (ObjectKey::RouteRule(key), Some(Object::RouteRule(rule)))
+    }
+
+    fn meter_rule(&mut self, p: usize) -> (ObjectKey, Option<Object>) {
+        let r = &mut self.rng;
+        let rule = MeterRule {
+            priority: r.below(3) as u32,
+            prefix: if p == 1 { prefix6(r) } else { prefix4(r) },
+            class: class(r),
+        };
+        let number = r.below(6).to_string();
+        (
+            ObjectKey::MeterRule(meter_policy(p), number.as_str().into()),
+            Some(Object::MeterRule(rule)),
+        )
     }
 
     fn bind(&mut self) -> AclBind {
@@ -603,8 +708,18 @@ impl World {
         } else {
             r.pick(&self.recent)
         };
+        if r.once_in(12) {
+            let bytes = redirect(r, &c);
+            return damaged(r, bytes);
+        }
         let outbound = !r.once_in(3);
-        let vni = if outbound { VM_VNI } else { c.network_vni };
+        // Packets come to a floating NIC from both sides; now and then one comes as to another.
+        let floating = c.eni == MACS[FLOATING] && !r.once_in(10);
+        let vni = if outbound && !floating {
+            VM_VNI
+        } else {
+            c.network_vni
+        };
         let vip = if r.once_in(60) { [9, 9, 9, 9] } else { VIP };
         let port = if r.once_in(60) { 4790 } else { 4789 };
         let tos = |r: &mut Rng| {
@@ -625,24 +740,38 @@ impl World {
         let tunnel = if r.once_in(6) {
             outer.nvgre(vni)
         } else {
-            outer.udp(r.next() as u16, port).vxlan(vni)
+            // Half of them from the ports that source-port security lets through.
+            let sport = if r.once_in(4) {
+                r.next() as u16
+            } else {
+                5120 + r.below(128) as u16
+            };
+            outer.udp(sport, port).vxlan(vni)
         };
-        let frame = if outbound {
+        let frame = if outbound && !floating {
             tunnel.eth(PEER, c.eni)
         } else {
             tunnel.eth(c.eni, PEER)
         };
         let inner_tos = tos(r);
-        let payload = vec![0x5a; r.below(40)];
+        // Now and then around the MTU of the run with settings.
+        let payload = if r.once_in(12) {
+            vec![0x5a; 360 + r.below(120)]
+        } else {
+            vec![0x5a; r.below(40)]
+        };
         let (sport, dport) = if outbound {
             c.ports
         } else {
             (c.ports.1, c.ports.0)
         };
         let flags = r.pick(&[
-            0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x01, 0x04, 0x14, 0x00,
+            0x02, 0x02, 0x12, 0x10, 0x18, 0x11, 0x11, 0x11, 0x11, 0x01, 0x04, 0x14, 0x00,
         ]);
-        let mut bytes = if !outbound && !c.v6 && r.once_in(2) {
+        let bytes = if r.once_in(10) {
+            // Not of the network's but of the transport's ways.
+            special(r, &c, outbound, frame.clone(), inner_tos, (sport, dport))
+        } else if !outbound && !c.v6 && r.once_in(2) {
             // What a translated packet is answered with, as far as it can be guessed.
             let low = |ip: [u8; 4]| u128::from(u32::from_be_bytes(ip));
             let eni_bits = if r.once_in(2) {
@@ -695,21 +824,216 @@ impl World {
                 _ => ip.protocol(c.protocol).payload(&payload).build(),
             }
         };
-        match r.below(25) {
-            0 => bytes.truncate(r.below(bytes.len() + 1)),
-            1 | 2 => {
-                let at = r.below(bytes.len());
-                bytes[at] ^= 1 << r.below(8);
-            }
-            3 => bytes.extend(vec![0; r.below(20)]),
-            4 => {
-                bytes = Packet::eth([0xff; 6], PEER)
-                    .arp_request(PEER, PAS[0], VIP)
-                    .build()
-            }
-            _ => {}
+        damaged(r, bytes)
+    }
+}
+
+/// One packet in five is not as it was sent.
+fn damaged(r: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
+    match r.below(25) {
+        0 => bytes.truncate(r.below(bytes.len() + 1)),
+        1 | 2 => {
+            let at = r.below(bytes.len());
+            bytes[at] ^= 1 << r.below(8);
         }
-        bytes
+        3 => bytes.extend(vec![0; r.below(20)]),
+        4 => {
+            bytes = Packet::eth([0xff; 6], PEER)
+                .arp_request(PEER, PAS[0], VIP)
+                .build()
+        }
+        _ => {}
+    }
+    bytes
+}
+
+/// Where flows may be redirected to.
+const BACKEND_MAC: [u8; 6] = [0, 0x22, 0x48, 0xc2, 0xa4, 0xbf];
+
+/// A load balancer's redirect for a connection, by what its packets may be sent as.
+fn redirect(r: &mut Rng, c: &Connection) -> Vec<u8> {
+    let protocol = if c.kind <= 2 && !r.once_in(10) { 6 } else { 17 };
+    let (sport, dport) = if r.once_in(8) {
+        (c.ports.1, c.ports.0)
+    } else {
+        c.ports
+    };
+    let vm = [10, 9, 9, c.vm as u8 + 1];
+    let low = |ip: [u8; 4]| u128::from(u32::from_be_bytes(ip));
+    let (is_v6, sip, dip, dport) = if c.v6 {
+        let vm = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, c.vm as u16 + 1);
+        (true, u128::from(vm), u128::from(v6(c.peer)), dport)
+    } else if r.once_in(2) {
+        (false, low(vm), low(V4[c.peer]), dport)
+    } else {
+        let bits = if r.once_in(2) {
+            (ENI_BITS, ENI_MASK)
+        } else {
+            (0, 0)
+        };
+        let (host, port) = match r.below(4) {
+            0 => (low(V4[c.peer]), dport),
+            1 => (low(BACKEND), mapped(dport)),
+            _ => (OVERLAY_HOST, dport),
+        };
+        let sip = (OVERLAY_SIP & !bits.1) | bits.0 | low(vm);
+        (true, sip, OVERLAY_DIP | host, port)
+    };
+    let mut quoted = Vec::new();
+    if is_v6 {
+        // Redirected header option, and the header.
+        quoted.extend([4, 7, 0, 0, 0, 0, 0, 0, 0x60, 0, 0, 0, 0, 20, protocol, 64]);
+        quoted.extend(sip.to_be_bytes());
+        quoted.extend(dip.to_be_bytes());
+    } else {
+        quoted.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0]);
+        quoted.extend((sip as u32).to_be_bytes());
+        quoted.extend((dip as u32).to_be_bytes());
+    }
+    quoted.extend([sport, dport].map(u16::to_be_bytes).concat());
+    quoted.extend([0; 4]);
+    let version: u32 = if r.once_in(16) { 2 } else { 1 };
+    quoted.extend(version.to_be_bytes());
+    let family: u16 = if r.once_in(16) { 10 } else { 2 };
+    quoted.extend(family.to_be_bytes());
+    quoted.extend(r.pick(&[1u16, 1, 2, 2, 3]).to_be_bytes());
+    quoted.extend(r.pick(&[256u32, 77, 77, 0, 1 << 24]).to_be_bytes());
+    quoted.extend(r.pick(&PAS));
+    quoted.extend(BACKEND_MAC);
+    let key = r.pick(&[253, 254, 254, 253, 254, 254, 255]);
+    let frame = Packet::eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .ipv4(r.pick(&PAS), VIP)
+        .nvgre(key)
+        .eth(c.eni, PEER);
+    // Sometimes of another type.
+    let other = if r.once_in(20) { 8 } else { 0 };
+    if is_v6 {
+        let head = [[137 + other, 0, 0, 0, 0, 0, 0, 0].to_vec(), vec![0; 32]].concat();
+        let ip = frame.ipv6(Ipv6Addr::from(dip), Ipv6Addr::from(sip));
+        ip.protocol(58).payload([head, quoted].concat()).build()
+    } else {
+        let head = vec![5 + other, 1, 0, 0, 5, 5, 5, 5];
+        let ip = frame.ipv4(V4[c.peer], vm);
+        ip.protocol(1).payload([head, quoted].concat()).build()
+    }
+}
+
+/// Fragments, extension headers, ICMP errors and tags around a connection; now and then one field off.
+fn special(
+    r: &mut Rng,
+    c: &Connection,
+    outbound: bool,
+    frame: Layers<last::Eth>,
+    tos: u8,
+    (sport, dport): (u16, u16),
+) -> Vec<u8> {
+    // Few, so that pieces meet; whole numbers of 8 bytes but for the last.
+    let id = r.below(3) as u16;
+    let offset = r.pick(&[0, 0, 2, 3]);
+    let more = !r.once_in(3);
+    let piece = vec![0x5a; 8 * (r.below(3) + 3)];
+    let (vm4, peer4) = ([10, 9, 9, c.vm as u8 + 1], V4[c.peer]);
+    let (vm6, peer6) = (
+        Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, c.vm as u16 + 1),
+        v6(c.peer),
+    );
+    let turn = |a, b| if outbound { (a, b) } else { (b, a) };
+    let (src4, dst4) = turn(vm4, peer4);
+    let (src6, dst6) = if outbound { (vm6, peer6) } else { (peer6, vm6) };
+    // What the error is about went the other way.
+    let quote = |r: &mut Rng, v6: bool| {
+        let from = if r.once_in(6) { 9 } else { 0 };
+        let head = Packet::eth([0; 6], [0; 6]);
+        let (sport, dport) = if r.once_in(8) {
+            (sport, dport)
+        } else {
+            (dport, sport)
+        };
+        let bytes = if v6 {
+            let mut there = dst6.octets();
+            there[15] ^= from;
+            let ip = head.ipv6(there, src6);
+            match c.kind {
+                0..=2 => ip.tcp(sport, dport).build(),
+                3..=5 => ip.udp(sport, dport).payload([1; 9]).build(),
+                _ => ip.icmpv6_echo(7, 1).build(),
+            }
+        } else {
+            let mut there = dst4;
+            there[3] ^= from;
+            let mut ip = head.ipv4(there, src4);
+            if r.once_in(8) {
+                ip = ip.fragment(r.below(2) as u16, true);
+            }
+            match c.kind {
+                0..=2 => ip.tcp(sport, dport).build(),
+                3..=5 => ip.udp(sport, dport).payload([1; 9]).build(),
+                _ => ip.icmp_echo(7, 1).build(),
+            }
+        };
+        let mut quoted = bytes[14..].to_vec();
+        if r.once_in(6) {
+            quoted.truncate(r.below(60));
+        }
+        quoted
+    };
+    match (r.below(8), c.v6) {
+        (0, _) => frame.vlan(7).ipv4(src4, dst4).udp(sport, dport).build(),
+        (1 | 2, false) => {
+            let kind = r.pick(&[3, 4, 5, 11, 12]);
+            let quoted = quote(r, false);
+            let router = if r.once_in(2) { src4 } else { [10, 7, 7, 7] };
+            frame
+                .ipv4(router, dst4)
+                .tos(tos)
+                .icmp_error(kind, 4, quoted)
+                .build()
+        }
+        (1 | 2, true) => {
+            let kind = r.pick(&[0, 1, 2, 3, 4, 5, 137]);
+            let quoted = quote(r, true);
+            frame
+                .ipv6(src6, dst6)
+                .tos(tos)
+                .icmpv6_error(kind, 0, quoted)
+                .build()
+        }
+        (_, false) => {
+            let ip = frame
+                .ipv4(src4, dst4)
+                .tos(tos)
+                .id(id)
+                .fragment(offset, more);
+            match (offset, c.kind) {
+                (0, 0..=2) => ip.tcp(sport, dport).flags(0x10).payload(piece).build(),
+                (0, 3..=5) => ip.udp(sport, dport).payload(piece).build(),
+                (0, _) => ip.icmp_echo(7, 1).payload(piece).build(),
+                (_, 0..=2) => ip.protocol(6).payload(piece).build(),
+                (_, 3..=5) => ip.protocol(17).payload(piece).build(),
+                _ => ip.protocol(1).payload(piece).build(),
+            }
+        }
+        (kind, true) => {
+            let mut ip = frame.ipv6(src6, dst6).tos(tos);
+            for _ in 0..r.below(3) {
+                ip = ip.extension(r.pick(&[0, 43, 60]), r.below(3) as u8);
+            }
+            if kind < 6 {
+                let next = (offset != 0).then_some(r.pick(&[6, 17, 60]));
+                ip = ip.fragment(offset, more, id.into(), next);
+            }
+            if kind < 6 && offset != 0 {
+                return ip.payload(piece).build();
+            }
+            if r.once_in(4) {
+                ip = ip.extension(60, 0);
+            }
+            match c.kind {
+                0..=2 => ip.tcp(sport, dport).flags(0x10).payload(piece).build(),
+                3..=5 => ip.udp(sport, dport).payload(piece).build(),
+                _ => ip.icmpv6_echo(7, 1).payload(piece).build(),
+            }
+        }
     }
 }
 
@@ -782,6 +1106,23 @@ fn acl_group(n: usize) -> AclGroupId {
 }
 fn tunnel_name(n: usize) -> TunnelName {
     TunnelName::from(["t0", "t1"][n])
+}
+fn meter_policy(n: usize) -> MeterPolicyId {
+    MeterPolicyId::from(["m4", "m6"][n])
+}
+fn class(r: &mut Rng) -> MeterClass {
+    MeterClass::new(r.pick(&CLASSES)).unwrap()
+}
+fn meter_bits(r: &mut Rng) -> MeterBits {
+    if r.once_in(2) {
+        return MeterBits::default();
+    }
+    let and = if r.once_in(3) {
+        class(r)
+    } else {
+        MeterClass::MAX
+    };
+    MeterBits { or: class(r), and }
 }
 fn tunnel_of(r: &mut Rng) -> Option<TunnelName> {
     r.once_in(6).then(|| tunnel_name(r.below(2)))

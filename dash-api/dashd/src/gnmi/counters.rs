@@ -1,4 +1,7 @@
-//! `COUNTERS_DB`: counters of ENIs under their object ids, all values text as in redis.
+//! `COUNTERS_DB`: counters of ENIs under their object ids and of metering buckets under SAI's entry keys,
+//! all values text as in redis.
+
+use std::collections::HashMap;
 
 use dash_engine::EngineError;
 use serde_json::{Map, Value};
@@ -20,6 +23,14 @@ fn oid(index: u32) -> String {
     format!("oid:0x7008{index:09x}")
 }
 
+/// Object id of the switch, which SAI's entry keys name.
+const SWITCH: &str = "oid:0x21000000000000";
+
+/// Key of a metering bucket, as sairedis writes `sai_meter_bucket_entry_t`.
+fn bucket(eni_oid: &str, class: u64) -> String {
+    format!(r#"{{"eni_id":"{eni_oid}","meter_class":"{class}","switch_id":"{SWITCH}"}}"#)
+}
+
 /// A table of the database; `None` when there is none of that name.
 pub(super) fn table(plane: &mut Plane, table: &str) -> Result<Option<Value>, EngineError> {
     let indices = 0..plane.enis;
@@ -37,9 +48,27 @@ pub(super) fn table(plane: &mut Plane, table: &str) -> Result<Option<Value>, Eng
         COUNTERS => {
             let mut counters = plane.engine.counters()?;
             let mut rows = Map::new();
+            let mut oids = HashMap::new();
             for (key, oid) in enis {
                 let values = counters.get_mut("eni").and_then(|enis| enis.get_mut(&key));
-                rows.extend(values.map(|values| (oid, as_text(values.take()))));
+                rows.extend(values.map(|values| (oid.clone(), as_text(values.take()))));
+                oids.insert(key, oid);
+            }
+            let meters = counters.get_mut("meter").and_then(Value::as_array_mut);
+            for values in meters.into_iter().flat_map(|all| all.iter_mut()) {
+                let Some(values) = values.as_object_mut() else {
+                    continue;
+                };
+                let eni = values.remove("eni");
+                let class = values.remove("meter_class");
+                let oid = eni
+                    .as_ref()
+                    .and_then(Value::as_str)
+                    .and_then(|e| oids.get(e));
+                if let (Some(oid), Some(class)) = (oid, class.and_then(|n| n.as_u64())) {
+                    let values = Value::Object(std::mem::take(values));
+                    rows.insert(bucket(oid, class), as_text(values));
+                }
             }
             rows
         }

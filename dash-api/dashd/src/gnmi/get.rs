@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use dash_engine::sessions::STATE_TABLE;
 use dash_model::ObjectKey;
 use dash_proto::gnmi;
 use dash_proto::gnmi::get_request::DataType;
@@ -126,6 +127,14 @@ fn find(plane: &mut Plane, path: &DbPath, text: &str) -> Result<(Found, String),
             let all = all.ok_or_else(|| no_table(text))?;
             let depth = [path.key.as_deref(), path.field.as_deref()];
             Found::Json(descend(all, depth).ok_or_else(|| no_entry(text))?)
+        }
+        Db::StateDb | Db::DpuStateDb if table == STATE_TABLE => {
+            let rows = plane.sessions();
+            if rows.is_empty() {
+                return Err(no_table(text));
+            }
+            let depth = [key_of(path), path.field.as_deref()];
+            Found::Json(descend(Value::Object(rows), depth).ok_or_else(|| no_entry(text))?)
         }
         _ => return Err(no_table(text)),
     };

@@ -69,6 +69,7 @@ fn place_of(results: &Results, index: usize) -> String {
 fn refusal(error: &EngineError, prefix: Option<&gnmi::Path>, results: &Results) -> Status {
     match error {
         EngineError::Commit(error) => commit_status(error, prefix, results),
+        EngineError::Session(error) => Status::invalid_argument(error.to_string()),
         EngineError::Plan(error) => Status::resource_exhausted(error.to_string()),
         EngineError::Target(error @ TargetError::TableFull { .. }) => {
             Status::resource_exhausted(error.to_string())

@@ -75,10 +75,7 @@ async fn recorded_rows_are_one_generation_and_read_back_byte_for_byte() {
         let state = text.replace("DPU_APPL_DB", "DPU_APPL_STATE_DB");
         let result = daemon.get_json(&state).await.unwrap();
         assert_eq!(result["result"], "0", "{state}");
-        let stored = matches!(
-            table(update),
-            "DASH_QOS_TABLE" | "DASH_METER_POLICY_TABLE" | "DASH_METER_RULE_TABLE"
-        );
+        let stored = matches!(table(update), "DASH_QOS_TABLE");
         let note = stored.then_some("stored, not acted on");
         assert_eq!(result.get("note").and_then(Value::as_str), note, "{state}");
     }
@@ -89,7 +86,7 @@ async fn what_cannot_act_refuses_the_whole_request_with_index_path_and_reason() 
     let daemon = Daemon::start(&["--engine", "interp"]).await;
     let (mut request, before) = (full(), daemon.generation().await);
     let at = request.update.len();
-    let row = value!({"routing_type": "privatelinknsg", "underlay_ip": "9.9.9.9"});
+    let row = value!({"routing_type": "appliance", "underlay_ip": "9.9.9.9"});
     let mappings = |update: &&_| table(update) == MAPPING;
     let mut update = request.update.iter().find(mappings).unwrap().clone();
     let elem = &mut update.path.as_mut().unwrap().elem[2];
@@ -99,7 +96,7 @@ async fn what_cannot_act_refuses_the_whole_request_with_index_path_and_reason() 
     let status = daemon.set(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     let place = format!("update[{at}]");
-    for part in [place.as_str(), "Vnet1:10.2.0.101", "privatelinknsg"] {
+    for part in [place.as_str(), "Vnet1:10.2.0.101", "appliance"] {
         assert!(status.message().contains(part), "{}", status.message());
     }
     let details = status.get_error_details();

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod flows;
 mod gnmi;
 mod kernel;
 mod packets;

@@ -72,6 +72,39 @@ async fn packets_are_forwarded_with_flows_and_counters() {
     assert_eq!(counters["port"]["SAI_PORT_STAT_IF_IN_UCAST_PKTS"], 3001);
 }
 
+/// Through the worker's own question: buckets are read an ENI a round.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metering_bucket_is_a_row_of_the_counters_under_sais_entry_key() {
+    let daemon = Daemon::start(&[]).await;
+    daemon.configure(&demo()).await;
+    let table = "/DPU_APPL_DB/dpu0/DASH_VNET_MAPPING_TABLE";
+    let metered = value!({"routing_type": "vnet_encap", "underlay_ip": "101.1.2.3", "metering_class_or": 1038});
+    let update = json(&format!("{table}[key=Vnet1:10.1.1.1]"), &metered);
+    daemon.set(updates(vec![update])).await.unwrap();
+    let frames: Vec<_> = (0..10).map(|_| (0, from_vm())).collect();
+    assert_eq!(daemon.inject(frames).await.len(), 10);
+    let counters = "/COUNTERS_DB/localhost/COUNTERS";
+    let all = daemon.get_json(counters).await.unwrap();
+    let names = daemon
+        .get_json("/COUNTERS_DB/localhost/COUNTERS_ENI_NAME_MAP")
+        .await
+        .unwrap();
+    let oid = names["F4939FEFC47E"].as_str().unwrap();
+    let key =
+        format!(r#"{{"eni_id":"{oid}","meter_class":"1038","switch_id":"oid:0x21000000000000"}}"#);
+    assert_eq!(
+        all[&key],
+        value!({
+            // Ethernet, IPv4, UDP and five bytes.
+            "SAI_METER_BUCKET_ENTRY_STAT_OUTBOUND_BYTES": (10 * 47).to_string(),
+            "SAI_METER_BUCKET_ENTRY_STAT_INBOUND_BYTES": "0",
+        })
+    );
+    assert_eq!(all.as_object().unwrap().len(), 2, "{all}");
+    let flows = daemon.flows().await;
+    assert_eq!(flows[0]["meter_class"], 1038);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_set_leaves_the_old_generation_forwarding() {
     let daemon = Daemon::start(&[]).await;

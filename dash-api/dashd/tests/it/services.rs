@@ -59,6 +59,7 @@ async fn reflection_lists_the_services_and_gives_their_files() {
         "grpc.health.v1.Health",
         "dashwire.v1.Simulator",
         "dashwire.v1.Observe",
+        "dashwire.v1.FlowControl",
     ] {
         assert!(
             names.iter().any(|n| n == name),

@@ -127,7 +127,11 @@ impl Daemon {
 
     pub(crate) async fn flows(&self) -> Vec<Value> {
         let mut client = ObserveClient::new(self.channel.clone());
-        let mut stream = client.flows(FlowsRequest {}).await.unwrap().into_inner();
+        let mut stream = client
+            .flows(FlowsRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
         let mut text = String::new();
         while let Some(part) = stream.message().await.unwrap() {
             text.push_str(&part.json_lines);

@@ -6,7 +6,7 @@ use dash_engine::{Engine, Options};
 use dash_model::Txn;
 use dash_proto::config::{config_to_txn, load_config};
 use dash_wire::tables::FlowEntry;
-use nic_target::{Capacity, CounterSnapshot, Target, TargetError, Update};
+use nic_target::{Capacity, CounterSnapshot, FlowEdit, FlowQuery, Target, TargetError, Update};
 
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
@@ -29,6 +29,20 @@ impl Target for Fake {
     }
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         Ok(self.flows.clone())
+    }
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError> {
+        let matching = self.flows.iter_mut().filter(|flow| query.matches(flow));
+        let mut edited = 0;
+        for flow in matching {
+            edited += 1;
+            if let FlowEdit::Epoch(epoch) = edit {
+                flow.epoch = epoch;
+            }
+        }
+        if edit == FlowEdit::Delete {
+            self.flows.retain(|flow| !query.matches(flow));
+        }
+        Ok(edited)
     }
 }
 

@@ -3,7 +3,9 @@ use std::convert::Infallible;
 use dash_engine::{Summary, replay};
 use dash_wire::tables::FlowEntry;
 use nic_target::frame::MAX_FRAME;
-use nic_target::{CounterSnapshot, Frame, PacketEngine, Target, TargetError, Update, Verdict};
+use nic_target::{
+    CounterSnapshot, FlowEdit, FlowQuery, Frame, PacketEngine, Target, TargetError, Update, Verdict,
+};
 
 /// Sends packets that begin with `s`, with their first byte changed; `d`rops, `p`asses, `a`borts.
 #[derive(Default)]
@@ -21,6 +23,9 @@ impl Target for Letters {
     }
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
         Ok(Vec::new())
+    }
+    fn edit_flows(&mut self, _: &FlowQuery, _: FlowEdit) -> Result<u64, TargetError> {
+        Ok(0)
     }
 }
 

@@ -57,6 +57,57 @@ fn counters_go_to_the_eni_of_their_index() {
     );
 }
 
+#[test]
+fn buckets_that_moved_are_listed_by_eni_and_class_and_start_from_0_with_a_new_eni() {
+    use dash_wire::tables::MeterBucket;
+
+    let mut engine = engine();
+    engine.commit(txn(BASE)).expect("a right configuration");
+    let set = |engine: &mut dash_engine::Engine<crate::fake::Fake>, class, outbound, inbound| {
+        let bucket = MeterBucket { outbound, inbound };
+        engine
+            .target_mut()
+            .counters
+            .meter
+            .insert((0, class), bucket);
+    };
+    set(&mut engine, 3598, 100, 80);
+    set(&mut engine, 7, 0, 1);
+    let row = |eni: &str, class: u32, outbound: u64, inbound: u64| {
+        serde_json::json!({
+            "eni": eni,
+            "meter_class": class,
+            "SAI_METER_BUCKET_ENTRY_STAT_OUTBOUND_BYTES": outbound,
+            "SAI_METER_BUCKET_ENTRY_STAT_INBOUND_BYTES": inbound,
+        })
+    };
+    let meter = |engine: &mut dash_engine::Engine<crate::fake::Fake>| {
+        engine.counters().expect("counters")["meter"].clone()
+    };
+    assert_eq!(
+        meter(&mut engine),
+        Value::Array(vec![row("eni-1", 7, 0, 1), row("eni-1", 3598, 100, 80)])
+    );
+
+    // No ENI has the index, and then another has.
+    let eni = |n: u32| {
+        format!(
+            r#"[{{"DASH_ENI_TABLE:e{n}": {{"mac_address": "02:00:00:00:01:{n:02x}", "underlay_ip": "25.1.1.1", "admin_state": "enabled"}}, "OP": "SET"}}]"#
+        )
+    };
+    for n in 2..=4 {
+        engine.commit(txn(&eni(n))).expect("the card takes four");
+    }
+    engine
+        .commit(txn(r#"[{"DASH_ENI_ROUTE_TABLE:eni-1": {}, "OP": "DEL"}, {"DASH_ENI_TABLE:eni-1": {}, "OP": "DEL"}]"#))
+        .expect("nothing needs it");
+    assert_eq!(meter(&mut engine), Value::Array(vec![]));
+    engine.commit(txn(&eni(5))).expect("there is room for one");
+    assert_eq!(meter(&mut engine), Value::Array(vec![]));
+    set(&mut engine, 7, 10, 1);
+    assert_eq!(meter(&mut engine), Value::Array(vec![row("e5", 7, 10, 0)]));
+}
+
 /// An index is used again; what the ENI before it counted is not the new one's.
 #[test]
 fn an_eni_on_a_used_index_counts_from_0() {
@@ -106,7 +157,7 @@ fn an_eni_on_a_used_index_counts_from_0() {
 #[test]
 fn rows_that_are_only_stored_come_back_byte_for_byte_and_say_so() {
     let mut engine = engine();
-    let key = ObjectKey::parse("DASH_METER_POLICY_TABLE", "p1").expect("a key");
+    let key = ObjectKey::parse("DASH_ROUTING_APPLIANCE_TABLE", "5").expect("a key");
     let unknown = ObjectKey::parse("DASH_RESET_STATUS", "x").expect("a key");
     // Unknown fields and another order than ours: nobody re-encodes.
     let bytes: &[u8] = &[0xfa, 0x01, 0x03, 1, 2, 3, 0x08, 0x01];
@@ -130,7 +181,7 @@ fn rows_that_are_only_stored_come_back_byte_for_byte_and_say_so() {
         r#"{"result":"0","note":"stored, not acted on"}"#
     );
     let rows: Vec<_> = engine
-        .rows("DASH_METER_POLICY_TABLE")
+        .rows("DASH_ROUTING_APPLIANCE_TABLE")
         .map(|(key, entry)| (key, entry.raw.to_vec()))
         .collect();
     assert_eq!(rows, [(key, bytes.to_vec())]);

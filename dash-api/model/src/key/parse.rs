@@ -122,6 +122,7 @@ const VNET: &str = "VNET name";
 const ROUTE_GROUP: &str = "route group id";
 const ACL_GROUP: &str = "ACL group id";
 const PORT_MAP: &str = "port map id";
+const METER_POLICY: &str = "meter policy id";
 
 impl ObjectKey {
     /// Reads a table name and the key text after its colon.
@@ -183,6 +184,13 @@ impl ObjectKey {
                 let (map, ports) = parts(key, "map:min-max")?;
                 Self::PortMapRange(name(PORT_MAP, map)?.into(), port_range(ports)?)
             }
+            Table::PaValidation => Self::PaValidation(vni(non_empty("VNI", key)?)?),
+            Table::MeterPolicy => Self::MeterPolicy(name(METER_POLICY, key)?.into()),
+            Table::MeterRule => {
+                let (policy, rule) = parts(key, "policy:rule")?;
+                let rule = non_empty("rule number", rule)?;
+                Self::MeterRule(name(METER_POLICY, policy)?.into(), rule.into())
+            }
         })
     }
 
@@ -198,7 +206,7 @@ impl ObjectKey {
         let acl_ok = |group: &AclGroupId| name(ACL_GROUP, group.as_str()).map(drop);
         match self {
             Self::Appliance(id) => non_empty("appliance id", id.as_str()).map(drop),
-            Self::RoutingType(_) => Ok(()),
+            Self::RoutingType(_) | Self::PaValidation(_) => Ok(()),
             Self::Vnet(vnet) | Self::VnetMapping(vnet, _) => vnet_ok(vnet),
             Self::Eni(eni) | Self::EniRoute(eni) => eni_ok(eni),
             Self::RouteGroup(group) | Self::Route(group, _) => routes_ok(group),
@@ -232,6 +240,11 @@ impl ObjectKey {
                     });
                 }
                 name(PORT_MAP, map.as_str()).map(drop)
+            }
+            Self::MeterPolicy(policy) => name(METER_POLICY, policy.as_str()).map(drop),
+            Self::MeterRule(policy, rule) => {
+                non_empty("rule number", rule)?;
+                name(METER_POLICY, policy.as_str()).map(drop)
             }
             Self::Opaque(table, key) => match Self::parse(table, key)? {
                 Self::Opaque(..) => Ok(()),
@@ -290,6 +303,14 @@ fn number(text: &str) -> Option<u32> {
     is_digits(text).then(|| text.parse().ok()).flatten()
 }
 
+fn vni(text: &str) -> Result<Vni, KeyError> {
+    number(text)
+        .and_then(Vni::new)
+        .ok_or_else(|| KeyError::Vni {
+            text: text.to_owned(),
+        })
+}
+
 fn ip_prefix(text: &str) -> Result<IpPrefix, KeyError> {
     text.parse().map_err(|source| KeyError::Prefix {
         text: text.to_owned(),
@@ -344,11 +365,7 @@ fn route_rule(key: &str) -> Result<RouteRuleKey, KeyError> {
     const FORM: &str = "eni:vni:prefix[:priority]";
     let (eni, rest) = parts(key, FORM)?;
     let (vni, rest) = parts(rest, FORM)?;
-    let vni = number(vni)
-        .and_then(Vni::new)
-        .ok_or_else(|| KeyError::Vni {
-            text: vni.to_owned(),
-        })?;
+    let vni = self::vni(vni)?;
     // The whole first: the last group of a bare IPv6 address would pass for a priority.
     let (prefix, priority) = match (ip_prefix(rest), rest.rsplit_once(':')) {
         (Ok(prefix), _) => (prefix, 0),

@@ -8,11 +8,13 @@ use super::commit::{BoundBefore, Written};
 use super::refs::Uses;
 use crate::error::{OpError, Reason};
 use crate::key::{
-    AclGroupId, EniKey, ObjectKey, PortMapId, RoutingType, TagName, TunnelName, VnetName,
+    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RoutingType, TagName, TunnelName,
+    VnetName,
 };
 use crate::net::{IpPrefix, PortRange, VniRange};
 use crate::objects::{
-    AclBind, AclGroup, AclRule, Eni, Family, Object, PrefixTag, Route, RouteRule, Vnet, VnetMapping,
+    AclBind, AclGroup, AclRule, Eni, Family, MeterPolicy, MeterRule, Object, PrefixTag, Route,
+    RouteRule, Vnet, VnetMapping,
 };
 use crate::txn::Warning;
 
@@ -114,6 +116,13 @@ impl Judge<'_> {
                 ObjectKey::AclGroup(group.clone()),
                 refs.acl_group_binds.first(group).cloned(),
             ),
+            ObjectKey::MeterRule(policy, _) => (
+                ObjectKey::MeterPolicy(policy.clone()),
+                refs.meter_policy_enis
+                    .first(policy)
+                    .cloned()
+                    .map(ObjectKey::Eni),
+            ),
             _ => return false,
         };
         match binder {
@@ -183,6 +192,16 @@ impl Judge<'_> {
             (ObjectKey::PrefixTag(tag), Object::PrefixTag(prefixes)) => {
                 self.tag(tag, old, prefixes);
             }
+            (ObjectKey::MeterPolicy(_), Object::MeterPolicy(policy)) => {
+                if let Some(Object::MeterPolicy(old)) = old {
+                    self.same("ip_version", &old.family, &policy.family);
+                }
+            }
+            (ObjectKey::MeterRule(policy, _), Object::MeterRule(rule)) => {
+                self.meter_rule(policy, rule);
+            }
+            // Read by who writes flow dumps.
+            (ObjectKey::Opaque(table, _), _) if &**table == "DASH_FLOW_DUMP_FILTER_TABLE" => {}
             (ObjectKey::Opaque(table, _), _) => {
                 self.refuse_if(self.store.options.strict, || Reason::NothingActs {
                     table: table.to_string(),
@@ -190,7 +209,13 @@ impl Judge<'_> {
                 });
             }
             // Nothing to check: no references, and any contents are legal.
-            (ObjectKey::RoutingType(_) | ObjectKey::RouteGroup(_) | ObjectKey::PortMap(_), _) => {}
+            (
+                ObjectKey::RoutingType(_)
+                | ObjectKey::RouteGroup(_)
+                | ObjectKey::PortMap(_)
+                | ObjectKey::PaValidation(_),
+                _,
+            ) => {}
             // Refused before it was written: the object is not of the key's table.
             _ => {}
         }
@@ -272,12 +297,28 @@ impl Judge<'_> {
             Some(vnet) => self.needs_vnet(vnet),
             None => self.warn("the ENI is in no VNET: it cannot route into one".to_owned()),
         }
+        for (policy, expected) in [
+            (&eni.v4_meter_policy, Family::V4),
+            (&eni.v6_meter_policy, Family::V6),
+        ] {
+            let Some(policy) = policy else { continue };
+            match self.store.meter_policy(policy) {
+                None => self.needs(ObjectKey::MeterPolicy(policy.clone())),
+                Some(&MeterPolicy { family }) => {
+                    self.refuse_if(family != expected, || Reason::PolicyFamily {
+                        policy: policy.clone(),
+                        expected,
+                    });
+                }
+            }
+        }
         let mac = eni.mac;
         self.refuse_if(!mac.is_unicast(), || Reason::MacNotUnicast { mac });
         self.vni_ranges(&eni.trusted_vnis);
         if let Some(Object::Eni(old)) = old {
             self.same("mac_address", &old.mac, &eni.mac);
             self.same("vnet", &old.vnet, &eni.vnet);
+            self.same("eni_mode", &old.mode, &eni.mode);
             return;
         }
         let mut others = self.store.refs.mac_enis.users(&mac);
@@ -294,6 +335,13 @@ impl Judge<'_> {
             None => {
                 self.refuse_if(rule.pa_validation, || Reason::PaValidationWithoutVnet);
             }
+        }
+    }
+
+    fn meter_rule(&mut self, policy: &MeterPolicyId, rule: &MeterRule) {
+        match self.store.meter_policy(policy) {
+            None => self.needs(ObjectKey::MeterPolicy(policy.clone())),
+            Some(&MeterPolicy { family }) => self.prefixes("ip_prefix", &[rule.prefix], family),
         }
     }
 
@@ -412,7 +460,10 @@ impl Judge<'_> {
                 })
             }
             ObjectKey::PortMap(map) => store.port_map_users(map),
+            ObjectKey::MeterPolicy(policy) => store.meter_policy_users(policy),
             ObjectKey::PortMapRange(..)
+            | ObjectKey::PaValidation(_)
+            | ObjectKey::MeterRule(..)
             | ObjectKey::Route(..)
             | ObjectKey::EniRoute(_)
             | ObjectKey::RouteRule(_)
@@ -432,10 +483,7 @@ fn why_stored(table: &str) -> &'static str {
     match table {
         "DASH_ROUTING_APPLIANCE_TABLE" => "DASH_TUNNEL_TABLE has taken its place",
         "DASH_METER_TABLE" => "it is for reading",
-        "DASH_QOS_TABLE"
-        | "DASH_METER_POLICY_TABLE"
-        | "DASH_METER_RULE_TABLE"
-        | "DASH_PA_VALIDATION_TABLE" => "it is not built yet",
+        "DASH_QOS_TABLE" => "it is not built yet",
         _ if table.starts_with("DASH_HA_") || table.starts_with("DASH_FLOW_SYNC_") => {
             "high availability is not built yet"
         }
@@ -510,6 +558,17 @@ impl Store {
         };
         let count = self.refs.port_map_vnets.rows(map) + self.rows.port_ranges.count(map);
         (mapping().or_else(range), count)
+    }
+
+    fn meter_policy_users(&self, policy: &MeterPolicyId) -> Users {
+        let enis = &self.refs.meter_policy_enis;
+        let eni = enis.first(policy).cloned().map(ObjectKey::Eni);
+        let rule = || {
+            let (rule, _) = self.meter_rules(policy).next()?;
+            Some(ObjectKey::MeterRule(policy.clone(), rule.clone()))
+        };
+        let count = enis.rows(policy) + self.rows.meter_rules.count(policy);
+        (eni.or_else(rule), count)
     }
 
     fn eni_users(&self, eni: &EniKey) -> Users {

@@ -19,7 +19,7 @@ pub(super) struct Written {
     pub(super) cascaded: bool,
 }
 
-/// Route and ACL groups (as keys of their own rows) whose contents the transaction names and that
+/// Route and ACL groups and meter policies (as keys of their own rows) whose contents the transaction names and that
 /// were bound before it.
 pub(super) type BoundBefore = HashSet<ObjectKey>;
 
@@ -116,6 +116,9 @@ impl Store {
                 }
                 ObjectKey::AclRule(group, _) if self.refs.acl_group_binds.is_used(group) => {
                     ObjectKey::AclGroup(group.clone())
+                }
+                ObjectKey::MeterRule(policy, _) if self.refs.meter_policy_enis.is_used(policy) => {
+                    ObjectKey::MeterPolicy(policy.clone())
                 }
                 _ => continue,
             };

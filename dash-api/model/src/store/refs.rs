@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::key::{
-    AclGroupId, EniKey, ObjectKey, PortMapId, RouteGroupId, RoutingType, TagName, TunnelName,
-    VnetName,
+    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, RoutingType, TagName,
+    TunnelName, VnetName,
 };
 use crate::net::Mac;
 use crate::objects::Object;
@@ -100,6 +100,7 @@ pub(super) struct Refs {
     /// As `encap_users`.
     pub(super) tunnel_users: Uses<TunnelName, ObjectKey>,
     pub(super) port_map_vnets: Uses<PortMapId, VnetName>,
+    pub(super) meter_policy_enis: Uses<MeterPolicyId, EniKey>,
 }
 
 impl Refs {
@@ -119,6 +120,10 @@ impl Refs {
                 self.mac_enis.edit(edit, &eni.mac, key);
                 if let Some(vnet) = &eni.vnet {
                     self.vnet_enis.edit(edit, vnet, key);
+                }
+                let policies = [&eni.v4_meter_policy, &eni.v6_meter_policy];
+                for policy in policies.into_iter().flatten() {
+                    self.meter_policy_enis.edit(edit, policy, key);
                 }
             }
             (ObjectKey::Route(group, _), Object::Route(route)) => {

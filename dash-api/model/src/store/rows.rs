@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, ApplianceId, EniKey, ObjectKey, PortMapId, RouteGroupId, RouteRuleKey, RoutingType,
-    Table, TagName, TunnelName, VnetName,
+    AclGroupId, ApplianceId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId,
+    RouteRuleKey, RoutingType, Table, TagName, TunnelName, VnetName,
 };
-use crate::net::{IpPrefix, PortRange};
+use crate::net::{IpPrefix, PortRange, Vni};
 use crate::txn::Entry;
 
 /// Rows by parent, then by the rest of the key. No parent has an empty map.
@@ -105,7 +105,10 @@ pub(super) struct Rows {
     pub(super) tunnels: BTreeMap<TunnelName, Entry>,
     pub(super) port_maps: BTreeMap<PortMapId, Entry>,
     pub(super) port_ranges: Nested<PortMapId, PortRange>,
+    pub(super) meter_policies: BTreeMap<MeterPolicyId, Entry>,
+    pub(super) meter_rules: Nested<MeterPolicyId, Arc<str>>,
     pub(super) opaque: Nested<Arc<str>, Arc<str>>,
+    pub(super) pa_validations: BTreeMap<Vni, Entry>,
 }
 
 /// Rows with their keys made up on the fly.
@@ -131,6 +134,9 @@ impl Rows {
             ObjectKey::Tunnel(tunnel) => self.tunnels.get(tunnel),
             ObjectKey::PortMap(map) => self.port_maps.get(map),
             ObjectKey::PortMapRange(map, ports) => self.port_ranges.get(map, ports),
+            ObjectKey::PaValidation(vni) => self.pa_validations.get(vni),
+            ObjectKey::MeterPolicy(policy) => self.meter_policies.get(policy),
+            ObjectKey::MeterRule(policy, rule) => self.meter_rules.get(policy, rule),
             ObjectKey::Opaque(table, row) => self.opaque.get(table, row),
         }
     }
@@ -155,6 +161,9 @@ impl Rows {
             ObjectKey::Tunnel(tunnel) => put(&mut self.tunnels, tunnel, entry),
             ObjectKey::PortMap(map) => put(&mut self.port_maps, map, entry),
             ObjectKey::PortMapRange(map, ports) => self.port_ranges.put(map, ports, entry),
+            ObjectKey::PaValidation(vni) => put(&mut self.pa_validations, vni, entry),
+            ObjectKey::MeterPolicy(policy) => put(&mut self.meter_policies, policy, entry),
+            ObjectKey::MeterRule(policy, rule) => self.meter_rules.put(policy, rule, entry),
             ObjectKey::Opaque(table, row) => self.opaque.put(table, row, entry),
         }
     }
@@ -178,6 +187,9 @@ impl Rows {
             Table::Tunnel => self.tunnels.len(),
             Table::PortMap => self.port_maps.len(),
             Table::PortMapRange => self.port_ranges.len(),
+            Table::PaValidation => self.pa_validations.len(),
+            Table::MeterPolicy => self.meter_policies.len(),
+            Table::MeterRule => self.meter_rules.len(),
         }
     }
 
@@ -216,6 +228,9 @@ impl Rows {
             Table::Tunnel => flat(&self.tunnels, ObjectKey::Tunnel),
             Table::PortMap => flat(&self.port_maps, ObjectKey::PortMap),
             Table::PortMapRange => nested(&self.port_ranges, ObjectKey::PortMapRange),
+            Table::PaValidation => flat(&self.pa_validations, ObjectKey::PaValidation),
+            Table::MeterPolicy => flat(&self.meter_policies, ObjectKey::MeterPolicy),
+            Table::MeterRule => nested(&self.meter_rules, ObjectKey::MeterRule),
         }
     }
 

@@ -1,35 +1,33 @@
 //! Appliance, routing types, VNETs and ENIs.
 
 use dash_model::key::RoutingType;
-use dash_model::objects::{Appliance, EncapType, Eni, RoutingTypeDef, StaticEncap, Vnet};
+use dash_model::objects::{
+    Appliance, EncapType, Eni, EniMode, OutboundLookup, RoutingTypeDef, StaticEncap, Vnet,
+};
 
 use super::{Notes, net};
 use crate::dash;
-use crate::dash::eni::{EniMode, State};
+use crate::dash::eni::{EniMode as PbMode, State};
 use crate::dash::route_type::{ActionType, EncapType as PbEncap};
 use crate::row::FieldError;
 
 pub(super) fn appliance(row: dash::appliance::Appliance) -> Result<Appliance, FieldError> {
-    match net::text(row.outbound_direction_lookup.as_ref()) {
-        None | Some("src_mac") => {}
-        Some("dst_mac") => {
-            return Err(FieldError::unimplemented(
-                "outbound_direction_lookup",
-                "dst_mac (floating NIC) is not supported yet",
-            ));
-        }
+    let outbound_lookup = match net::text(row.outbound_direction_lookup.as_ref()) {
+        None | Some("src_mac") => OutboundLookup::SrcMac,
+        Some("dst_mac") => OutboundLookup::DstMac,
         Some(other) => {
             return Err(FieldError::invalid(
                 "outbound_direction_lookup",
                 format!("`{other}` is neither src_mac nor dst_mac"),
             ));
         }
-    }
+    };
     Ok(Appliance {
         sip: net::underlay("sip", row.sip.as_ref())?,
         vm_vni: net::vni("vm_vni", row.vm_vni)?,
         local_region_id: row.local_region_id,
         trusted_vnis: net::vni_ranges(row.trusted_vnis.as_ref(), &row.trusted_vnis_list)?,
+        outbound_lookup,
     })
 }
 
@@ -50,23 +48,10 @@ pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldEr
             format!("{mac} is not a unicast address"),
         ));
     }
-    let mode: EniMode = net::constant("eni_mode", row.eni_mode.unwrap_or_default(), "an ENI mode")?;
-    if mode == EniMode::ModeFnic {
-        return Err(FieldError::unimplemented(
-            "eni_mode",
-            "floating NICs are not supported yet",
-        ));
-    }
+    let mode: PbMode = net::constant("eni_mode", row.eni_mode.unwrap_or_default(), "an ENI mode")?;
     let state: State = net::constant("admin_state", row.admin_state, "an admin state")?;
 
     notes.ignored_if(!row.qos.is_empty(), "qos");
-    let (v4, v6) = (&row.v4_meter_policy_id, &row.v6_meter_policy_id);
-    notes.ignored_if(net::text(v4.as_ref()).is_some(), "v4_meter_policy_id");
-    notes.ignored_if(net::text(v6.as_ref()).is_some(), "v6_meter_policy_id");
-    notes.ignored_if(
-        row.disable_fast_path_icmp_flow_redirection == Some(true),
-        "disable_fast_path_icmp_flow_redirection",
-    );
 
     Ok(Eni {
         mac,
@@ -79,6 +64,13 @@ pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldEr
             Some(bits) => Some(net::masked("pl_sip_encoding", bits)?),
         },
         pl_underlay_sip: net::optional_underlay("pl_underlay_sip", row.pl_underlay_sip.as_ref())?,
+        mode: match mode {
+            PbMode::ModeUnspecified | PbMode::ModeVm => EniMode::Vm,
+            PbMode::ModeFnic => EniMode::Floating,
+        },
+        disable_fast_path: row.disable_fast_path_icmp_flow_redirection == Some(true),
+        v4_meter_policy: net::text(row.v4_meter_policy_id.as_ref()).map(Into::into),
+        v6_meter_policy: net::text(row.v6_meter_policy_id.as_ref()).map(Into::into),
     })
 }
 
@@ -94,11 +86,15 @@ pub(super) fn routing_type(
             | RoutingType::VnetDirect
             | RoutingType::VnetEncap
             | RoutingType::PrivateLink
+            | RoutingType::PrivateLinkNsg
             | RoutingType::ServiceTunnel
             | RoutingType::Drop
     );
     // These have an encap of their own; a VNET's encaps are VXLAN with the VNET's VNI.
-    let own = matches!(kind, RoutingType::PrivateLink | RoutingType::ServiceTunnel);
+    let own = matches!(
+        kind,
+        RoutingType::PrivateLink | RoutingType::PrivateLinkNsg | RoutingType::ServiceTunnel
+    );
     if !acts {
         notes.add(format!("stored, not acted on: routing type {kind}"));
     }

@@ -1,12 +1,14 @@
 //! Outbound routes, their groups and bindings, inbound rules, and mappings.
 
-use dash_model::key::RouteRuleKey;
+use std::net::IpAddr;
+
+use dash_model::key::{RouteRuleKey, SourcePrefix};
 use dash_model::objects::{
-    EniRoute, PrivateLink, Route, RouteAction, RouteGroup, RouteRule, RuleAction, ServiceTunnel,
-    VnetMapping,
+    EniRoute, MeterBits, PaValidation, PrivateLink, Route, RouteAction, RouteGroup, RouteRule,
+    RuleAction, ServiceTunnel, VnetMapping,
 };
 
-use super::{Notes, net};
+use super::{Notes, meter, net};
 use crate::dash;
 use crate::dash::route::route::RoutingTypeData as Data;
 use crate::dash::route_type::{ActionType, RoutingType};
@@ -136,12 +138,17 @@ pub(super) fn route(row: dash::route::Route, notes: &mut Notes) -> Result<Route,
     }
     notes.ignored_if(row.metering_policy_en == Some(true), "metering_policy_en");
     notes.ignored_if(row.metering_class.is_some(), "metering_class");
-    notes.ignored_if(row.metering_class_or.is_some(), "metering_class_or");
-    notes.ignored_if(row.metering_class_and.is_some(), "metering_class_and");
+    let mut bits = meter::bits(row.metering_class_or, row.metering_class_and)?;
+    if action == RouteAction::Drop {
+        bits = MeterBits::default();
+        notes.ignored_if(row.metering_class_or.is_some(), "metering_class_or");
+        notes.ignored_if(row.metering_class_and.is_some(), "metering_class_and");
+    }
     Ok(Route {
         action,
         underlay_sip,
         tunnel,
+        meter: bits,
     })
 }
 
@@ -229,14 +236,19 @@ pub(super) fn route_rule(
         ));
     }
     notes.ignored_if(row.metering_class.is_some(), "metering_class");
-    notes.ignored_if(row.metering_class_or.is_some(), "metering_class_or");
-    notes.ignored_if(row.metering_class_and.is_some(), "metering_class_and");
+    let mut bits = meter::bits(row.metering_class_or, row.metering_class_and)?;
+    if action == RuleAction::Drop {
+        bits = MeterBits::default();
+        notes.ignored_if(row.metering_class_or.is_some(), "metering_class_or");
+        notes.ignored_if(row.metering_class_and.is_some(), "metering_class_and");
+    }
     notes.ignored_if(net::text(row.region.as_ref()).is_some(), "region");
     notes.ignored_if(row.routing_type != 0, "routing_type");
     Ok(RouteRule {
         action,
         vnet,
         pa_validation,
+        meter: bits,
     })
 }
 
@@ -254,11 +266,16 @@ pub(super) fn vnet_mapping(
             notes.ignored_if(row.overlay_sip_prefix.is_some(), "overlay_sip_prefix");
             notes.ignored_if(row.overlay_dip_prefix.is_some(), "overlay_dip_prefix");
         }
-        RoutingType::Privatelink => private_link = Some(Box::new(private_link_of(&row)?)),
+        RoutingType::Privatelink => private_link = Some(Box::new(private_link_of(&row, false)?)),
+        // The older name of a private link in a tunnel to a security appliance.
         RoutingType::Privatelinknsg => {
-            return Err(later(
-                "deprecated routing type privatelinknsg (use privatelink with a tunnel)",
-            ));
+            if net::text(row.tunnel.as_ref()).is_none() {
+                return Err(FieldError::invalid(
+                    "tunnel",
+                    "privatelinknsg needs the tunnel to the security appliance",
+                ));
+            }
+            private_link = Some(Box::new(private_link_of(&row, true)?));
         }
         RoutingType::Servicetunnel => return Err(later("routing type servicetunnel")),
         RoutingType::Appliance => return Err(later("routing type appliance")),
@@ -279,7 +296,6 @@ pub(super) fn vnet_mapping(
     }
     notes.ignored_if(row.metering_class.is_some(), "metering_class");
     notes.ignored_if(row.override_meter == Some(true), "override_meter");
-    notes.ignored_if(row.metering_class_or.is_some(), "metering_class_or");
     notes.ignored_if(row.use_pl_sip_eni == Some(true), "use_pl_sip_eni");
     notes.ignored_if(row.overlay_sip.is_some(), "overlay_sip");
     notes.ignored_if(row.overlay_dip.is_some(), "overlay_dip");
@@ -295,10 +311,14 @@ pub(super) fn vnet_mapping(
         use_dst_vni: use_dst_vni && plain,
         private_link,
         tunnel: net::text(row.tunnel.as_ref()).map(Into::into),
+        meter_or: meter::class_or(row.metering_class_or)?,
     })
 }
 
-fn private_link_of(row: &dash::vnet_mapping::VnetMapping) -> Result<PrivateLink, FieldError> {
+fn private_link_of(
+    row: &dash::vnet_mapping::VnetMapping,
+    nsg: bool,
+) -> Result<PrivateLink, FieldError> {
     let needed = |field: &str, prefix: &Option<_>| match prefix {
         Some(prefix) => net::masked(field, prefix),
         None => Err(FieldError::invalid(field, "privatelink needs it")),
@@ -308,5 +328,27 @@ fn private_link_of(row: &dash::vnet_mapping::VnetMapping) -> Result<PrivateLink,
         overlay_sip: needed("overlay_sip_prefix", &row.overlay_sip_prefix)?,
         overlay_dip: needed("overlay_dip_prefix", &row.overlay_dip_prefix)?,
         port_map,
+        nsg,
     })
+}
+
+pub(super) fn pa_validation(
+    row: &dash::pa_validation::PaValidation,
+) -> Result<PaValidation, FieldError> {
+    let mut prefixes = Vec::with_capacity(row.prefixes.len());
+    for (n, value) in row.prefixes.iter().enumerate() {
+        let field = format!("prefixes[{n}]");
+        let prefix = net::prefix(&field, value)?;
+        let IpAddr::V4(addr) = prefix.addr() else {
+            return Err(FieldError::unimplemented(
+                field,
+                format!("IPv6 underlay is not supported yet: {prefix}"),
+            ));
+        };
+        prefixes.push(SourcePrefix {
+            addr,
+            len: prefix.prefix_len(),
+        });
+    }
+    Ok(PaValidation { prefixes })
 }

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use dash_model::objects::{EncapType, PortMapRange, Tunnel};
 
-use super::{Notes, net};
+use super::{Notes, meter, net};
 use crate::dash;
 use crate::dash::outbound_port_map_range::PortMapRangeAction;
 use crate::dash::route_type::EncapType as PbEncap;
 use crate::row::FieldError;
 
-pub(super) fn tunnel(row: &dash::tunnel::Tunnel, notes: &mut Notes) -> Result<Tunnel, FieldError> {
+pub(super) fn tunnel(row: &dash::tunnel::Tunnel) -> Result<Tunnel, FieldError> {
     let kind = match net::constant("encap_type", row.encap_type, "an encap type")? {
         PbEncap::Vxlan => EncapType::Vxlan,
         PbEncap::Nvgre => EncapType::Nvgre,
@@ -32,11 +32,11 @@ pub(super) fn tunnel(row: &dash::tunnel::Tunnel, notes: &mut Notes) -> Result<Tu
     }
     endpoints.sort_unstable();
     endpoints.dedup();
-    notes.ignored_if(row.metering_class_or.is_some(), "metering_class_or");
     Ok(Tunnel {
         endpoints,
         kind,
         key: net::vni("vni", row.vni)?,
+        meter_or: meter::class_or(row.metering_class_or)?,
     })
 }
 

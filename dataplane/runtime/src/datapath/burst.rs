@@ -11,9 +11,9 @@
 //! `meta` row. Programs find that row as element 0 of the array `meta`, whose address in
 //! `RunCtx::arrays` is changed from place to place.
 //!
-//! What programs write before the look-up are counters, which are sums, and `meta`; so the outcome
-//! is that of running packets whole, one after the other ([`Bound::run`], the twin that
-//! benches/tests compare this with).
+//! What programs write before the look-up are counters, which are sums, `meta`, and first fragments,
+//! which nothing touches after it; so the outcome is that of running packets whole, one after the
+//! other ([`Bound::run`], the twin that benches/tests compare this with).
 
 use std::cell::UnsafeCell;
 

@@ -3,7 +3,8 @@
 //! Both directions of a connection that is not translated have one owner, whatever queue their
 //! packets came in by: the hash is symmetric in the two ends (address and port), and says nothing of
 //! the direction. The reply to a translated packet may have another owner; it then is a new flow
-//! there, so what translates must choose the translated port by [`Owners::of`].
+//! there, so what translates must choose the translated port by [`Owners::of`]. Later fragments and
+//! ICMP errors have the key of their flow by then, and so its owner.
 
 use std::hash::{BuildHasher, RandomState};
 

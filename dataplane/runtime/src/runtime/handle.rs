@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dash_wire::tables::FlowEntry;
-use nic_target::{Capacity, CounterSnapshot, Table, Target, TargetError, Update};
+use nic_target::{
+    Capacity, CounterSnapshot, FlowEdit, FlowQuery, Table, Target, TargetError, Update,
+};
 
 use super::watchdog::{Change, Watchdog};
 use super::{Punt, RuntimeEvents, WorkerStats};
@@ -407,12 +409,19 @@ impl<P: Send> Target for RuntimeHandle<P> {
 
     /// Each connection is whole; the list is not of one moment, as packets run while it is made.
     fn flows(&mut self) -> Result<Vec<FlowEntry>, TargetError> {
-        let slots = self.capacity.flows as usize;
+        self.find_flows(&FlowQuery::ALL)
+    }
+
+    fn find_flows(&mut self, query: &FlowQuery) -> Result<Vec<FlowEntry>, TargetError> {
+        let room = query.most.min(self.capacity.flows as usize);
+        let query = Arc::new(query.clone());
+        let ask = || Command::Flows(Arc::clone(&query), Vec::with_capacity(room));
         let mut all = Vec::new();
-        for answer in self.ask(|| Command::Flows(Vec::with_capacity(slots)))? {
-            let Answer::Flows(mut flows) = answer else {
+        for answer in self.ask(ask)? {
+            let Answer::Flows(query, mut flows) = answer else {
                 return Err(TargetError::Gone);
             };
+            drop(query);
             if all.is_empty() {
                 flows.shrink_to_fit();
                 all = flows;
@@ -420,7 +429,22 @@ impl<P: Send> Target for RuntimeHandle<P> {
                 all.append(&mut flows);
             }
         }
+        all.truncate(query.most);
         Ok(all)
+    }
+
+    /// Each worker's share, `most` of them at most.
+    fn edit_flows(&mut self, query: &FlowQuery, edit: FlowEdit) -> Result<u64, TargetError> {
+        let query = Arc::new(query.clone());
+        let mut sum = 0;
+        for answer in self.ask(|| Command::Edit(Arc::clone(&query), edit))? {
+            let Answer::Edited(query, edited) = answer else {
+                return Err(TargetError::Gone);
+            };
+            drop(query);
+            sum += edited;
+        }
+        Ok(sum)
     }
 }
 
@@ -435,5 +459,8 @@ fn add(sum: &mut CounterSnapshot, of: CounterSnapshot) {
     add(&mut sum.port, of.port);
     for (eni, block) in of.eni {
         add(sum.eni.entry(eni).or_default(), block);
+    }
+    for (bucket, bytes) in of.meter {
+        sum.add_meter(bucket, bytes);
     }
 }

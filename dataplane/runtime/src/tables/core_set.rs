@@ -1,18 +1,20 @@
 //! The tables one core owns: flows, counters, scratch.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use dash_wire::abi::MapHandle;
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, flow_state};
+use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, MeterBucket, flow_mark, flow_state, meter};
 use nic_target::tables::Discipline;
-use nic_target::{Capacity, CounterSnapshot, Table, TargetError};
+use nic_target::{Capacity, CounterSnapshot, FlowQuery, Table, TargetError};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Handled;
 use super::array::Array;
 use super::flow_index::{Ahead, FlowIndex, Slab};
+use super::fragments::FragmentView;
 use super::free_slots::FreeSlots;
 use super::memory::{Mapping, MemoryError};
 use super::mirror::SharedFlows;
@@ -36,6 +38,12 @@ pub struct CoreTables {
     pub port_stats: Box<Handled<Array>>,
     /// What one stage tells the next.
     pub meta: Box<Handled<Array>>,
+    /// First fragments.
+    pub fragments: Box<Handled<FragmentView>>,
+    /// Byte counters of ENIs and metering classes.
+    pub meter_stats: Box<Handled<Array>>,
+    /// What is kept of each ENI.
+    pub eni_life: Box<Handled<Array>>,
 }
 
 /// What decides when a connection is gone.
@@ -45,6 +53,8 @@ pub(crate) struct Ageing {
     pub(crate) timeout_ms: u32,
     pub(crate) eni: u16,
     pub(crate) state: u8,
+    /// A redirect changed it.
+    pub(crate) redirected: bool,
 }
 
 /// A core table as programs see it.
@@ -106,6 +116,11 @@ impl CoreTables {
             eni_stats: array(Table::EniStats),
             port_stats: array(Table::PortStats),
             meta: array(Table::Meta),
+            fragments: Box::new(Handled::new(FragmentView::new(
+                def(Table::Fragments).max_entries,
+            ))),
+            meter_stats: array(Table::MeterStats),
+            eni_life: array(Table::EniLife),
         })
     }
 
@@ -116,10 +131,13 @@ impl CoreTables {
             Table::FlowIndex => (self.flow_index.handle(), None),
             Table::FlowFree => (self.flow_free.handle(), None),
             Table::FlowEvents => (self.flow_events.handle(), None),
+            Table::Fragments => (self.fragments.handle(), None),
             Table::FlowSlab => (array(&self.flow_slab), Some(&**self.flow_slab)),
             Table::EniStats => (array(&self.eni_stats), Some(&**self.eni_stats)),
             Table::PortStats => (array(&self.port_stats), Some(&**self.port_stats)),
             Table::Meta => (array(&self.meta), Some(&**self.meta)),
+            Table::MeterStats => (array(&self.meter_stats), Some(&**self.meter_stats)),
+            Table::EniLife => (array(&self.eni_life), Some(&**self.eni_life)),
             _ => return None,
         };
         debug_assert_eq!(table.discipline(), Discipline::Core);
@@ -149,6 +167,7 @@ impl CoreTables {
                 timeout_ms: (&raw const (*entry).timeout_ms).read(),
                 eni: (&raw const (*entry).eni).read(),
                 state: (&raw const (*entry).state).read(),
+                redirected: (&raw const (*entry).marks).read() & flow_mark::REDIRECTED != 0,
             })
         }
     }
@@ -158,6 +177,14 @@ impl CoreTables {
         if let Some(entry) = self.flow_slab.element(slot) {
             // SAFETY: an element of the slab, see `ageing`; nobody else writes the state.
             unsafe { (&raw mut (*entry.cast::<FlowEntry>()).state).write(flow_state::FREE) };
+        }
+    }
+
+    /// Says in which epoch a connection was decided.
+    pub(crate) fn set_epoch(&mut self, slot: u32, epoch: u8) {
+        if let Some(entry) = self.flow_slab.element(slot) {
+            // SAFETY: an element of the slab, see `ageing`; nobody else writes the epoch.
+            unsafe { (&raw mut (*entry.cast::<FlowEntry>()).epoch).write(epoch) };
         }
     }
 
@@ -247,7 +274,7 @@ impl CoreTables {
         add(&self.port_stats, 0, stat.offset(), n);
     }
 
-    /// Counters now.
+    /// Counters now, but for those of metering: see [`meters`](Self::meters).
     pub fn counters(&self) -> CounterSnapshot {
         let mut snapshot = CounterSnapshot {
             port: vec![0; PortStat::COUNT],
@@ -264,15 +291,44 @@ impl CoreTables {
         snapshot
     }
 
+    /// Adds the buckets of an ENI that ever counted. It looks at all of them, 64 kB: ENIs are read one
+    /// between bursts.
+    pub fn meters(&self, eni: u32, snapshot: &mut CounterSnapshot) {
+        let mut bucket = MeterBucket::default();
+        for class in 1..=meter::MAX_CLASS {
+            let index = eni << meter::ENI_SHIFT | class;
+            if self.meter_stats.read(index, bucket.as_mut_bytes())
+                && bucket != MeterBucket::default()
+            {
+                snapshot.meter.insert((eni, class), bucket);
+            }
+        }
+    }
+
     /// Live connections: the slots that are not free.
     pub fn flow_count(&self) -> usize {
         self.flow_slab.entries() as usize - self.flow_free.len()
     }
 
-    /// Appends the live connections of slots `from..to`.
-    pub fn flows(&self, from: u32, to: u32, out: &mut Vec<FlowEntry>) {
-        let live = (from..to.min(self.high_water())).filter_map(|slot| self.flow(slot));
-        out.extend(live.filter(|flow| flow.state != flow_state::FREE));
+    /// Appends the live connections of slots `from..to` that are asked for, until `out` holds as many
+    /// as it has memory for or the query wants.
+    pub fn flows(&self, slots: Range<u32>, query: &FlowQuery, out: &mut Vec<FlowEntry>) {
+        for slot in slots.start..slots.end.min(self.high_water()) {
+            if let Some(flow) = self.live_flow(slot, query)
+                && out.len() < query.most.min(out.capacity())
+            {
+                out.push(flow);
+            }
+        }
+    }
+
+    /// The live connection in a slot, when it is asked for.
+    pub(crate) fn live_flow(&self, slot: u32, query: &FlowQuery) -> Option<FlowEntry> {
+        let ageing = self.ageing(slot)?;
+        if ageing.state == flow_state::FREE || !query.has_eni(ageing.eni) {
+            return None;
+        }
+        self.flow(slot).filter(|flow| query.matches(flow))
     }
 }
 

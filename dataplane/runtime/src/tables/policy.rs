@@ -8,7 +8,7 @@ use dash_wire::abi::MapHandle;
 use dash_wire::tables::EniRow;
 use nic_target::tables::Discipline;
 use nic_target::{Capacity, Table, TableDelta, TableOp, TargetError};
-use zerocopy::IntoBytes as _;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::Handled;
 use super::acl::{Acl, Binding};
@@ -107,6 +107,29 @@ impl PolicyTables {
     /// A policy table.
     pub fn map(&self, table: Table) -> Option<&PolicyMap> {
         self.maps.get(table.index() as usize)?.as_deref()
+    }
+
+    /// A copy of the row that a key finds, as a program's look-up would; `None` without one, and for
+    /// a key or row of another size than the table's.
+    pub fn row<K, V>(&self, table: Table, key: &K) -> Option<V>
+    where
+        K: IntoBytes + Immutable,
+        V: FromBytes,
+    {
+        let def = self.defs.get(table.index() as usize)?;
+        let sizes = (def.key_size as usize, def.value_size as usize);
+        if sizes != (size_of::<K>(), size_of::<V>()) {
+            return None;
+        }
+        let handle = self.map(table)?.handle();
+        // SAFETY: the handle is of a map that `self` keeps; the key has the map's size.
+        let row = unsafe { ((*handle).lookup)(handle, key.as_bytes().as_ptr()) };
+        if row.is_null() {
+            return None;
+        }
+        // SAFETY: a look-up's result points to the value's bytes (`MapOps`), which nobody writes.
+        let bytes = unsafe { std::slice::from_raw_parts(row, sizes.1) };
+        V::read_from_bytes(bytes).ok()
     }
 
     /// Bytes of memory each table holds, what other generations share included. Takes time in

@@ -163,6 +163,20 @@ impl<P: Port> Lanes<P> {
         }
     }
 
+    /// Lays a frame of our own on the lane of a port; without one to spare it is a discard.
+    pub(super) fn put_out_new(&mut self, tables: &mut CoreTables, port: u16, data: &[u8]) {
+        let Some(mut frame) = self.pool.take() else {
+            tables.count_port(PortStat::IfOutDiscards, 1);
+            return;
+        };
+        frame.port = port;
+        if frame.fill(data) {
+            self.put_out(tables, frame);
+        } else {
+            self.pool.give(frame);
+        }
+    }
+
     /// Takes back a frame that goes nowhere.
     #[inline]
     pub(super) fn give(&mut self, frame: Frame) {

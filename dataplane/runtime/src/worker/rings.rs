@@ -6,7 +6,7 @@ use std::thread::Thread;
 
 use crossbeam_queue::ArrayQueue;
 use dash_wire::tables::FlowEntry;
-use nic_target::{CounterSnapshot, Frame};
+use nic_target::{CounterSnapshot, FlowEdit, FlowQuery, Frame};
 
 /// Frames a ring between control and a worker holds.
 pub(crate) const RING: usize = 512;
@@ -23,8 +23,11 @@ pub(crate) enum Command {
     Counters,
     /// How many live connections there are.
     FlowCount,
-    /// Live connections, appended to memory that control brings; copied a budget a round.
-    Flows(Vec<FlowEntry>),
+    /// Live connections that are asked for, appended to memory that control brings; looked through a
+    /// budget a round.
+    Flows(Arc<FlowQuery>, Vec<FlowEntry>),
+    /// Does something to them, a budget a round.
+    Edit(Arc<FlowQuery>, FlowEdit),
     /// End the flows of ENIs that the generation just published no longer has, after running all
     /// that is on rings from other workers.
     Purge(Vec<u32>),
@@ -51,7 +54,9 @@ pub(crate) enum Answer {
     Done,
     Counters(CounterSnapshot),
     FlowCount(usize),
-    Flows(Vec<FlowEntry>),
+    Flows(Arc<FlowQuery>, Vec<FlowEntry>),
+    /// How many.
+    Edited(Arc<FlowQuery>, u64),
     /// The list goes back: memory of control is freed by control.
     Purged(Vec<u32>),
 }

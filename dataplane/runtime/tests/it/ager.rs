@@ -7,7 +7,7 @@ use dash_runtime::tables::MapOps;
 use dash_runtime::tables::core_set::CoreTables;
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, flow_state};
-use nic_target::{Capacity, Table};
+use nic_target::{Capacity, FlowQuery, Table};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
@@ -147,8 +147,8 @@ proptest! {
                 !due
             });
 
-            let mut flows = Vec::new();
-            tables.flows(0, FLOWS, &mut flows);
+            let mut flows = Vec::with_capacity(FLOWS as usize);
+            tables.flows(0..FLOWS, &FlowQuery::ALL, &mut flows);
             let mut live: Vec<u16> = flows.iter().map(|f| u16::from_be_bytes(f.sides[0].key.sport)).collect();
             live.sort_unstable();
             prop_assert_eq!(live, twin.keys().copied().collect::<Vec<_>>());
@@ -290,8 +290,8 @@ mod mirror {
                         live.retain(|_, slot| tables.flow(*slot).is_some_and(|flow| flow.state != flow_state::FREE));
                     }
                 }
-                let mut flows = Vec::new();
-                tables.flows(0, FLOWS, &mut flows);
+                let mut flows = Vec::with_capacity(FLOWS as usize);
+                tables.flows(0..FLOWS, &FlowQuery::ALL, &mut flows);
                 let heard: Vec<FlowEntry> = heard.0.lock().unwrap().values().copied().collect();
                 prop_assert_eq!(heard, flows);
             }

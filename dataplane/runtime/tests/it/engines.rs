@@ -422,7 +422,8 @@ fn the_interpreter_refuses_memory_that_is_not_the_programs() {
             then(b);
         }
     };
-    let read_last = |b: &mut Builder| b.load(Size::W, R0, R0, 12);
+    const LAST: i16 = size_of::<Globals>() as i16 - 4;
+    let read_last = |b: &mut Builder| b.load(Size::W, R0, R0, LAST);
     assert!(
         run(Engine::Interp, lookup(Table::Globals, read_last))
             .0
@@ -430,7 +431,12 @@ fn the_interpreter_refuses_memory_that_is_not_the_programs() {
             .is_none()
     );
     assert_eq!(
-        fault(lookup(Table::Globals, |b| b.load(Size::W, R0, R0, 13))),
+        fault(lookup(Table::Globals, |b| b.load(
+            Size::W,
+            R0,
+            R0,
+            LAST + 1
+        ))),
         MemFault::Unmapped
     );
     assert_eq!(

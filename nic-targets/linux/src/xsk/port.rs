@@ -460,6 +460,9 @@ impl Port for XdpPort {
     fn mac(&self) -> [u8; 6] {
         self.device.mac
     }
+    fn mtu(&self) -> Option<u32> {
+        Some(self.device.mtu)
+    }
     fn start(&mut self) -> io::Result<()> {
         self.umem.keep_stock();
         Ok(())

@@ -119,6 +119,7 @@ pub(crate) fn rows() -> Vec<TableOp> {
         flags: 0,
         sport_base: 5120,
         sport_mask: 127,
+        ..Globals::default()
     };
     let route = Route4Key {
         prefix_len: 32 + 8,

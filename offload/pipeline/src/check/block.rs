@@ -15,7 +15,7 @@ use crate::ir::{FlowSide, Stage, Stmt};
 use crate::text::{KEYWORDS, MAX_DEPTH, print_stmt};
 
 /// Metadata no statement may assign: `apply` and the flow table rely on what the parsers found.
-const READ_ONLY: &[&str] = &["frame_len", "inner_len", "now_ns"];
+const READ_ONLY: &[&str] = &["frame_len", "inner_len", "now_ns", "redirect"];
 
 /// First halves of metadata names: a row so called could not be told from them in text.
 const META_PREFIXES: &[&str] = &["key", "rkey", "actions", "ractions"];
@@ -164,6 +164,28 @@ impl<'p> Checker<'p> {
                 next.step(VXLAN | VXLAN_HERE);
                 next.write(|f| ["vni", "inner_smac", "inner_dmac"].contains(&f));
             }
+            Stmt::SpotRedirect => {
+                at.after(&[VXLAN_HERE])?;
+                at.before(DECAP)?;
+                next.write(|f| f == "redirect");
+            }
+            Stmt::ParseRedirect => {
+                at.after(&[DECAP, ACCOUNT_HERE])?;
+                at.before(INNER)?;
+                at.reads(|f| ["eni", "redirect"].contains(&f))?;
+                next.step(INNER);
+                next.write(|f| {
+                    f.starts_with("key.")
+                        || ["inner_len", "tcp_flags", "acl_sport", "acl_dport"].contains(&f)
+                });
+            }
+            Stmt::GuardSport { base, mask } => {
+                at.after(&[VXLAN_HERE])?;
+                at.before(DECAP)?;
+                for bound in [base, mask] {
+                    self.typed(bound, Kind::Number, "`guard`", at)?;
+                }
+            }
             Stmt::Decap => {
                 at.after(&[VXLAN_HERE])?;
                 at.before(DECAP)?;
@@ -282,10 +304,34 @@ impl<'p> Checker<'p> {
                 at.after(&[ACCOUNT_HERE])?;
                 self.typed(amount, Kind::Number, "`count`", at)?;
             }
-            Stmt::FlowLookup { pair, hit, miss } => {
+            Stmt::CountPort { amount, .. } => {
+                self.typed(amount, Kind::Number, "`count port`", at)?;
+            }
+            Stmt::FlowRedirect => {
                 at.after(&[INNER, ACCOUNT_HERE])?;
+                at.reads(|f| f == "redirect" || f.starts_with("key."))?;
+            }
+            Stmt::Consume => return Ok(None),
+            Stmt::Meter { len } => {
+                at.after(&[ACCOUNT_HERE])?;
+                at.reads(|f| ["direction", "meter_class"].contains(&f))?;
+                self.typed(len, Kind::Number, "`meter`", at)?;
+            }
+            Stmt::FlowLookup {
+                pair,
+                meter,
+                epoch,
+                hit,
+                miss,
+                ..
+            } => {
+                at.after(&[INNER, ACCOUNT_HERE])?;
+                if *epoch {
+                    at.reads(|f| ["epoch", "renew", "eni"].contains(&f))?;
+                }
                 let mut found = facts;
                 found.write(|f| f.starts_with("actions."));
+                found.write(|f| *meter && f == "meter_class");
                 if *pair {
                     found.write(|f| f.starts_with("rkey.") || f.starts_with("u1_"));
                 }
@@ -293,10 +339,18 @@ impl<'p> Checker<'p> {
                 let miss = self.block(miss, facts, depth + 1)?;
                 return Ok(after_either(hit, miss));
             }
-            Stmt::FlowCreate { .. } => {
+            Stmt::FlowCreate { epoch, .. } => {
                 at.after(&[INNER, ACCOUNT_HERE])?;
+                if *epoch {
+                    at.reads(|f| ["epoch", "renew"].contains(&f))?;
+                }
                 at.reads(|f| f.starts_with("key.") || f.starts_with("rkey."))?;
                 at.reads(|f| ["actions.actions", "ractions.actions"].contains(&f))?;
+            }
+            Stmt::Translatable => {
+                at.after(&[INNER, ACCOUNT_HERE])?;
+                at.before(TRANSLATE)?;
+                at.before(APPLY)?;
             }
             Stmt::Translate => {
                 at.after(&[INNER, ACCOUNT_HERE])?;

@@ -81,7 +81,7 @@ fn the_good_pipeline_passes() {
 #[test]
 fn stages_are_named_once_found_and_reached() {
     assert_eq!(
-        check(&Pipeline { stages: Vec::new() }).unwrap_err().fault,
+        check(&Pipeline::default()).unwrap_err().fault,
         Fault::NoStages
     );
     assert_eq!(
@@ -423,6 +423,7 @@ fn nesting_is_as_bounded_as_in_text() {
                 name: "deep".into(),
                 body,
             }],
+            ..Pipeline::default()
         }
     };
     let most = crate::text::MAX_DEPTH - 1;

@@ -87,7 +87,7 @@ const U1: From = From {
 };
 
 impl StageLower<'_> {
-    pub(super) fn apply(&mut self, nvgre: bool, u1: bool) {
+    pub(super) fn apply(&mut self, nvgre: bool, u1: bool, smac: bool) {
         let internal = self.drop_label(DropReason::Internal);
         self.b.comment("apply: trim to the IP length");
         let trimmed = self.b.label();
@@ -111,6 +111,14 @@ impl StageLower<'_> {
         self.b.jump_if(C::Eq, R1, 0, no_dmac);
         self.copy(R2, 0, META, action!(dmac), 6);
         self.b.bind(no_dmac);
+        if smac {
+            let no_smac = self.b.label();
+            self.b.load(Size::H, R1, META, action!(actions));
+            self.b.alu(AluOp::And, R1, i32::from(flow_action::SET_SMAC));
+            self.b.jump_if(C::Eq, R1, 0, no_smac);
+            self.copy(R2, 6, META, meta!(inner_dmac), 6);
+            self.b.bind(no_smac);
+        }
 
         let (bare, done) = (self.b.label(), self.b.label());
         self.b.load(Size::H, R1, META, action!(actions));

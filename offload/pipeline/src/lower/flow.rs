@@ -8,7 +8,7 @@ use dash_bpf::{Reg, Size};
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{
-    FlowActions, FlowEntry, FlowHalf, FlowKey, Globals, Meta, flow_action, flow_state,
+    FlowActions, FlowEntry, FlowHalf, FlowKey, Globals, Meta, flow_action, flow_mark, flow_state,
 };
 use nic_target::Table;
 use std::mem::{offset_of, size_of};
@@ -16,24 +16,23 @@ use std::mem::{offset_of, size_of};
 use super::LowerError;
 use super::stage::{META, StageLower};
 use crate::entropy::MULTIPLIER;
-use crate::ir::{Expr, FlowSide};
+use crate::ir::{Expr, FlowSide, Timeouts};
 
-const FP: Reg = Reg::R10;
+pub(super) const FP: Reg = Reg::R10;
 /// Slot number across calls.
-const SLOT: Reg = Reg::R8;
+pub(super) const SLOT: Reg = Reg::R8;
 /// The connection's entry across calls.
-const ENTRY: Reg = Reg::R9;
+pub(super) const ENTRY: Reg = Reg::R9;
 
-const TCP: i32 = 6;
+pub(super) const TCP: i32 = 6;
 const FIN: i32 = 0x01;
 const SYN: i32 = 0x02;
-const RST: i32 = 0x04;
+pub(super) const RST: i32 = 0x04;
 const ACK: i32 = 0x10;
 
-/// Idle timeouts in milliseconds (DASH reference 4.5).
-pub(crate) const TIMEOUT_HALF_OPEN_MS: u32 = 5_000;
-pub(crate) const TIMEOUT_IDLE_MS: u32 = 30_000;
-pub(crate) const TIMEOUT_CLOSING_MS: u32 = 2_000;
+const UDP: i32 = 17;
+const ICMP: i32 = 1;
+const ICMPV6: i32 = 58;
 
 const BPF_NOEXIST: i32 = 1;
 
@@ -49,14 +48,22 @@ macro_rules! entry {
 }
 
 /// Offset of a side in an entry.
-fn side_at(side: u8) -> i16 {
+pub(super) fn side_at(side: u8) -> i16 {
     (offset_of!(FlowEntry, sides) + usize::from(side) * size_of::<FlowHalf>()) as i16
 }
 
+pub(super) use {entry, meta};
+
 impl StageLower<'_> {
     /// Falls through on a hit with `actions` loaded; jumps to `miss` else.
-    /// With `pair`, also what its actions need of the other side.
-    pub(super) fn flow_lookup(&mut self, pair: bool, miss: Label) {
+    /// With `pair`, also what its actions need of the other side; with `meter`, the metering class; with
+    /// `marks`, flows may be marked. With `epoch`, a packet that decides a flow again is a miss.
+    pub(super) fn flow_lookup(
+        &mut self,
+        (pair, meter): (bool, bool),
+        (marks, epoch): (bool, bool),
+        miss: Label,
+    ) {
         self.b.comment("flow lookup");
         self.find(miss);
         let (side1, found, reset, hit) = (
@@ -70,10 +77,17 @@ impl StageLower<'_> {
         self.b.alu(AluOp::Rsh, SLOT, 1);
         self.b.jump_if(C::Ne, R1, 0, side1);
         self.hit_side(0, pair, reset);
+        let stale = self.b.label();
+        if epoch {
+            self.old_epoch(stale);
+        }
         self.b.jump(found);
         self.b.bind(side1);
         self.hit_side(1, pair, reset);
         self.b.bind(found);
+        if meter {
+            self.take_class();
+        }
 
         // TCP: FIN from both sides closes, RST ends.
         self.b.load(
@@ -87,38 +101,67 @@ impl StageLower<'_> {
         self.b.load(Size::B, R1, META, meta!(tcp_flags));
         self.b.alu(AluOp::And, R1, RST);
         self.b.jump_if(C::Eq, R1, 0, no_rst);
-        self.delete_pair();
+        self.delete_pair(marks);
         self.b.jump(hit);
         self.b.bind(no_rst);
+        self.close(hit);
+        self.b.jump(hit);
+
+        // A new connection on a live tuple: forget the old one and decide again.
+        self.b.bind(reset);
+        self.delete_pair(marks);
+        self.b.jump(miss);
+        if epoch {
+            self.b.bind(stale);
+            self.decide_again(found, miss);
+        }
+        self.b.bind(hit);
+    }
+
+    /// As [`flow_lookup`](Self::flow_lookup), and the connection stays as it is.
+    pub(super) fn flow_peek(&mut self, (pair, meter): (bool, bool), miss: Label) {
+        self.b.comment("flow lookup, only to see");
+        self.find(miss);
+        if meter {
+            self.take_class();
+        }
+        let (side1, hit) = (self.b.label(), self.b.label());
+        self.b.alu(AluOp::And, SLOT, 1);
+        self.b.jump_if(C::Ne, SLOT, 0, side1);
+        for side in 0..2 {
+            if side == 1 {
+                self.b.bind(side1);
+            }
+            self.take_actions(side);
+            if pair {
+                self.take_other(side);
+            }
+            if side == 0 {
+                self.b.jump(hit);
+            }
+        }
+        self.b.bind(hit);
+    }
+
+    /// Starts a connection's end when both sides have sent FIN; else, and when it had, jumps.
+    pub(super) fn close(&mut self, otherwise: Label) {
         self.b.load(Size::B, R1, ENTRY, entry!(fin));
-        self.b.jump_if(C::Ne, R1, 3, hit);
+        self.b.jump_if(C::Ne, R1, 3, otherwise);
         self.b.load(Size::B, R1, ENTRY, entry!(state));
         self.b
-            .jump_if(C::Eq, R1, i32::from(flow_state::CLOSING), hit);
+            .jump_if(C::Eq, R1, i32::from(flow_state::CLOSING), otherwise);
         self.b.store(
             Size::B,
             ENTRY,
             entry!(state),
             i32::from(flow_state::CLOSING),
         );
-        self.b.store(
-            Size::W,
-            ENTRY,
-            entry!(timeout_ms),
-            TIMEOUT_CLOSING_MS as i32,
-        );
+        self.store_timeout(self.timeouts.closing);
         self.push(Table::FlowEvents);
-        self.b.jump(hit);
-
-        // A new connection on a live tuple: forget the old one and decide again.
-        self.b.bind(reset);
-        self.delete_pair();
-        self.b.jump(miss);
-        self.b.bind(hit);
     }
 
     /// SLOT = the index's row of `key` (`slot << 1 | side`), ENTRY = the connection.
-    fn find(&mut self, miss: Label) {
+    pub(super) fn find(&mut self, miss: Label) {
         // A key may be given where it is: in a row.
         let key = (META, meta!(key));
         self.call_with_key(Table::FlowIndex, key, helper::MAP_LOOKUP_ELEM);
@@ -135,7 +178,7 @@ impl StageLower<'_> {
     /// refreshed, and whatever would change a connection's state is a miss, before anything is
     /// written. Only `last_seen_ns`, `packets` and `bytes` are. With `pair`, a decision that needs the
     /// other side is a miss too: two sides cannot be read at once while their owner may write.
-    pub(super) fn flow_touch(&mut self, pair: bool, miss: Label) {
+    pub(super) fn flow_touch(&mut self, (pair, meter): (bool, bool), epoch: bool, miss: Label) {
         self.b.comment("flow lookup, shared");
         let (not_tcp, side1, hit) = (self.b.label(), self.b.label(), self.b.label());
         self.b.load(
@@ -152,14 +195,18 @@ impl StageLower<'_> {
         self.find(miss);
         self.b.alu(AluOp::And, SLOT, 1);
         self.b.jump_if(C::Ne, SLOT, 0, side1);
-        self.touch_side(0, pair, miss);
+        if epoch {
+            // Its owner decides it again, or says that it may not be.
+            self.old_epoch(miss);
+        }
+        self.touch_side(0, (pair, meter), miss);
         self.b.jump(hit);
         self.b.bind(side1);
         // The other side's first packet opens a TCP connection (no other is ever half open).
         self.b.load(Size::B, R1, ENTRY, entry!(state));
         self.b
             .jump_if(C::Eq, R1, i32::from(flow_state::HALF_OPEN), miss);
-        self.touch_side(1, pair, miss);
+        self.touch_side(1, (pair, meter), miss);
         self.b.bind(hit);
     }
 
@@ -168,8 +215,11 @@ impl StageLower<'_> {
     /// The slot may become another connection's at any time. Its owner writes each key before its
     /// decision, so a decision that was read before the key still held is that key's. (This
     /// counts on stores and loads that stay in order, as on x86-64.)
-    fn touch_side(&mut self, side: u8, pair: bool, miss: Label) {
+    fn touch_side(&mut self, side: u8, (pair, meter): (bool, bool), miss: Label) {
         self.take_actions(side);
+        if meter {
+            self.take_class();
+        }
         if pair {
             self.needs_pair();
             self.b.jump_if(C::Ne, R1, 0, miss);
@@ -184,10 +234,16 @@ impl StageLower<'_> {
     }
 
     /// The decision of one side becomes the packet's.
-    fn take_actions(&mut self, side: u8) {
+    pub(super) fn take_actions(&mut self, side: u8) {
         let from = side_at(side) + offset_of!(FlowHalf, actions) as i16;
         let len = size_of::<FlowActions>();
         self.copy(META, meta!(actions), ENTRY, from, len);
+    }
+
+    /// The connection's metering class becomes the packet's.
+    fn take_class(&mut self) {
+        self.b.load(Size::W, R1, ENTRY, entry!(meter_class));
+        self.b.store(Size::W, META, meta!(meter_class), R1);
     }
 
     /// r1 = what of the actions needs the other side.
@@ -206,6 +262,12 @@ impl StageLower<'_> {
         let other = side_at(1 - side);
         let key = other + offset_of!(FlowHalf, key) as i16;
         self.copy(META, meta!(rkey), ENTRY, key, size_of::<FlowKey>());
+        self.take_u1(other);
+        self.b.bind(enough);
+    }
+
+    /// [`FlowActions::kept_u1`] of the half at `other`.
+    pub(super) fn take_u1(&mut self, other: i16) {
         let actions = other + offset_of!(FlowHalf, actions) as i16;
         let dmac = actions + offset_of!(FlowActions, dmac) as i16;
         self.copy(META, meta!(u1_dip), ENTRY, dmac, 4);
@@ -215,11 +277,10 @@ impl StageLower<'_> {
         self.b.alu(AluOp::Lsh, R2, 16);
         self.b.alu(AluOp::Or, R1, R2);
         self.b.store(Size::W, META, meta!(u1_vni), R1);
-        self.b.bind(enough);
     }
 
     /// [`FlowActions::keep_u1`] where the actions have a second encap.
-    fn keep_u1(&mut self) {
+    pub(super) fn keep_u1(&mut self) {
         let none = self.b.label();
         let actions = meta!(actions) + offset_of!(FlowActions, actions) as i16;
         self.b.load(Size::H, R1, META, actions);
@@ -285,8 +346,7 @@ impl StageLower<'_> {
                 entry!(state),
                 i32::from(flow_state::ESTABLISHED),
             );
-            self.b
-                .store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
+            self.store_timeout(self.timeouts.tcp);
             self.b.bind(open);
         }
         self.b.alu(AluOp::And, R4, FIN);
@@ -304,13 +364,26 @@ impl StageLower<'_> {
     }
 
     /// Takes both keys of ENTRY out of the index and frees SLOT.
-    fn delete_pair(&mut self) {
+    fn delete_pair(&mut self, marks: bool) {
+        if marks {
+            let unmarked = self.b.label();
+            self.b.load(Size::B, R1, ENTRY, entry!(marks));
+            self.b.alu(AluOp::And, R1, i32::from(flow_mark::REDIRECTED));
+            self.b.jump_if(C::Eq, R1, 0, unmarked);
+            self.uncount_one(EniStat::LbFastPathActiveFlow);
+            self.b.bind(unmarked);
+        }
+        self.take_out();
+        self.count_one(EniStat::FlowDeleted);
+    }
+
+    /// As [`delete_pair`](Self::delete_pair), uncounted.
+    pub(super) fn take_out(&mut self) {
         for side in 0..2 {
             let key = side_at(side) + offset_of!(FlowHalf, key) as i16;
             self.call_with_key(Table::FlowIndex, (ENTRY, key), helper::MAP_DELETE_ELEM);
         }
         self.free_slot();
-        self.count_one(EniStat::FlowDeleted);
     }
 
     fn free_slot(&mut self) {
@@ -320,15 +393,15 @@ impl StageLower<'_> {
     }
 
     /// Pushes SLOT to a queue or stack; a full one loses it, which only the ager's sweep notices.
-    fn push(&mut self, table: Table) {
+    pub(super) fn push(&mut self, table: Table) {
         self.b.store(Size::W, FP, self.value_slot, SLOT);
         self.b.mov(R3, 0);
         self.call_with_key(table, (FP, self.value_slot), helper::MAP_PUSH_ELEM);
     }
 
-    pub(super) fn flow_create(&mut self, pair: bool) {
+    pub(super) fn flow_create(&mut self, pair: bool, marks: bool, epoch: bool) {
         self.b.comment("flow create");
-        if pair {
+        if pair && !epoch {
             self.keep_u1();
         }
         let full = self.drop_label(DropReason::FlowTableFull);
@@ -342,6 +415,12 @@ impl StageLower<'_> {
         self.lookup_element(Table::FlowSlab, SLOT);
         self.b.jump_if(C::Eq, R0, 0, internal);
         self.b.mov(ENTRY, R0);
+        if epoch {
+            self.keep_old(pair);
+            if pair {
+                self.keep_u1();
+            }
+        }
 
         // The sides lie in the metadata as in the entry, so one copy moves them. It comes before the
         // keys go into the index, which may read them here instead of keeping them.
@@ -355,6 +434,13 @@ impl StageLower<'_> {
         self.copy(ENTRY, 0, META, 0, 2 * size_of::<FlowHalf>());
         self.b.load(Size::W, R1, META, meta!(meter_class));
         self.b.store(Size::W, ENTRY, entry!(meter_class), R1);
+        let (tcp, keyed, renewed) = (self.b.label(), self.b.label(), self.b.label());
+        if epoch {
+            self.b.load(Size::B, R1, META, meta!(epoch));
+            self.b.store(Size::B, ENTRY, entry!(epoch), R1);
+            self.b.load(Size::B, R1, META, meta!(renew));
+            self.b.jump_if(C::Ne, R1, 0, renewed);
+        }
         self.b.load(Size::Dw, R1, META, meta!(now_ns));
         self.b.store(Size::Dw, ENTRY, entry!(created_ns), R1);
         self.b.store(Size::Dw, ENTRY, entry!(last_seen_ns), R1);
@@ -367,7 +453,9 @@ impl StageLower<'_> {
         self.b.store(Size::H, ENTRY, entry!(eni), R1);
         self.b.load(Size::B, R1, META, meta!(direction));
         self.b.store(Size::B, ENTRY, entry!(direction), R1);
-        let (tcp, keyed) = (self.b.label(), self.b.label());
+        if marks {
+            self.b.store(Size::B, ENTRY, entry!(marks), 0);
+        }
         self.b.load(
             Size::B,
             R1,
@@ -382,8 +470,7 @@ impl StageLower<'_> {
             entry!(state),
             i32::from(flow_state::ESTABLISHED),
         );
-        self.b
-            .store(Size::W, ENTRY, entry!(timeout_ms), TIMEOUT_IDLE_MS as i32);
+        self.idle_timeout();
         self.b.jump(keyed);
         self.b.bind(tcp);
         self.b.load(Size::B, R1, META, meta!(tcp_flags));
@@ -395,12 +482,13 @@ impl StageLower<'_> {
             entry!(state),
             i32::from(flow_state::HALF_OPEN),
         );
-        self.b.store(
-            Size::W,
-            ENTRY,
-            entry!(timeout_ms),
-            TIMEOUT_HALF_OPEN_MS as i32,
-        );
+        self.store_timeout(self.timeouts.half_open);
+        if epoch {
+            self.b.jump(keyed);
+            // Its history goes on.
+            self.b.bind(renewed);
+            self.b.store(Size::B, ENTRY, entry!(state), R1);
+        }
         self.b.bind(keyed);
 
         self.index(meta!(key), 0);
@@ -408,6 +496,9 @@ impl StageLower<'_> {
         self.index(meta!(rkey), 1);
         self.b.jump_if(C::Ne, R0, 0, undo_first);
         self.push(Table::FlowEvents);
+        if epoch {
+            self.count_renewed(created);
+        }
         self.count_one(EniStat::FlowCreated);
         self.b.jump(created);
 
@@ -418,6 +509,31 @@ impl StageLower<'_> {
         self.free_slot();
         self.b.jump(full);
         self.b.bind(created);
+    }
+
+    fn store_timeout(&mut self, ms: u32) {
+        self.b.store(Size::W, ENTRY, entry!(timeout_ms), ms as i32);
+    }
+
+    /// Sets the timeout of what is not TCP, whose protocol is in r1.
+    fn idle_timeout(&mut self) {
+        let Timeouts {
+            udp, icmp, other, ..
+        } = self.timeouts;
+        if udp == icmp && icmp == other {
+            self.store_timeout(other);
+            return;
+        }
+        let done = self.b.label();
+        for (proto, ms) in [(UDP, udp), (ICMP, icmp), (ICMPV6, icmp)] {
+            let next = self.b.label();
+            self.b.jump_if(C::Ne, R1, proto, next);
+            self.store_timeout(ms);
+            self.b.jump(done);
+            self.b.bind(next);
+        }
+        self.store_timeout(other);
+        self.b.bind(done);
     }
 
     /// r0 = outcome of adding the key at a metadata offset as `side` of SLOT.
@@ -436,10 +552,19 @@ impl StageLower<'_> {
         let aborted = self.drop_label(DropReason::Internal);
         self.lookup_array(Table::Globals, 0);
         self.b.jump_if(C::Eq, R0, 0, aborted);
-        self.hash(match side {
+        self.spread(match side {
             FlowSide::Key => meta!(key),
             FlowSide::Rkey => meta!(rkey),
         });
+        let place = self.field(field)?;
+        self.b.store(Size::H, place.base, place.off, R2);
+        Ok(())
+    }
+
+    /// r2 = the outer source port of the key at a metadata offset, network order; r0 = `globals`. Uses
+    /// r1 and r4.
+    pub(super) fn spread(&mut self, base: i16) {
+        self.hash(base);
         self.b
             .load(Size::H, R1, R0, offset_of!(Globals, sport_mask) as i16);
         self.b.alu(AluOp::And, R2, R1);
@@ -447,9 +572,6 @@ impl StageLower<'_> {
             .load(Size::H, R1, R0, offset_of!(Globals, sport_base) as i16);
         self.b.alu(AluOp::Add, R2, R1);
         self.b.be16(R2);
-        let place = self.field(field)?;
-        self.b.store(Size::H, place.base, place.off, R2);
-        Ok(())
     }
 
     /// r2 = the mixed words of the key at a metadata offset. Uses r1 and r4.

@@ -28,7 +28,8 @@ pub struct Hits {
 /// Compiles the stages that packets of known flows go through.
 ///
 /// These programs refresh flows and never make, change or end one: packets that do so miss. They are
-/// TCP segments with SYN, FIN or RST, and the first of a half-open connection's other side.
+/// TCP segments with SYN, FIN or RST, and the first of a half-open connection's other side. Fragments and
+/// ICMP errors miss too.
 pub fn lower_hits(pipeline: &Pipeline, capacity: &Capacity) -> Result<Hits, LowerError> {
     crate::check::check(pipeline)?;
     let place = |name: &str| pipeline.stages.iter().position(|stage| stage.name == name);

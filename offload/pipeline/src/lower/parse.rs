@@ -11,13 +11,18 @@ use std::mem::offset_of;
 use super::LowerError;
 use super::stage::{CTX, META, StageLower};
 use crate::ir::Expr;
+use special::Special;
 
 /// EtherTypes as a little-endian 16-bit load of the wire bytes gives them.
 const ETH_IPV4: i32 = 0x0008;
 const ETH_IPV6: i32 = 0xdd86;
 const ETH_ARP: i32 = 0x0608;
+const ETH_VLAN: i32 = 0x0081;
+const ETH_SERVICE_VLAN: i32 = 0xa888;
 /// More-fragments bit and fragment offset of IPv4, loaded the same way.
-const FRAGMENT_BITS: i32 = 0xff3f;
+pub(super) const FRAGMENT_BITS: i32 = 0xff3f;
+/// The offset alone.
+const OFFSET_BITS: i32 = 0xff1f;
 
 const ETH: i16 = 14;
 const TCP: i32 = 6;
@@ -52,6 +57,30 @@ macro_rules! bit {
         }
     };
 }
+
+mod special;
+
+pub(super) use special::FRAGMENT;
+
+/// ICMP of a family.
+#[derive(Clone, Copy)]
+struct Echo {
+    /// Its protocol number.
+    icmp: i32,
+    request: i32,
+    reply: i32,
+}
+
+const ICMP_ECHO: Echo = Echo {
+    icmp: ICMP,
+    request: 8,
+    reply: 0,
+};
+const ICMPV6_ECHO: Echo = Echo {
+    icmp: ICMPV6,
+    request: 128,
+    reply: 129,
+};
 
 impl StageLower<'_> {
     /// r2 = packet start, r3 = packet end.
@@ -251,6 +280,34 @@ impl StageLower<'_> {
         Ok(())
     }
 
+    /// Drops VXLAN from source ports other than `base..=base + mask`.
+    pub(super) fn guard_sport(&mut self, base: &Expr, mask: &Expr) -> Result<(), LowerError> {
+        let malformed = self.drop_label(DropReason::OuterMalformed);
+        let refused = self.drop_label(DropReason::VxlanSport);
+        let done = self.b.label();
+        self.b.comment("guard sport");
+        self.load_packet();
+        self.need(R2, i32::from(ETH) + 20, malformed);
+        if self.any_encap {
+            self.b.load(Size::B, R1, R2, ETH + 9);
+            self.b.jump_if(C::Eq, R1, GRE, done);
+        }
+        self.b.load(Size::B, R4, R2, ETH);
+        self.b.alu(AluOp::And, R4, 0xf);
+        self.b.alu(AluOp::Lsh, R4, 2);
+        self.b.alu(AluOp::Add, R2, R4);
+        self.need(R2, i32::from(ETH) + 2, malformed);
+        self.b.load(Size::H, R1, R2, ETH);
+        self.b.be16(R1);
+        self.eval(base, R2)?;
+        self.b.alu(AluOp::Sub, R1, R2);
+        self.b.alu(AluOp::And, R1, 0xffff);
+        self.eval(mask, R2)?;
+        self.b.jump_if(C::Gt, R1, R2, refused);
+        self.b.bind(done);
+        Ok(())
+    }
+
     /// Drops everything up to and including the VXLAN or NVGRE header.
     pub(super) fn decap(&mut self) {
         let malformed = self.drop_label(DropReason::OuterMalformed);
@@ -278,7 +335,14 @@ impl StageLower<'_> {
     pub(super) fn parse_inner(&mut self) -> Result<(), LowerError> {
         let malformed = self.drop_label(DropReason::InnerMalformed);
         let unsupported = self.drop_label(DropReason::InnerUnsupported);
-        let fragment = self.drop_label(DropReason::InnerFragment);
+        let at = Special {
+            fragment: self.b.label(),
+            extension: self.b.label(),
+            icmp: [self.b.label(), self.b.label()],
+            ecn: self.b.label(),
+            finish: self.b.label(),
+            malformed,
+        };
         self.b.comment("parse inner");
         self.load_packet();
         self.b.mov(R5, R3);
@@ -289,17 +353,18 @@ impl StageLower<'_> {
         self.b.store(Size::B, META, meta!(tcp_flags), 0);
         self.b.store(Size::W, META, meta!(acl_sport), 0);
 
-        let (v6, done) = (self.b.label(), self.b.label());
+        let v6 = self.b.label();
+        let (not_ip, not_plain) = (self.b.label(), self.b.label());
         self.b.load(Size::H, R1, R2, 12);
         self.b.jump_if(C::Eq, R1, ETH_IPV6, v6);
-        self.b.jump_if(C::Ne, R1, ETH_IPV4, unsupported);
+        self.b.jump_if(C::Ne, R1, ETH_IPV4, not_ip);
 
         self.need(R2, i32::from(ETH) + 20, malformed);
         self.b.load(Size::B, R1, R2, ETH);
         self.b.mov(R4, R1);
         self.b.alu(AluOp::Rsh, R4, 4);
         self.b.jump_if(C::Ne, R4, 4, malformed);
-        self.b.jump_if(C::Ne, R1, 0x45, unsupported);
+        self.b.jump_if(C::Ne, R1, 0x45, not_plain);
         self.b.load(Size::H, R4, R2, ETH + 2);
         self.b.be16(R4);
         self.b.jump_if(C::Lt, R4, 20, malformed);
@@ -309,21 +374,28 @@ impl StageLower<'_> {
         self.b.store(Size::H, META, meta!(inner_len), R1);
         self.b.load(Size::H, R1, R2, ETH + 6);
         self.b.alu(AluOp::And, R1, FRAGMENT_BITS);
-        self.b.jump_if(C::Ne, R1, 0, fragment);
-        for (field, off) in [(key!(sip), 12), (key!(dip), 16)] {
-            self.b.store(Size::Dw, META, field, 0);
-            self.b.load(Size::W, R1, R2, ETH + off);
-            self.b.alu(AluOp::Lsh, R1, 32);
-            self.b.store(Size::Dw, META, field + 8, R1);
-        }
+        self.b.jump_if(C::Ne, R1, 0, at.fragment);
+        self.addresses4();
         self.flags(0);
         self.b.load(Size::B, R5, R2, ETH + 9);
         self.proto();
         self.b.alu(AluOp::Sub, R4, 20);
-        self.l4(ETH + 20, ICMP, (8, 0), malformed);
+        self.l4(ETH + 20, ICMP_ECHO, malformed, Some(at.icmp[0]), None);
         self.b.load(Size::B, R1, R2, ETH + 1);
         self.b.alu(AluOp::And, R1, 3);
-        self.b.jump(done);
+        self.b.jump(at.ecn);
+
+        // r1 = type.
+        self.b.bind(not_ip);
+        let vlan = self.drop_label(DropReason::InnerVlan);
+        self.b.jump_if(C::Eq, R1, ETH_VLAN, vlan);
+        self.b.jump_if(C::Eq, R1, ETH_SERVICE_VLAN, vlan);
+        self.b.jump(unsupported);
+        // r1 = version 4 and a header length other than 5 words.
+        self.b.bind(not_plain);
+        let options = self.drop_label(DropReason::InnerOptions);
+        self.b.jump_if(C::Lt, R1, 0x45, malformed);
+        self.b.jump(options);
 
         self.b.bind(v6);
         self.need(R2, i32::from(ETH) + 40, malformed);
@@ -340,15 +412,23 @@ impl StageLower<'_> {
         self.copy(META, key!(dip), R2, ETH + 24, 16);
         self.flags(flow_flags::V6);
         self.b.load(Size::B, R5, R2, ETH + 6);
-        self.b.jump_if(C::Eq, R5, 44, fragment);
         self.proto();
-        self.l4(ETH + 40, ICMPV6, (128, 129), malformed);
+        self.l4(
+            ETH + 40,
+            ICMPV6_ECHO,
+            malformed,
+            Some(at.icmp[1]),
+            Some(at.extension),
+        );
         self.b.load(Size::B, R1, R2, ETH + 1);
         self.b.alu(AluOp::Rsh, R1, 4);
         self.b.alu(AluOp::And, R1, 3);
+        self.b.jump(at.ecn);
+
+        self.special(at);
 
         // r1 = inner ECN. RFC 6040: congestion cannot be handed to a transport that does not know it.
-        self.b.bind(done);
+        self.b.bind(at.ecn);
         let ok = self.b.label();
         let not_capable = self.drop_label(DropReason::EcnNotCapable);
         self.b.jump_if(C::Ne, R1, 0, ok);
@@ -356,7 +436,18 @@ impl StageLower<'_> {
         self.b.alu(AluOp::And, R4, 3);
         self.b.jump_if(C::Eq, R4, 3, not_capable);
         self.b.bind(ok);
+        self.b.bind(at.finish);
         Ok(())
+    }
+
+    /// The key's addresses, from the IPv4 header of the inner frame at r2. Uses r1.
+    fn addresses4(&mut self) {
+        for (field, off) in [(key!(sip), 12), (key!(dip), 16)] {
+            self.b.store(Size::Dw, META, field, 0);
+            self.b.load(Size::W, R1, R2, ETH + off);
+            self.b.alu(AluOp::Lsh, R1, 32);
+            self.b.store(Size::Dw, META, field + 8, R1);
+        }
     }
 
     /// `key.flags` in TAIL, from the direction. Uses r1.
@@ -379,8 +470,16 @@ impl StageLower<'_> {
     }
 
     /// Ports, flags and identifiers of the transport header at a constant offset of r2; r4 = its
-    /// length, r5 = its protocol. Stores the key's last 8 bytes.
-    fn l4(&mut self, off: i16, icmp: i32, echo: (i32, i32), malformed: Label) {
+    /// length, r5 = its protocol. Stores the key's last 8 bytes. Goes to `errors` with ICMP of other types
+    /// (r1), to `other` with other protocols.
+    fn l4(
+        &mut self,
+        off: i16,
+        echo: Echo,
+        malformed: Label,
+        errors: Option<Label>,
+        other: Option<Label>,
+    ) {
         let (not_tcp, ports, not_udp, end) = (
             self.b.label(),
             self.b.label(),
@@ -405,13 +504,13 @@ impl StageLower<'_> {
         self.b.jump(end);
 
         self.b.bind(not_udp);
-        self.b.jump_if(C::Ne, R5, icmp, end);
+        self.b.jump_if(C::Ne, R5, echo.icmp, other.unwrap_or(end));
         self.b.jump_if(C::Lt, R4, 8, malformed);
         self.need(R2, i32::from(off) + 8, malformed);
         let is_echo = self.b.label();
         self.b.load(Size::B, R1, R2, off);
-        self.b.jump_if(C::Eq, R1, echo.0, is_echo);
-        self.b.jump_if(C::Ne, R1, echo.1, end);
+        self.b.jump_if(C::Eq, R1, echo.request, is_echo);
+        self.b.jump_if(C::Ne, R1, echo.reply, errors.unwrap_or(end));
         self.b.bind(is_echo);
         // The identifier stands for both ports, so request and reply are one flow.
         self.b.load(Size::H, R1, R2, off + 4);

@@ -7,13 +7,13 @@ use dash_bpf::op::{AluOp, Cond as C};
 use dash_bpf::{Reg, Size};
 use dash_wire::drop::DropReason;
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::Meta;
+use dash_wire::tables::{Direction, Meta, MeterBucket, acl_state, meter};
 use nic_target::Table;
 use std::mem::offset_of;
 
 use super::{Flows, LowerError};
 use crate::fields::{FieldDef, Ty, key_schema, meta_field, row_field};
-use crate::ir::{Cond, Expr, Pipeline, Stage, Stmt};
+use crate::ir::{Cond, Expr, Pipeline, Stage, Stmt, Timeouts};
 
 pub(super) const CTX: Reg = Reg::R6;
 pub(super) const META: Reg = Reg::R7;
@@ -49,8 +49,9 @@ pub(super) struct Place {
 pub(super) struct StageLower<'a> {
     pub(super) b: Builder,
     pipeline: &'a Pipeline,
+    pub(super) timeouts: Timeouts,
     stage: &'a Stage,
-    flows: Flows,
+    pub(super) flows: Flows,
     rows: Vec<Row>,
     locals: Vec<Local>,
     /// Bytes of stack in use below r10.
@@ -66,6 +67,10 @@ pub(super) struct StageLower<'a> {
     /// The stage counts whatever becomes of the packet, so the address is found where the stage says
     /// `account`; otherwise where it is needed.
     counts_always: bool,
+    /// Packets of the stage may be those that decide a flow again.
+    decides_again: bool,
+    /// Packets of the stage may have been denied.
+    denied: bool,
     /// The stage takes NVGRE too.
     pub(super) any_encap: bool,
     aborted: Label,
@@ -82,6 +87,7 @@ pub(super) fn lower_stage(
     let mut s = StageLower {
         b,
         pipeline,
+        timeouts: pipeline.timeouts,
         stage,
         flows,
         rows: Vec::new(),
@@ -92,6 +98,8 @@ pub(super) fn lower_stage(
         value_slot: 0,
         stats_slot: 0,
         counts_always: counts_always(&stage.body),
+        decides_again: behind_lookup(pipeline, stage, true),
+        denied: pipeline.resets && behind_lookup(pipeline, stage, false),
         any_encap: false,
         aborted,
         drops: Vec::new(),
@@ -178,6 +186,31 @@ impl StageLower<'_> {
             Stmt::ParseUnderlay => self.parse_underlay(),
             Stmt::ParseVxlan(port) => self.parse_vxlan(port)?,
             Stmt::ParseEncap(port) => self.parse_encap(port)?,
+            Stmt::SpotRedirect => self.spot_redirect(),
+            Stmt::ParseRedirect => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("parse redirect inside a match"));
+                }
+                self.parse_redirect();
+            }
+            Stmt::FlowRedirect => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("flow redirect inside a match"));
+                }
+                self.flow_redirect();
+            }
+            Stmt::Consume => self.exit(XdpAction::Drop),
+            Stmt::CountPort { stat, amount } => {
+                let aborted = self.aborted;
+                self.lookup_array(Table::PortStats, 0);
+                self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
+                self.eval(amount, Reg::R2)?;
+                let off = PortStat::offset(*stat) as i16;
+                self.b.load(Size::Dw, Reg::R3, Reg::R0, off);
+                self.b.alu(AluOp::Add, Reg::R3, Reg::R2);
+                self.b.store(Size::Dw, Reg::R0, off, Reg::R3);
+            }
+            Stmt::GuardSport { base, mask } => self.guard_sport(base, mask)?,
             Stmt::Decap => self.decap(),
             Stmt::ParseInner => {
                 if !self.rows.is_empty() {
@@ -229,14 +262,26 @@ impl StageLower<'_> {
                 self.eval(amount, Reg::R2)?;
                 self.add(*stat, Reg::R2);
             }
-            Stmt::FlowLookup { pair, hit, miss } => {
+            Stmt::Meter { len } => self.meter(len)?,
+            Stmt::FlowLookup {
+                peek,
+                pair,
+                marks,
+                meter,
+                epoch,
+                hit,
+                miss,
+            } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("flow lookup inside a match"));
                 }
                 let (miss_label, end) = (self.b.label(), self.b.label());
                 match self.flows {
-                    Flows::Owned => self.flow_lookup(*pair, miss_label),
-                    Flows::Shared => self.flow_touch(*pair, miss_label),
+                    _ if *peek => self.flow_peek((*pair, *meter), miss_label),
+                    Flows::Owned => {
+                        self.flow_lookup((*pair, *meter), (*marks, *epoch), miss_label);
+                    }
+                    Flows::Shared => self.flow_touch((*pair, *meter), *epoch, miss_label),
                 }
                 self.block(hit)?;
                 if !ends(hit) {
@@ -246,23 +291,24 @@ impl StageLower<'_> {
                 self.block(miss)?;
                 self.b.bind(end);
             }
-            Stmt::FlowCreate { pair } => {
+            Stmt::FlowCreate { pair, marks, epoch } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("flow create inside a match"));
                 }
-                self.flow_create(*pair);
+                self.flow_create(*pair, *marks, *epoch);
             }
+            Stmt::Translatable => self.translatable(),
             Stmt::Translate => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("translate inside a match"));
                 }
                 self.translate();
             }
-            Stmt::Apply { nvgre, u1 } => {
+            Stmt::Apply { nvgre, u1, smac } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("apply inside a match"));
                 }
-                self.apply(*nvgre, *u1);
+                self.apply(*nvgre, *u1, *smac);
             }
             Stmt::Goto(name) => self.goto(name)?,
             Stmt::Drop(reason) => {
@@ -346,14 +392,57 @@ impl StageLower<'_> {
         self.b.store(Size::Dw, Reg::R0, off, Reg::R3);
     }
 
+    /// Adds to a bucket of the ENI and the packet's metering class, if it has one.
+    fn meter(&mut self, len: &Expr) -> Result<(), LowerError> {
+        let (aborted, inbound, done) = (self.aborted, self.b.label(), self.b.label());
+        self.b
+            .load(Size::W, Reg::R1, META, offset_of!(Meta, meter_class) as i16);
+        self.b.jump_if(C::Eq, Reg::R1, 0, done);
+        self.b
+            .load(Size::W, Reg::R2, META, offset_of!(Meta, eni) as i16);
+        self.b.alu(AluOp::Lsh, Reg::R2, meter::ENI_SHIFT as i32);
+        self.b.alu(AluOp::Or, Reg::R1, Reg::R2);
+        self.lookup_element(Table::MeterStats, Reg::R1);
+        self.b.jump_if(C::Eq, Reg::R0, 0, aborted);
+        self.eval(len, Reg::R2)?;
+        self.b
+            .load(Size::B, Reg::R1, META, offset_of!(Meta, direction) as i16);
+        let is_inbound = i32::from(Direction::Inbound as u8);
+        self.b.jump_if(C::Eq, Reg::R1, is_inbound, inbound);
+        for (at, offset) in [
+            (None, offset_of!(MeterBucket, outbound)),
+            (Some(inbound), offset_of!(MeterBucket, inbound)),
+        ] {
+            if let Some(label) = at {
+                self.b.jump(done);
+                self.b.bind(label);
+            }
+            let off = offset as i16;
+            self.b.load(Size::Dw, Reg::R3, Reg::R0, off);
+            self.b.alu(AluOp::Add, Reg::R3, Reg::R2);
+            self.b.store(Size::Dw, Reg::R0, off, Reg::R3);
+        }
+        self.b.bind(done);
+        Ok(())
+    }
+
     /// Adds 1 to an ENI counter. May use r0 to r5.
     pub(super) fn count_one(&mut self, stat: EniStat) {
         self.counters();
         self.bump(stat.offset() as i16);
     }
 
+    /// Takes 1 from an ENI counter that says how many there are. May use r0 to r5.
+    pub(super) fn uncount_one(&mut self, stat: EniStat) {
+        self.counters();
+        let off = stat.offset() as i16;
+        self.b.load(Size::Dw, Reg::R3, Reg::R0, off);
+        self.b.alu(AluOp::Sub, Reg::R3, 1);
+        self.b.store(Size::Dw, Reg::R0, off, Reg::R3);
+    }
+
     /// Adds 1 to the counter at r0 + `off`. Uses r3.
-    fn bump(&mut self, off: i16) {
+    pub(super) fn bump(&mut self, off: i16) {
         self.b.load(Size::Dw, Reg::R3, Reg::R0, off);
         self.b.alu(AluOp::Add, Reg::R3, 1);
         self.b.store(Size::Dw, Reg::R0, off, Reg::R3);
@@ -379,8 +468,19 @@ impl StageLower<'_> {
 
     fn exits(&mut self) {
         let aborted = self.aborted;
+        // What was denied already, and went on for the sake of resets, is dropped for that.
+        let denied =
+            (self.denied && !self.drops.is_empty()).then(|| self.drop_label(DropReason::AclDeny));
         for (reason, action, label) in std::mem::take(&mut self.drops) {
             self.b.bind(label);
+            if let Some(denied) = denied
+                && reason != DropReason::AclDeny
+            {
+                self.b
+                    .load(Size::W, Reg::R1, META, offset_of!(Meta, acl) as i16);
+                self.b.alu(AluOp::And, Reg::R1, acl_state::RESETTING as i32);
+                self.b.jump_if(C::Ne, Reg::R1, 0, denied);
+            }
             self.b.comment(format!("drop {}", reason.name()));
             self.b.store(
                 Size::B,
@@ -399,6 +499,9 @@ impl StageLower<'_> {
                 self.counters();
                 for stat in reason.eni_stats() {
                     self.bump(stat.offset() as i16);
+                }
+                if self.decides_again {
+                    self.count_undecided();
                 }
             }
             self.exit(action);
@@ -548,6 +651,16 @@ impl StageLower<'_> {
     }
 }
 
+/// True for a stage behind a look-up of flows, with `epochs` one that may find them old.
+fn behind_lookup(pipeline: &Pipeline, stage: &Stage, epochs: bool) -> bool {
+    let looks = |stmt: &Stmt| match stmt {
+        Stmt::FlowLookup { epoch, .. } => *epoch || !epochs,
+        _ => false,
+    };
+    let mut before = pipeline.stages.iter().take_while(|s| s.name != stage.name);
+    before.any(|s| s.body.iter().any(looks))
+}
+
 /// True when every packet that gets through the body is counted.
 fn counts_always(body: &[Stmt]) -> bool {
     body.iter()
@@ -557,7 +670,14 @@ fn counts_always(body: &[Stmt]) -> bool {
 /// True when control never falls out of the block's end.
 fn ends(body: &[Stmt]) -> bool {
     match body.last() {
-        Some(Stmt::Goto(_) | Stmt::Drop(_) | Stmt::Pass | Stmt::Send | Stmt::Forward(_)) => true,
+        Some(
+            Stmt::Goto(_)
+            | Stmt::Drop(_)
+            | Stmt::Pass
+            | Stmt::Send
+            | Stmt::Consume
+            | Stmt::Forward(_),
+        ) => true,
         Some(Stmt::If { then, els, .. }) => ends(then) && ends(els),
         Some(Stmt::Match { hit, miss, .. } | Stmt::FlowLookup { hit, miss, .. }) => {
             ends(hit) && ends(miss)

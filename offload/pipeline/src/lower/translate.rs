@@ -11,6 +11,7 @@ use dash_wire::drop::DropReason;
 use dash_wire::tables::{FlowActions, FlowKey, Meta, flow_action};
 use std::mem::offset_of;
 
+use super::parse::{FRAGMENT, FRAGMENT_BITS};
 use super::stage::{CTX, META, StageLower};
 
 /// One's complement sum of what is new, less what was old.
@@ -43,6 +44,30 @@ macro_rules! key {
 }
 
 impl StageLower<'_> {
+    /// Drops fragments and what has extension headers.
+    pub(super) fn translatable(&mut self) {
+        let internal = self.drop_label(DropReason::Internal);
+        let fragment = self.drop_label(DropReason::InnerFragment);
+        let refused = self.drop_label(DropReason::NotTranslatable);
+        let (v6, done) = (self.b.label(), self.b.label());
+        self.b.comment("translatable");
+        self.load_packet();
+        self.need(R2, i32::from(ETH + IPV4), internal);
+        self.b.load(Size::H, R1, R2, 12);
+        self.b.jump_if(C::Eq, R1, ETH_IPV6, v6);
+        self.b.load(Size::H, R1, R2, ETH + 6);
+        self.b.alu(AluOp::And, R1, FRAGMENT_BITS);
+        self.b.jump_if(C::Eq, R1, 0, done);
+        self.b.jump(fragment);
+        self.b.bind(v6);
+        self.b.load(Size::B, R1, R2, ETH + 6);
+        self.b.load(Size::B, R4, META, key!(key, proto));
+        self.b.jump_if(C::Eq, R1, R4, done);
+        self.b.jump_if(C::Eq, R1, FRAGMENT, fragment);
+        self.b.jump(refused);
+        self.b.bind(done);
+    }
+
     pub(super) fn translate(&mut self) {
         let (not_46, done) = (self.b.label(), self.b.label());
         let actions = (offset_of!(Meta, actions) + offset_of!(FlowActions, actions)) as i16;

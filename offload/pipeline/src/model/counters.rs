@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dash_wire::stats::{EniStat, PortStat};
+use dash_wire::tables::{MeterBucket, meter};
 use nic_target::CounterSnapshot;
 
 /// Counters of every ENI and of the card.
@@ -10,6 +11,7 @@ pub(super) struct Counters {
     enis: u32,
     eni: BTreeMap<u32, Vec<u64>>,
     port: Vec<u64>,
+    meter: BTreeMap<(u32, u32), MeterBucket>,
 }
 
 impl Counters {
@@ -18,6 +20,7 @@ impl Counters {
             enis,
             eni: BTreeMap::new(),
             port: vec![0; PortStat::COUNT],
+            meter: BTreeMap::new(),
         }
     }
 
@@ -42,9 +45,30 @@ impl Counters {
 
     /// Adds 1 to a counter of the card.
     pub(super) fn port(&mut self, stat: PortStat) {
+        self.port_by(stat, 1);
+    }
+
+    /// Adds to a counter of the card.
+    pub(super) fn port_by(&mut self, stat: PortStat, amount: u64) {
         if let Some(counter) = self.port.get_mut(stat as usize) {
-            *counter = counter.wrapping_add(1);
+            *counter = counter.wrapping_add(amount);
         }
+    }
+
+    /// Adds to the bucket of an ENI and a class; `None` when there is none.
+    pub(super) fn meter(&mut self, bucket: (u32, u32), inbound: bool, len: u64) -> Option<()> {
+        let (eni, class) = bucket;
+        if !self.has_eni(eni) || class > meter::MAX_CLASS {
+            return None;
+        }
+        let bucket = self.meter.entry(bucket).or_default();
+        let bytes = if inbound {
+            &mut bucket.inbound
+        } else {
+            &mut bucket.outbound
+        };
+        *bytes = bytes.wrapping_add(len);
+        Some(())
     }
 
     pub(super) fn snapshot(&self) -> CounterSnapshot {
@@ -55,6 +79,7 @@ impl Counters {
         CounterSnapshot {
             eni: counted.map(|(eni, block)| (*eni, block.clone())).collect(),
             port: self.port.clone(),
+            meter: self.meter.clone(),
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum Arm {
     Miss,
     /// A flow was, and the packet ended it.
     Reset,
+    /// A flow was, and the packet decides it again.
+    Stale,
 }
 
 impl Arm {
@@ -46,6 +48,7 @@ impl Arm {
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Reset => "reset",
+            Self::Stale => "stale",
         }
     }
 }
@@ -306,6 +309,17 @@ fn walk<'p>(pipeline: &'p Pipeline, lines: &[usize], visit: &mut impl FnMut(Visi
     }
 }
 
+/// How a statement is called. What a flow statement says more depends on the shape, and is no place of
+/// its own.
+fn head(stmt: &Stmt) -> String {
+    match stmt {
+        Stmt::FlowLookup { peek: true, .. } => "flow lookup peek".to_owned(),
+        Stmt::FlowLookup { .. } => "flow lookup".to_owned(),
+        Stmt::FlowCreate { .. } => "flow create".to_owned(),
+        _ => text::print_stmt(stmt),
+    }
+}
+
 fn block<'p>(
     body: &'p [Stmt],
     around: &Place,
@@ -316,7 +330,7 @@ fn block<'p>(
     for stmt in body {
         let line = lines.next().unwrap_or(0);
         let mut place = around.clone();
-        let head = text::print_stmt(stmt);
+        let head = head(stmt);
         let n = alike.entry(head.clone()).or_default();
         *n += 1;
         place.path.push(match n {
@@ -327,8 +341,13 @@ fn block<'p>(
         match stmt {
             Stmt::Match { hit, miss, .. } => arms.extend([(Arm::Hit, &hit[..]), (Arm::Miss, miss)]),
             Stmt::If { then, els, .. } => arms.extend([(Arm::Then, &then[..]), (Arm::Else, els)]),
-            Stmt::FlowLookup { hit, miss, .. } => {
-                arms.extend([(Arm::Hit, &hit[..]), (Arm::Miss, miss), (Arm::Reset, &[])])
+            Stmt::FlowLookup {
+                epoch, hit, miss, ..
+            } => {
+                arms.extend([(Arm::Hit, &hit[..]), (Arm::Miss, miss), (Arm::Reset, &[])]);
+                if *epoch {
+                    arms.push((Arm::Stale, &[]));
+                }
             }
             _ => {}
         }

@@ -6,21 +6,24 @@ use std::net::Ipv4Addr;
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{
-    Direction, FlowActions, FlowHalf, FlowKey, Meta, UnderlayRow, encap, flow_action, flow_flags,
-    underlay_flags,
+    Direction, EniRow, FlowActions, FlowEntry, FlowHalf, FlowKey, FragmentKey, Meta, UnderlayRow,
+    acl_state, encap, flow_action, flow_flags, flow_mark, redirect as kinds, underlay_flags,
 };
 use nic_target::{Table, Verdict};
 
 use super::counters::Counters;
 use super::coverage::{Arm, Recorder};
-use super::flow::{Flows, Lookup, Seen, state_name};
+use super::flow::{Flows, Fresh, Lookup, Seen, state_name};
+use super::fragment::First;
 use super::packet::{
-    self, Encap, Ethernet, ICMP, ICMPV6, Inner, Outer, TCP, UDP, Underlay, Vxlan, combine_ecn,
-    parse_inner, parse_nvgre, parse_underlay, parse_vxlan,
+    self, Encap, Ethernet, ICMP, ICMPV6, IPV6_FRAGMENT, Inner, Outer, Related, TCP, UDP, Underlay,
+    Vxlan, combine_ecn, parse_inner, parse_nvgre, parse_underlay, parse_vxlan, udp_source,
 };
+use super::redirect;
+use super::reset::{Resets, resets};
 use super::tables::{By, Found, Tables};
 use super::trace::{Event, TraceLine, lookup_event};
-use super::translate::{Ends, to_ipv4, to_ipv6};
+use super::translate::{Ends, to_ipv4, to_ipv6, translatable};
 use super::value::{Ip, Mac, Row, Value, meta_cell, meta_value};
 use crate::check::stage_index;
 use crate::entropy;
@@ -43,6 +46,7 @@ pub(super) struct Run<'m, 'p> {
     pub(super) tables: &'m Tables,
     pub(super) flows: &'m mut Flows,
     pub(super) counters: &'m mut Counters,
+    pub(super) resets: &'m mut Resets,
     pub(super) trace: Option<&'m mut Vec<TraceLine>>,
     pub(super) coverage: Option<&'m mut Recorder>,
     pub(super) now_ns: u64,
@@ -59,8 +63,12 @@ pub(super) struct Packet {
     meta: Meta,
     outer: Option<Outer>,
     vxlan: Option<Vxlan>,
+    /// What a redirect says.
+    info: [u8; 22],
     /// ENI that counts go to.
     accounted: Option<u32>,
+    /// The connection that is decided again.
+    stale: Option<Box<FlowEntry>>,
 }
 
 /// Names of the stage at hand, innermost last.
@@ -136,6 +144,19 @@ impl<'p> Run<'_, 'p> {
             Stmt::ParseUnderlay => self.parse_underlay(),
             Stmt::ParseVxlan(port) => self.parse_encap(port, false),
             Stmt::ParseEncap(port) => self.parse_encap(port, true),
+            Stmt::SpotRedirect => self.spot_redirect(),
+            Stmt::ParseRedirect => self.parse_redirect(),
+            Stmt::FlowRedirect => self.flow_redirect(),
+            Stmt::Consume => {
+                self.note(|_| "consumed".to_owned());
+                Err(Stop::Verdict(Verdict::Drop))
+            }
+            Stmt::CountPort { stat, amount } => {
+                let amount = self.eval(amount).and_then(Value::num).ok_or(ABORT)?;
+                self.counters.port_by(*stat, amount);
+                Ok(())
+            }
+            Stmt::GuardSport { base, mask } => self.guard_sport(base, mask),
             Stmt::Decap => self.decap(),
             Stmt::ParseInner => self.parse_inner(),
             Stmt::Hook => Ok(()),
@@ -171,10 +192,13 @@ impl<'p> Run<'_, 'p> {
                 let amount = self.eval(amount).and_then(Value::num).ok_or(ABORT)?;
                 self.count(*stat, amount)
             }
+            Stmt::FlowLookup { peek: true, .. } => self.flow_peek(stmt),
+            Stmt::Meter { len } => self.meter(len),
             Stmt::FlowLookup { .. } => self.flow_lookup(stmt),
-            Stmt::FlowCreate { pair } => self.flow_create(*pair),
+            Stmt::FlowCreate { pair, epoch, .. } => self.flow_create(*pair, *epoch),
+            Stmt::Translatable => self.translatable(),
             Stmt::Translate => self.translate(),
-            Stmt::Apply { nvgre, u1 } => self.apply(*nvgre, *u1),
+            Stmt::Apply { nvgre, u1, smac } => self.apply(*nvgre, *u1, *smac),
             Stmt::Goto(to) => Err(Stop::Goto(to)),
             Stmt::Drop(reason) => self.drop_for(*reason, Verdict::Drop),
             Stmt::Pass => {
@@ -249,6 +273,20 @@ impl<'p> Run<'_, 'p> {
         Ok(())
     }
 
+    fn guard_sport(&mut self, base: &Expr, mask: &Expr) -> Step<'p> {
+        let number = |e| self.eval(e).and_then(Value::num).ok_or(ABORT);
+        let (base, mask) = (number(base)?, number(mask)?);
+        let outer = self.packet.outer.ok_or(ABORT)?;
+        let Some(sport) = udp_source(&self.frame, &outer) else {
+            return Ok(());
+        };
+        if u64::from(sport).wrapping_sub(base) & 0xffff > mask {
+            self.note(|_| format!("guard: source port {sport} is not of {base} and {mask} more"));
+            return self.drop_for(DropReason::VxlanSport, Verdict::Drop);
+        }
+        Ok(())
+    }
+
     fn decap(&mut self) -> Step<'p> {
         let vxlan = self.packet.vxlan.ok_or(ABORT)?;
         self.frame = self.frame.get(vxlan.encap_len..).ok_or(ABORT)?.to_vec();
@@ -263,10 +301,13 @@ impl<'p> Run<'_, 'p> {
     }
 
     fn parse_inner(&mut self) -> Step<'p> {
-        let inner = match parse_inner(&self.frame, self.packet.meta.outer_tos) {
+        let inner = match parse_inner(&self.frame) {
             Ok(inner) => inner,
             Err(reason) => return self.drop_for(reason, Verdict::Drop),
         };
+        if !inner.takes_ecn_of(self.packet.meta.outer_tos) {
+            return self.drop_for(DropReason::EcnNotCapable, Verdict::Drop);
+        }
         let meta = &mut self.packet.meta;
         meta.key.sip = inner.sip;
         meta.key.dip = inner.dip;
@@ -281,11 +322,151 @@ impl<'p> Run<'_, 'p> {
         let ports = [TCP, UDP].contains(&inner.proto);
         meta.acl_sport = if ports { inner.sport } else { [0; 2] };
         meta.acl_dport = if ports { inner.dport } else { [0; 2] };
+        if let Err(reason) = self.related(&inner) {
+            return self.drop_for(reason, Verdict::Drop);
+        }
         self.note(|run| {
             format!(
                 "parse inner: {}, {}",
                 direction_name(run.packet.meta.direction),
                 InnerText(&inner)
+            )
+        });
+        Ok(())
+    }
+
+    /// Remembers a first fragment; completes and marks the key of what only follows.
+    fn related(&mut self, inner: &Inner) -> Result<(), DropReason> {
+        let key = &mut self.packet.meta.key;
+        let fragment = |id| FragmentKey {
+            sip: key.sip,
+            dip: key.dip,
+            id,
+            eni: key.eni,
+            proto: if inner.v6 { IPV6_FRAGMENT } else { inner.proto },
+            flags: key.flags,
+        };
+        match inner.related {
+            Related::No => {}
+            Related::FirstFragment { id } => {
+                let first = First {
+                    sport: key.sport,
+                    dport: key.dport,
+                    proto: key.proto,
+                };
+                let fragment = fragment(id);
+                self.flows.fragments.remember(&fragment, first, self.now_ns);
+            }
+            Related::LaterFragment { id, last } => {
+                let first = self
+                    .flows
+                    .fragments
+                    .recall(&fragment(id), last, self.now_ns);
+                let first = first.ok_or(DropReason::InnerFragment)?;
+                (key.sport, key.dport, key.proto) = (first.sport, first.dport, first.proto);
+                key.flags |= flow_flags::LATER_FRAGMENT;
+            }
+            Related::IcmpError => key.flags |= flow_flags::ICMP_ERROR,
+        }
+        Ok(())
+    }
+
+    fn spot_redirect(&mut self) -> Step<'p> {
+        let vxlan = self.packet.vxlan.ok_or(ABORT)?;
+        let inner = self.frame.get(vxlan.encap_len..).ok_or(ABORT)?;
+        let kind = match vxlan.nvgre {
+            true => redirect::spot(vxlan.vni, inner),
+            false => kinds::NONE,
+        };
+        self.packet.meta.redirect = kind;
+        if kind != kinds::NONE {
+            self.note(|_| "spot redirect: a load balancer's".to_owned());
+        }
+        Ok(())
+    }
+
+    fn parse_redirect(&mut self) -> Step<'p> {
+        let meta = &mut self.packet.meta;
+        let Some((quoted, info)) = redirect::parse(meta.redirect, &self.frame) else {
+            meta.redirect = kinds::MALFORMED;
+            self.note(|_| "parse redirect: malformed".to_owned());
+            return Ok(());
+        };
+        let v6 = if quoted.v6 { flow_flags::V6 } else { 0 };
+        meta.key = FlowKey {
+            sip: quoted.dip,
+            dip: quoted.sip,
+            sport: quoted.dport,
+            dport: quoted.sport,
+            eni: meta.eni as u16,
+            proto: quoted.proto,
+            flags: v6 | (Direction::Inbound as u8) << flow_flags::DIRECTION_SHIFT,
+        };
+        self.packet.info = info;
+        self.note(|_| {
+            format!(
+                "parse redirect: of {} port {} -> {} port {}, protocol {}",
+                packet::address(quoted.v6, quoted.sip),
+                u16::from_be_bytes(quoted.sport),
+                packet::address(quoted.v6, quoted.dip),
+                u16::from_be_bytes(quoted.dport),
+                quoted.proto
+            )
+        });
+        Ok(())
+    }
+
+    fn flow_redirect(&mut self) -> Step<'p> {
+        let (kind, key) = (self.packet.meta.redirect, self.packet.meta.key);
+        let way = redirect::way(kind, &self.packet.info).filter(|_| kind != kinds::MALFORMED);
+        let Some(way) = way else {
+            return self.drop_for(DropReason::FastPathMalformed, Verdict::Drop);
+        };
+        let globals = self.tables.globals();
+        let change = |sent: &FlowHalf, back: &FlowActions| {
+            let mut new = sent.actions;
+            if back.actions & flow_action::ENCAP_U1 != 0 {
+                return None;
+            }
+            if kind == kinds::VIP {
+                if !encapsulates(&new) {
+                    let spread = entropy::hash(&sent.key) & globals.sport_mask;
+                    new.u0_sip = globals.vip;
+                    new.sport = globals.sport_base.wrapping_add(spread).to_be_bytes();
+                }
+                new.actions |= flow_action::ENCAP_U0;
+                new.u0_encap = way.encap;
+                new.u0_vni = way.id;
+            } else if !encapsulates(&new) {
+                return None;
+            }
+            if kind == kinds::V6 && new.actions & flow_action::ENCAP_U1 != 0 {
+                new.actions &= !flow_action::ENCAP_U1;
+                new.u1 = 0;
+            }
+            new.actions |= flow_action::SET_DMAC;
+            new.u0_dip = way.dip;
+            new.dmac = way.dmac;
+            Some(new)
+        };
+        let done = (key.proto == TCP)
+            .then(|| self.flows.redirect(&key, change))
+            .flatten();
+        let Some((new, first)) = done else {
+            return self.drop_for(DropReason::FastPathFlowMiss, Verdict::Drop);
+        };
+        if new {
+            self.count(EniStat::FlowUpdated, 1)?;
+        }
+        if first {
+            self.count(EniStat::LbFastPathActiveFlow, 1)?;
+        }
+        self.note(|_| {
+            let what = if new { "goes" } else { "went already" };
+            format!(
+                "flow redirect: the flow {what} to {}, inner destination {}",
+                Ipv4Addr::from(way.dip),
+                Mac(way.dmac)
             )
         });
         Ok(())
@@ -432,6 +613,12 @@ impl<'p> Run<'_, 'p> {
     }
 
     fn drop_for(&mut self, reason: DropReason, verdict: Verdict) -> Step<'p> {
+        // It was denied already, and went on for the sake of resets.
+        let reason = if self.packet.meta.acl & acl_state::RESETTING != 0 {
+            DropReason::AclDeny
+        } else {
+            reason
+        };
         self.packet.meta.drop = reason as u8 + 1;
         if let Some(coverage) = &mut self.coverage {
             coverage.dropped(reason);
@@ -441,6 +628,11 @@ impl<'p> Run<'_, 'p> {
         }
         for stat in reason.eni_stats() {
             self.count(*stat, 1)?;
+        }
+        // Policy of today has nothing for the connection.
+        if !reason.eni_stats().is_empty() && self.packet.stale.take().is_some() {
+            self.count(EniStat::FlowDeleted, 1)?;
+            self.note(|_| "flow deleted".to_owned());
         }
         self.note_event(
             |_| Event::Drop(reason),
@@ -457,7 +649,25 @@ impl<'p> Run<'_, 'p> {
                 format!("drop {}: {} +1{passed}", reason.name(), counters.join(", "))
             },
         );
+        if self.packet.meta.acl & acl_state::RESETS != 0 {
+            self.reset_both();
+        }
         Err(Stop::Verdict(verdict))
+    }
+
+    /// Sends a RST to each end.
+    fn reset_both(&mut self) {
+        if !self.resets.may(self.now_ns) {
+            self.note(|_| "no resets: too many in this second".to_owned());
+            return;
+        }
+        let meta = &self.packet.meta;
+        let made = resets(self.tables, meta, &self.frame, self.in_port);
+        for (port, frame) in made.into_iter().flatten() {
+            self.counters.eni(meta.eni, EniStat::TcpRstInjectPackets, 1);
+            self.resets.sent.push_back((port, frame));
+        }
+        self.note(|run| format!("resets: {} frames", run.resets.sent.len()));
     }
 
     fn seen(&self) -> Seen {
@@ -469,22 +679,72 @@ impl<'p> Run<'_, 'p> {
         }
     }
 
+    fn meter(&mut self, len: &'p Expr) -> Step<'p> {
+        let Meta {
+            eni,
+            meter_class: class,
+            direction,
+            ..
+        } = self.packet.meta;
+        if class == 0 {
+            return Ok(());
+        }
+        let len = self.eval(len).and_then(Value::num).ok_or(ABORT)?;
+        let inbound = direction == Direction::Inbound as u8;
+        self.counters
+            .meter((eni, class), inbound, len)
+            .ok_or(ABORT)?;
+        self.note(|_| format!("meter: class {class}, {} +{len}", direction_name(direction)));
+        Ok(())
+    }
+
+    /// The row of the packet's ENI.
+    fn eni_row(&self) -> Option<EniRow> {
+        let index = Value::Num(u64::from(self.packet.meta.eni));
+        match self.tables.lookup(Table::Eni, &[index])??.row {
+            Row::Eni(row) => Some(row),
+            _ => None,
+        }
+    }
+
     fn flow_lookup(&mut self, stmt: &'p Stmt) -> Step<'p> {
-        let Stmt::FlowLookup { pair, hit, miss } = stmt else {
+        let Stmt::FlowLookup {
+            pair,
+            meter,
+            epoch,
+            hit,
+            miss,
+            ..
+        } = stmt
+        else {
             return Err(ABORT);
         };
-        let pair = *pair;
-        match self.flows.lookup(&self.packet.meta.key, self.seen()) {
+        let (pair, meter, epoch) = (*pair, *meter, *epoch);
+        let fresh = self.eni_row().filter(|_| epoch).map(|row| Fresh {
+            epoch: self.packet.meta.epoch,
+            per_second: row.resim_per_second,
+        });
+        match self.flows.lookup(&self.packet.meta.key, self.seen(), fresh) {
+            Lookup::Stale(entry) => {
+                self.packet.meta.renew = entry.state;
+                self.packet.stale = Some(entry);
+                self.note(|run| {
+                    let epoch = run.packet.meta.epoch;
+                    format!("flow of an old epoch, now {epoch}: decided again")
+                });
+                self.reach(stmt, Arm::Stale);
+                self.block(miss)
+            }
             Lookup::Hit { side, entry, ended } => {
-                let meta = &mut self.packet.meta;
-                meta.actions = entry.sides[side].actions;
-                if pair && meta.actions.actions & flow_action::NEEDS_PAIR != 0 {
-                    let other = entry.sides[1 - side];
-                    meta.rkey = other.key;
-                    (meta.u1_dip, meta.u1_vni) = other.actions.kept_u1();
+                self.take_decision(pair, &entry, side);
+                if meter {
+                    self.packet.meta.meter_class = entry.meter_class;
                 }
                 if ended {
                     self.count(EniStat::FlowDeleted, 1)?;
+                    if entry.marks & flow_mark::REDIRECTED != 0 {
+                        self.count(EniStat::LbFastPathActiveFlow, u64::MAX)?;
+                    }
                 }
                 self.note_event(
                     |_| Event::FlowHit { side, ended },
@@ -503,8 +763,11 @@ impl<'p> Run<'_, 'p> {
                 self.reach(stmt, Arm::Hit);
                 self.block(hit)
             }
-            Lookup::Reset => {
+            Lookup::Reset { redirected } => {
                 self.count(EniStat::FlowDeleted, 1)?;
+                if redirected {
+                    self.count(EniStat::LbFastPathActiveFlow, u64::MAX)?;
+                }
                 self.note_event(
                     |_| Event::FlowReset,
                     |_| "flow deleted by a new SYN: decided again".to_owned(),
@@ -521,15 +784,57 @@ impl<'p> Run<'_, 'p> {
         }
     }
 
-    fn flow_create(&mut self, pair: bool) -> Step<'p> {
+    fn flow_peek(&mut self, stmt: &'p Stmt) -> Step<'p> {
+        let Stmt::FlowLookup {
+            pair,
+            meter,
+            hit,
+            miss,
+            ..
+        } = stmt
+        else {
+            return Err(ABORT);
+        };
+        let Some((side, entry)) = self.flows.peek(&self.packet.meta.key) else {
+            self.reach(stmt, Arm::Miss);
+            self.note(|_| "no such flow".to_owned());
+            return self.block(miss);
+        };
+        self.reach(stmt, Arm::Hit);
+        self.take_decision(*pair, &entry, side);
+        if *meter {
+            self.packet.meta.meter_class = entry.meter_class;
+        }
+        self.note(|_| format!("about a flow: side {side}"));
+        self.block(hit)
+    }
+
+    /// The decision of one side becomes the packet's.
+    fn take_decision(&mut self, pair: bool, entry: &FlowEntry, side: usize) {
+        let meta = &mut self.packet.meta;
+        meta.actions = entry.sides[side].actions;
+        if pair && meta.actions.actions & flow_action::NEEDS_PAIR != 0 {
+            let other = entry.sides[1 - side];
+            meta.rkey = other.key;
+            (meta.u1_dip, meta.u1_vni) = other.actions.kept_u1();
+        }
+    }
+
+    fn flow_create(&mut self, pair: bool, epoch: bool) -> Step<'p> {
         let seen = self.seen();
+        if epoch && let Some(old) = self.packet.stale.take() {
+            return self.flow_renew(old, pair);
+        }
         let m = &mut self.packet.meta;
         if pair && m.actions.actions & flow_action::ENCAP_U1 != 0 {
             m.ractions.keep_u1(m.u1_dip, m.u1_vni);
         }
         let side = |key, actions| FlowHalf { key, actions };
         let sides = [side(m.key, m.actions), side(m.rkey, m.ractions)];
-        let created = self.flows.create(sides, m.direction, m.meter_class, seen);
+        let epoch = if epoch { m.epoch } else { 0 };
+        let created = self
+            .flows
+            .create(sides, m.direction, m.meter_class, epoch, seen);
         let Some(entry) = created else {
             return self.drop_for(DropReason::FlowTableFull, Verdict::Drop);
         };
@@ -549,6 +854,56 @@ impl<'p> Run<'_, 'p> {
                 )
             },
         );
+        Ok(())
+    }
+
+    fn translatable(&mut self) -> Step<'p> {
+        match translatable(&self.frame, self.packet.meta.key.proto) {
+            Err(reason) => self.drop_for(reason, Verdict::Drop),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The connection `old` with the decision of today.
+    fn flow_renew(&mut self, old: Box<FlowEntry>, pair: bool) -> Step<'p> {
+        let keep = self.eni_row().map_or(0, |row| row.resim_keep);
+        let m = &mut self.packet.meta;
+        let [there, back] = &old.sides;
+        let kept = |new: u16, old: u16, keep: u16| new & !keep | old & keep;
+        m.actions.actions = kept(m.actions.actions, there.actions.actions, keep);
+        let turns = keep & flow_action::TRANSLATES;
+        m.ractions.actions = kept(m.ractions.actions, back.actions.actions, turns);
+        if keep & flow_action::ENCAP_U0 != 0 {
+            m.actions = FlowActions {
+                actions: m.actions.actions,
+                u1: m.actions.u1,
+                dmac: m.actions.dmac,
+                ..there.actions
+            };
+        }
+        if keep & flow_action::SET_DMAC != 0 {
+            m.actions.dmac = there.actions.dmac;
+        }
+        if turns != 0 {
+            m.rkey = back.key;
+        }
+        if pair && keep & flow_action::ENCAP_U1 != 0 {
+            m.actions.u1 = there.actions.u1;
+            (m.u1_dip, m.u1_vni) = back.actions.kept_u1();
+        }
+        if pair && m.actions.actions & flow_action::ENCAP_U1 != 0 {
+            m.ractions.keep_u1(m.u1_dip, m.u1_vni);
+        }
+        let side = |key, actions| FlowHalf { key, actions };
+        let sides = [side(m.key, m.actions), side(m.rkey, m.ractions)];
+        let (class, epoch) = (m.meter_class, m.epoch);
+        if self.flows.renew(&old, sides, class, epoch).is_none() {
+            self.packet.stale = Some(old);
+            return self.drop_for(DropReason::FlowTableFull, Verdict::Drop);
+        }
+        self.packet.meta.renew = 0;
+        self.count(EniStat::FlowUpdatedByResimulation, 1)?;
+        self.note(|_| "flow decided again: its history goes on".to_owned());
         Ok(())
     }
 
@@ -592,7 +947,7 @@ impl<'p> Run<'_, 'p> {
         }
     }
 
-    fn apply(&mut self, nvgre: bool, u1: bool) -> Step<'p> {
+    fn apply(&mut self, nvgre: bool, u1: bool, smac: bool) -> Step<'p> {
         let actions = self.packet.meta.actions;
         if let Some(coverage) = &mut self.coverage {
             coverage.applied(actions.actions);
@@ -602,6 +957,10 @@ impl<'p> Run<'_, 'p> {
         let ecn = combine_ecn(&mut self.frame, outer_tos).ok_or(ABORT)?;
         if actions.actions & flow_action::SET_DMAC != 0 {
             *self.frame.first_chunk_mut().ok_or(ABORT)? = actions.dmac;
+        }
+        if smac && actions.actions & flow_action::SET_SMAC != 0 {
+            let macs: &mut [u8; 12] = self.frame.first_chunk_mut().ok_or(ABORT)?;
+            macs[6..].copy_from_slice(&self.packet.meta.inner_dmac);
         }
         if encapsulates(&actions) {
             if actions.u0_encap != encap::VXLAN && !(nvgre && actions.u0_encap == encap::NVGRE) {
@@ -780,6 +1139,9 @@ struct ActionsText<'a>(&'a FlowActions, Option<Second>);
 impl fmt::Display for ActionsText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let a = self.0;
+        if a.actions & flow_action::SET_SMAC != 0 {
+            f.write_str("inner source the ENI, ")?;
+        }
         if a.actions & flow_action::SET_DMAC != 0 {
             write!(f, "inner destination {}, ", Mac(a.dmac))?;
         }

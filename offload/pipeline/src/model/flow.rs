@@ -11,25 +11,24 @@
 //!             CLOSING 2 s --> gone, FLOW_DELETED;  the others --> gone, FLOW_AGED
 //! ```
 //!
-//! A RST ends a connection at once, and so does a SYN without ACK, except one of the side that
+//! (Times are settings, [`Timeouts`].) A RST ends a connection at once, and so does a SYN without ACK, except one of the side that
 //! began, while it is still half open. Every packet of either side starts the timeout again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dash_wire::stats::EniStat;
-use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, flow_state};
+use dash_wire::tables::{FlowActions, FlowEntry, FlowHalf, FlowKey, flow_mark, flow_state};
+use nic_target::{FlowEdit, FlowQuery};
 use zerocopy::IntoBytes;
 
-use super::packet::TCP;
+use super::fragment::Fragments;
+use super::packet::{ICMP, ICMPV6, TCP, UDP};
+use crate::ir::Timeouts;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
-
-const HALF_OPEN_MS: u32 = 5_000;
-const ESTABLISHED_MS: u32 = 30_000;
-const CLOSING_MS: u32 = 2_000;
 
 /// What the flow table must know of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +49,22 @@ pub(super) enum Lookup {
         ended: bool,
     },
     Miss,
-    /// A SYN ended the connection; also a miss.
-    Reset,
+    /// A SYN ended the connection, which a redirect may have changed; also a miss.
+    Reset {
+        redirected: bool,
+    },
+    /// The packet decides it again; also a miss. The connection as the packet left it, out of the
+    /// table.
+    Stale(Box<FlowEntry>),
+}
+
+/// What makes a flow fresh.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fresh {
+    /// Of the ENI.
+    pub(super) epoch: u8,
+    /// Flows of it that may be decided again in a second, 0 for any number.
+    pub(super) per_second: u32,
 }
 
 /// A connection that went away by itself.
@@ -60,6 +73,8 @@ pub(super) struct Expired {
     pub(super) eni: u16,
     /// The ENI counter it moves by 1.
     pub(super) stat: EniStat,
+    /// A redirect had changed it.
+    pub(super) redirected: bool,
 }
 
 type KeyBytes = [u8; size_of::<FlowKey>()];
@@ -68,22 +83,30 @@ type Id = u64;
 /// All connections.
 pub(super) struct Flows {
     most: usize,
+    /// Of the pipeline.
+    pub(super) timeouts: Timeouts,
     next_id: Id,
     /// Both keys of every connection, with the side.
     index: BTreeMap<KeyBytes, (Id, usize)>,
     entries: BTreeMap<Id, FlowEntry>,
     /// When each connection is due.
     due: BTreeSet<(u64, Id)>,
+    pub(super) fragments: Fragments,
+    /// By ENI: since when so many flows were decided again.
+    renewed: BTreeMap<u16, (u64, u32)>,
 }
 
 impl Flows {
     pub(super) fn new(most: u32) -> Self {
         Self {
             most: most as usize,
+            timeouts: Timeouts::default(),
             next_id: 0,
             index: BTreeMap::new(),
             entries: BTreeMap::new(),
             due: BTreeSet::new(),
+            fragments: Fragments::default(),
+            renewed: BTreeMap::new(),
         }
     }
 
@@ -112,13 +135,22 @@ impl Flows {
             gone.push(Expired {
                 eni: entry.eni,
                 stat,
+                redirected: redirected(&entry),
             });
         }
         gone
     }
 
+    /// Finds the connection of `key`.
+    pub(super) fn peek(&self, key: &FlowKey) -> Option<(usize, FlowEntry)> {
+        let (id, side) = self.index.get(&key_bytes(key))?;
+        Some((*side, *self.entries.get(id)?))
+    }
+
     /// Finds the connection of `key` and lets the packet move it on.
-    pub(super) fn lookup(&mut self, key: &FlowKey, seen: Seen) -> Lookup {
+    ///
+    /// With `fresh`, a connection of another epoch may have to be decided again.
+    pub(super) fn lookup(&mut self, key: &FlowKey, seen: Seen, fresh: Option<Fresh>) -> Lookup {
         let Some(&(id, side)) = self.index.get(&key_bytes(key)) else {
             return Lookup::Miss;
         };
@@ -131,7 +163,9 @@ impl Flows {
         let again = entry.state == flow_state::HALF_OPEN && side == 0;
         if flag(SYN) && !flag(ACK) && !again {
             self.remove(id);
-            return Lookup::Reset;
+            return Lookup::Reset {
+                redirected: redirected(&entry),
+            };
         }
 
         entry.last_seen_ns = seen.now_ns;
@@ -139,17 +173,26 @@ impl Flows {
         entry.bytes[side] += u64::from(seen.inner_len);
         if tcp && entry.state == flow_state::HALF_OPEN && side == 1 {
             entry.state = flow_state::ESTABLISHED;
-            entry.timeout_ms = ESTABLISHED_MS;
+            entry.timeout_ms = self.timeouts.tcp;
         }
         if flag(FIN) {
             entry.fin |= 1 << side;
             if entry.fin == 0b11 && entry.state != flow_state::CLOSING {
                 entry.state = flow_state::CLOSING;
-                entry.timeout_ms = CLOSING_MS;
+                entry.timeout_ms = self.timeouts.closing;
             }
         }
         self.remove(id);
         let ended = flag(RST);
+        if let Some(fresh) = fresh
+            && side == 0
+            && entry.epoch != fresh.epoch
+            && !ended
+            && entry.marks & flow_mark::REDIRECTED == 0
+            && self.may_renew(entry.eni, fresh.per_second, seen.now_ns)
+        {
+            return Lookup::Stale(Box::new(entry));
+        }
         if !ended {
             self.insert(id, entry);
         }
@@ -160,6 +203,45 @@ impl Flows {
         }
     }
 
+    /// One more of an ENI's flows may be decided again in this second.
+    fn may_renew(&mut self, eni: u16, per_second: u32, now_ns: u64) -> bool {
+        if per_second == 0 {
+            return true;
+        }
+        let (since, count) = self.renewed.entry(eni).or_default();
+        if now_ns - *since >= 1_000_000_000 {
+            (*since, *count) = (now_ns, 0);
+        }
+        let may = *count < per_second;
+        *count += u32::from(may);
+        may
+    }
+
+    /// Puts a connection back that was decided again; `None` when one of the keys is taken.
+    pub(super) fn renew(
+        &mut self,
+        old: &FlowEntry,
+        sides: [FlowHalf; 2],
+        meter_class: u32,
+        epoch: u8,
+    ) -> Option<FlowEntry> {
+        let [there, back] = sides.map(|side| side.key);
+        let taken = |k: &FlowKey| self.index.contains_key(&key_bytes(k));
+        if taken(&there) || taken(&back) || there == back {
+            return None;
+        }
+        let entry = FlowEntry {
+            sides,
+            meter_class,
+            epoch,
+            ..*old
+        };
+        let id = self.next_id;
+        self.next_id += 1;
+        self.insert(id, entry);
+        Some(entry)
+    }
+
     /// Makes a connection of which the packet is the first; `None` when there is no room or one of
     /// the keys is taken.
     pub(super) fn create(
@@ -167,6 +249,7 @@ impl Flows {
         sides: [FlowHalf; 2],
         direction: u8,
         meter_class: u32,
+        epoch: u8,
         seen: Seen,
     ) -> Option<FlowEntry> {
         let [there, back] = sides.map(|side| side.key);
@@ -175,10 +258,11 @@ impl Flows {
             return None;
         }
         let tcp = there.proto == TCP;
-        let (state, timeout_ms) = if tcp {
-            (flow_state::HALF_OPEN, HALF_OPEN_MS)
-        } else {
-            (flow_state::ESTABLISHED, ESTABLISHED_MS)
+        let (state, timeout_ms) = match there.proto {
+            TCP => (flow_state::HALF_OPEN, self.timeouts.half_open),
+            UDP => (flow_state::ESTABLISHED, self.timeouts.udp),
+            ICMP | ICMPV6 => (flow_state::ESTABLISHED, self.timeouts.icmp),
+            _ => (flow_state::ESTABLISHED, self.timeouts.other),
         };
         let entry = FlowEntry {
             sides,
@@ -191,7 +275,9 @@ impl Flows {
             state,
             fin: u8::from(tcp && seen.tcp_flags & FIN != 0),
             direction,
-            pad: [0; 3],
+            epoch,
+            marks: 0,
+            pad: 0,
             meter_class,
         };
         let id = self.next_id;
@@ -208,17 +294,54 @@ impl Flows {
         self.entries.insert(id, entry);
     }
 
-    /// Ends every connection of an ENI that is no more, uncounted.
-    pub(super) fn purge(&mut self, eni: u32) {
+    /// Changes the side that sent the packet whose answers have this key; tells whether anything is new,
+    /// and whether no redirect had changed the connection before. `None` when there is no such side.
+    pub(super) fn redirect(
+        &mut self,
+        answers: &FlowKey,
+        change: impl FnOnce(&FlowHalf, &FlowActions) -> Option<FlowActions>,
+    ) -> Option<(bool, bool)> {
+        let &(id, side) = self.index.get(&key_bytes(answers))?;
+        let entry = self.entries.get_mut(&id)?;
+        let other = entry.sides[side].actions;
+        let sent = &mut entry.sides[1 - side];
+        let actions = change(sent, &other)?;
+        let first = entry.marks & flow_mark::REDIRECTED == 0;
+        let new = first || sent.actions != actions;
+        sent.actions = actions;
+        entry.marks |= flow_mark::REDIRECTED;
+        Some((new, first))
+    }
+
+    /// Ends every connection of an ENI that is no more, uncounted; says how many were redirected.
+    pub(super) fn purge(&mut self, eni: u32) -> u64 {
         let ids: Vec<Id> = self
             .entries
             .iter()
             .filter(|(_, e)| u32::from(e.eni) == eni)
             .map(|(id, _)| *id)
             .collect();
-        for id in ids {
-            self.remove(id);
+        let gone = ids.into_iter().filter_map(|id| self.remove(id));
+        gone.filter(redirected).count() as u64
+    }
+
+    /// Deletes or changes connections; gives the ENI of each.
+    pub(super) fn edit(&mut self, query: &FlowQuery, edit: FlowEdit) -> Vec<u16> {
+        let mut enis = Vec::new();
+        for id in self.entries.keys().copied().collect::<Vec<_>>() {
+            let Some(entry) = self.entries.get_mut(&id).filter(|e| query.matches(e)) else {
+                continue;
+            };
+            if enis.len() >= query.most {
+                break;
+            }
+            enis.push(entry.eni);
+            match edit {
+                FlowEdit::Delete => drop(self.remove(id)),
+                FlowEdit::Epoch(epoch) => entry.epoch = epoch,
+            }
         }
+        enis
     }
 
     fn remove(&mut self, id: Id) -> Option<FlowEntry> {
@@ -229,6 +352,10 @@ impl Flows {
         self.due.remove(&(deadline(&entry), id));
         Some(entry)
     }
+}
+
+fn redirected(entry: &FlowEntry) -> bool {
+    entry.marks & flow_mark::REDIRECTED != 0
 }
 
 fn deadline(entry: &FlowEntry) -> u64 {

@@ -12,7 +12,7 @@ pub(super) const UDP: u8 = 17;
 pub(super) const ICMP: u8 = 1;
 pub(super) const ICMPV6: u8 = 58;
 const GRE: u8 = 47;
-const IPV6_FRAGMENT: u8 = 44;
+pub(super) const IPV6_FRAGMENT: u8 = 44;
 
 pub(super) const ETH: usize = 14;
 pub(super) const ETH_IPV4: [u8; 2] = [0x08, 0x00];
@@ -147,6 +147,7 @@ pub(super) struct Vxlan {
     pub(super) dmac: [u8; 6],
     /// Bytes in front of the inner frame.
     pub(super) encap_len: usize,
+    pub(super) nvgre: bool,
 }
 
 /// Reads UDP, VXLAN and the inner Ethernet header; `None` when it is no VXLAN packet to `port`.
@@ -167,6 +168,7 @@ pub(super) fn parse_vxlan(frame: &[u8], outer: &Outer, port: [u8; 2]) -> Option<
         smac: eth.smac,
         dmac: eth.dmac,
         encap_len: inner,
+        nvgre: false,
     })
 }
 
@@ -184,7 +186,13 @@ pub(super) fn parse_nvgre(frame: &[u8], outer: &Outer) -> Option<Vxlan> {
         smac: eth.smac,
         dmac: eth.dmac,
         encap_len: inner,
+        nvgre: true,
     })
+}
+
+/// Source port of a packet that is UDP outside.
+pub(super) fn udp_source(frame: &[u8], outer: &Outer) -> Option<u16> {
+    (outer.protocol == UDP).then(|| u16_at(frame, ETH + outer.header_len))?
 }
 
 /// The customer's packet, as far as policy looks at it.
@@ -202,21 +210,45 @@ pub(super) struct Inner {
     pub(super) tcp_flags: u8,
     /// Ethernet to the end of the IP packet.
     pub(super) len: usize,
+    /// Its ECN field.
+    ecn: u8,
+    pub(super) related: Related,
 }
 
-/// Reads the inner frame. `outer_tos` is the TOS byte it travelled under.
-pub(super) fn parse_inner(frame: &[u8], outer_tos: u8) -> Result<Inner, DropReason> {
+/// What a packet has to do with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Related {
+    No,
+    /// Fragments with this identification follow.
+    FirstFragment {
+        id: [u8; 4],
+    },
+    /// It has no ports, and over IPv6 no protocol.
+    LaterFragment {
+        id: [u8; 4],
+        last: bool,
+    },
+    /// Addresses, protocol and ports are those of an answer to the packet that it quotes.
+    IcmpError,
+}
+
+impl Inner {
+    /// False when it would lose the mark of congestion that it travelled under (RFC 6040).
+    pub(super) fn takes_ecn_of(&self, outer_tos: u8) -> bool {
+        outer_tos & ecn::MASK != ecn::CE || self.ecn != ecn::NOT_ECT
+    }
+}
+
+/// Reads the inner frame.
+pub(super) fn parse_inner(frame: &[u8]) -> Result<Inner, DropReason> {
     let eth = Ethernet::read(frame).ok_or(DropReason::InnerMalformed)?;
     let ip = frame.get(ETH..).ok_or(DropReason::InnerMalformed)?;
-    let (inner, ecn) = match eth.ethertype {
-        ETH_IPV4 => inner_ipv4(ip)?,
-        ETH_IPV6 => inner_ipv6(ip)?,
-        _ => return Err(DropReason::InnerUnsupported),
-    };
-    if outer_tos & ecn::MASK == ecn::CE && ecn == ecn::NOT_ECT {
-        return Err(DropReason::EcnNotCapable);
+    match eth.ethertype {
+        ETH_IPV4 => inner_ipv4(ip),
+        ETH_IPV6 => inner_ipv6(ip),
+        [0x81, 0x00] | [0x88, 0xa8] => Err(DropReason::InnerVlan),
+        _ => Err(DropReason::InnerUnsupported),
     }
-    Ok(inner)
 }
 
 /// An address of the customer's, for messages.
@@ -235,34 +267,61 @@ fn mapped(ipv4: [u8; 4]) -> [u8; 16] {
     all
 }
 
-/// The packet and its ECN bits.
-fn inner_ipv4(ip: &[u8]) -> Result<(Inner, u8), DropReason> {
+fn inner_ipv4(ip: &[u8]) -> Result<Inner, DropReason> {
     let header: [u8; 20] = at(ip, 0).ok_or(DropReason::InnerMalformed)?;
     if header[0] >> 4 != 4 {
         return Err(DropReason::InnerMalformed);
     }
-    if header[0] & 0x0f != 5 {
-        return Err(DropReason::InnerUnsupported);
+    match header[0] & 0x0f {
+        5 => {}
+        0..5 => return Err(DropReason::InnerMalformed),
+        _ => return Err(DropReason::InnerOptions),
     }
     let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let packet = ip.get(..total_len).ok_or(DropReason::InnerMalformed)?;
     let payload = packet.get(20..).ok_or(DropReason::InnerMalformed)?;
-    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
-        return Err(DropReason::InnerFragment);
-    }
-    let proto = header[9];
-    let l4 = L4::read(payload, proto, proto == ICMP).ok_or(DropReason::InnerMalformed)?;
     let ips = [at(ip, 12), at(ip, 16)].map(|ip| ip.map(mapped));
     let [Some(sip), Some(dip)] = ips else {
         return Err(DropReason::InnerMalformed);
     };
-    Ok((
-        l4.inner(false, sip, dip, proto, ETH + total_len),
-        header[1] & ecn::MASK,
-    ))
+    let inner = Inner {
+        v6: false,
+        sip,
+        dip,
+        proto: header[9],
+        sport: [0; 2],
+        dport: [0; 2],
+        tcp_flags: 0,
+        len: ETH + total_len,
+        ecn: header[1] & ecn::MASK,
+        related: Related::No,
+    };
+    let word = u16::from_be_bytes([header[6], header[7]]);
+    let (offset, more) = (word & 0x1fff, word & 0x2000 != 0);
+    let id = [header[4], header[5], 0, 0];
+    if offset != 0 {
+        let last = !more;
+        let related = Related::LaterFragment { id, last };
+        return Ok(Inner { related, ..inner });
+    }
+    if inner.proto == ICMP && !more && matches!(payload, [3 | 4 | 11 | 12, _, _, _, _, _, _, _, ..])
+    {
+        return about(inner, quoted_ipv4(&payload[8..]));
+    }
+    let l4 = L4::read(payload, inner.proto, inner.proto == ICMP);
+    let related = if more {
+        Related::FirstFragment { id }
+    } else {
+        Related::No
+    };
+    let inner = Inner { related, ..inner };
+    Ok(l4.ok_or(DropReason::InnerMalformed)?.of(inner))
 }
 
-fn inner_ipv6(ip: &[u8]) -> Result<(Inner, u8), DropReason> {
+/// Extension headers that are walked.
+const WALKED: usize = 4;
+
+fn inner_ipv6(ip: &[u8]) -> Result<Inner, DropReason> {
     let header: [u8; 40] = at(ip, 0).ok_or(DropReason::InnerMalformed)?;
     if header[0] >> 4 != 6 {
         return Err(DropReason::InnerMalformed);
@@ -271,18 +330,109 @@ fn inner_ipv6(ip: &[u8]) -> Result<(Inner, u8), DropReason> {
     let payload = ip
         .get(40..40 + payload_len)
         .ok_or(DropReason::InnerMalformed)?;
-    let proto = header[6];
-    if proto == IPV6_FRAGMENT {
-        return Err(DropReason::InnerFragment);
-    }
-    let l4 = L4::read(payload, proto, proto == ICMPV6).ok_or(DropReason::InnerMalformed)?;
     let (Some(sip), Some(dip)) = (at(ip, 8), at(ip, 24)) else {
         return Err(DropReason::InnerMalformed);
     };
-    Ok((
-        l4.inner(true, sip, dip, proto, ETH + 40 + payload_len),
-        (header[1] >> 4) & ecn::MASK,
-    ))
+    let mut inner = Inner {
+        v6: true,
+        sip,
+        dip,
+        proto: header[6],
+        sport: [0; 2],
+        dport: [0; 2],
+        tcp_flags: 0,
+        len: ETH + 40 + payload_len,
+        ecn: (header[1] >> 4) & ecn::MASK,
+        related: Related::No,
+    };
+    if inner.proto == ICMPV6 && matches!(payload, [1..=4, _, _, _, _, _, _, _, ..]) {
+        return about(inner, quoted_ipv6(&payload[8..]));
+    }
+    let mut rest = payload;
+    for _ in 0..WALKED {
+        let len = match inner.proto {
+            IPV6_FRAGMENT => 8,
+            // Hop-by-hop options, routing, destination options.
+            0 | 43 | 60 => usize::from(u8_at(rest, 1).unwrap_or(0)) * 8 + 8,
+            _ => break,
+        };
+        let header = rest.get(..len).ok_or(DropReason::InnerMalformed)?;
+        if inner.proto == IPV6_FRAGMENT {
+            let word = u16_at(header, 2).ok_or(DropReason::InnerMalformed)?;
+            let id = at(header, 4).ok_or(DropReason::InnerMalformed)?;
+            let more = word & 1 != 0;
+            if word >> 3 != 0 {
+                inner.related = Related::LaterFragment { id, last: !more };
+                return Ok(inner);
+            }
+            // One that is first and last is a whole packet (RFC 6946).
+            inner.related = if more {
+                Related::FirstFragment { id }
+            } else {
+                Related::No
+            };
+        }
+        inner.proto = header[0];
+        rest = &rest[len..];
+    }
+    let l4 = L4::read(rest, inner.proto, inner.proto == ICMPV6);
+    Ok(l4.ok_or(DropReason::InnerMalformed)?.of(inner))
+}
+
+/// Protocol, destination and ports of a packet that an ICMP error quotes, and who sent it.
+struct Quoted {
+    source: [u8; 16],
+    destination: [u8; 16],
+    proto: u8,
+    ports: [[u8; 2]; 2],
+}
+
+/// The error as an answer to what it quotes: whoever gets the error must have sent that.
+fn about(error: Inner, quoted: Option<Quoted>) -> Result<Inner, DropReason> {
+    let quoted = quoted.filter(|q| q.source == error.dip);
+    let quoted = quoted.ok_or(DropReason::IcmpErrorMiss)?;
+    let [sport, dport] = quoted.ports;
+    Ok(Inner {
+        sip: quoted.destination,
+        proto: quoted.proto,
+        sport: dport,
+        dport: sport,
+        related: Related::IcmpError,
+        ..error
+    })
+}
+
+fn quoted_ipv4(ip: &[u8]) -> Option<Quoted> {
+    let header: [u8; 20] = at(ip, 0)?;
+    let offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
+    (header[0] == 0x45 && offset == 0).then_some(())?;
+    Some(Quoted {
+        source: mapped(at(ip, 12)?),
+        destination: mapped(at(ip, 16)?),
+        proto: header[9],
+        ports: quoted_ports(at(ip, 20)?, header[9], ICMP, [8, 0]),
+    })
+}
+
+fn quoted_ipv6(ip: &[u8]) -> Option<Quoted> {
+    let header: [u8; 40] = at(ip, 0)?;
+    (header[0] >> 4 == 6).then_some(())?;
+    Some(Quoted {
+        source: at(ip, 8)?,
+        destination: at(ip, 24)?,
+        proto: header[6],
+        ports: quoted_ports(at(ip, 40)?, header[6], ICMPV6, [128, 129]),
+    })
+}
+
+/// Of the 8 bytes behind a quoted IP header.
+fn quoted_ports(l4: [u8; 8], proto: u8, icmp: u8, echo: [u8; 2]) -> [[u8; 2]; 2] {
+    let [a, b, c, d, e, f, ..] = l4;
+    match proto {
+        TCP | UDP => [[a, b], [c, d]],
+        _ if proto == icmp && echo.contains(&a) => [[e, f]; 2],
+        _ => [[0; 2]; 2],
+    }
 }
 
 /// What the flow key takes from behind the IP header.
@@ -332,21 +482,18 @@ impl L4 {
         })
     }
 
-    fn inner(self, v6: bool, sip: [u8; 16], dip: [u8; 16], proto: u8, len: usize) -> Inner {
+    /// The packet with what was found.
+    fn of(self, inner: Inner) -> Inner {
         let Self {
             sport,
             dport,
             tcp_flags,
         } = self;
         Inner {
-            v6,
-            sip,
-            dip,
-            proto,
             sport,
             dport,
             tcp_flags,
-            len,
+            ..inner
         }
     }
 }

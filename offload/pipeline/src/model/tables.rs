@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dash_bpf::MapKind;
 use dash_wire::tables::{
-    AclKey, EniMacKey, Globals, InboundKey, MappingKey, PaKey, PortRangeKey, Route4Key, Route6Key,
-    TrustedVniKey, TunnelKey, UnderlayKey,
+    AclKey, EniMacKey, Globals, InboundKey, MappingKey, MeterRuleKey, PaKey, PaPrefixKey,
+    PortRangeKey, Route4Key, Route6Key, TrustedVniKey, TunnelKey, UnderlayKey,
 };
 use nic_target::tables::Discipline;
 use nic_target::{AclPrefixes, AclRuleRow, Capacity, Table, TableDelta, TableOp, TargetError};
@@ -412,6 +412,13 @@ fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
         }
         .as_bytes()
         .to_vec(),
+        (Table::PaPrefix, [vnet, sip]) => PaPrefixKey {
+            prefix_len: 0,
+            vnet: vnet.num()? as u32,
+            sip: sip.array()?,
+        }
+        .as_bytes()
+        .to_vec(),
         (Table::Tunnel, [tunnel, member]) => TunnelKey {
             tunnel: tunnel.num()? as u32,
             member: member.num()? as u32,
@@ -423,6 +430,13 @@ fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
             map: map.num()? as u32,
             port: port.array()?,
             pad: [0; 2],
+        }
+        .as_bytes()
+        .to_vec(),
+        (Table::MeterRule, [policy, ip]) => MeterRuleKey {
+            prefix_len: 0,
+            policy: policy.num()? as u32,
+            ip: ip.array()?,
         }
         .as_bytes()
         .to_vec(),

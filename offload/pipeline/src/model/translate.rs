@@ -2,7 +2,9 @@
 
 use dash_wire::drop::DropReason;
 
-use super::packet::{ETH, ETH_IPV4, ETH_IPV6, TCP, UDP, at, fold, ones_sum, u8_at, u16_at};
+use super::packet::{
+    ETH, ETH_IPV4, ETH_IPV6, IPV6_FRAGMENT, TCP, UDP, at, fold, ones_sum, u8_at, u16_at,
+};
 
 /// What the inner packet's addresses and ports become.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +18,19 @@ pub(super) struct Ends {
 
 /// A cut packet, which the parsers do not leave.
 const SHORT: DropReason = DropReason::Internal;
+
+/// What a packet of this transport protocol must be to be translated.
+pub(super) fn translatable(frame: &[u8], proto: u8) -> Result<(), DropReason> {
+    if at(frame, 12) == Some(ETH_IPV4) {
+        let whole = u16_at(frame, ETH + 6).ok_or(SHORT)? & 0x3fff == 0;
+        return whole.then_some(()).ok_or(DropReason::InnerFragment);
+    }
+    match u8_at(frame, ETH + 6).ok_or(SHORT)? {
+        next if next == proto => Ok(()),
+        IPV6_FRAGMENT => Err(DropReason::InnerFragment),
+        _ => Err(DropReason::NotTranslatable),
+    }
+}
 
 /// The frame with an IPv6 header in place of its IPv4 header, from Ethernet to the IP packet's end.
 pub(super) fn to_ipv6(frame: &[u8], ends: &Ends) -> Result<Vec<u8>, DropReason> {

@@ -205,6 +205,7 @@ named! { meta_value, meta_cell, m: Meta,
     "inner_len": m.inner_len,
     "direction": m.direction,
     "tcp_flags": m.tcp_flags,
+    "redirect": m.redirect,
     "acl_sport": m.acl_sport,
     "acl_dport": m.acl_dport,
     "acl": m.acl,
@@ -213,6 +214,9 @@ named! { meta_value, meta_cell, m: Meta,
     "ractions.u1": m.ractions.u1,
     "u1_vni": m.u1_vni,
     "u1_dip": m.u1_dip,
+    "meter_len": m.meter_len,
+    "epoch": m.epoch,
+    "renew": m.renew,
 }
 
 named! { read_globals, r: Globals,
@@ -221,6 +225,10 @@ named! { read_globals, r: Globals,
     "vxlan_port": r.vxlan_port,
     "encap_ttl": r.encap_ttl,
     "flags": r.flags,
+    "sport_base": r.sport_base,
+    "sport_mask": r.sport_mask,
+    "mtu": r.mtu,
+    "dscp_tos": r.dscp_tos,
 }
 
 named! { read_eni, r: EniRow,
@@ -253,6 +261,9 @@ named! { read_eni, r: EniRow,
     "pl_underlay_sip": r.pl_underlay_sip,
     "pl_keep": r.pl_keep,
     "pl_set": r.pl_set,
+    "meter_v4": r.meter[0],
+    "meter_v6": r.meter[1],
+    "epoch": r.epoch,
 }
 
 named! { read_route, r: RouteRow,
@@ -261,6 +272,8 @@ named! { read_route, r: RouteRow,
     "vnet": r.vnet,
     "vni": r.vni,
     "overlay_ip": r.overlay_ip,
+    "meter_or": r.meter_or,
+    "meter_and": r.meter_and,
 }
 
 named! { read_mapping, r: MappingRow,
@@ -272,6 +285,8 @@ named! { read_mapping, r: MappingRow,
 named! { read_inbound, r: InboundRow,
     "action": r.action,
     "vnet": r.vnet,
+    "meter_or": r.meter_or,
+    "meter_and": r.meter_and,
 }
 
 named! { read_underlay, r: UnderlayRow,
@@ -298,6 +313,7 @@ named! { read_mapping_more, r: MappingMoreRow,
     "sip_set": r.sip_set,
     "dip_keep": r.dip_keep,
     "dip_set": r.dip_set,
+    "routing_type": r.routing_type,
 }
 
 named! { read_routing_type, r: RoutingTypeRow,
@@ -310,6 +326,7 @@ named! { read_tunnel, r: TunnelRow,
     "vni": r.vni,
     "members": r.members,
     "encap": r.encap,
+    "meter_or": r.meter_or,
 }
 
 named! { read_port_range, r: PortRangeRow,
@@ -360,17 +377,23 @@ impl Row {
             Table::PortRange => PortRangeRow::read_from_bytes(bytes)
                 .ok()
                 .map(Self::PortRange),
-            Table::EniMac | Table::TrustedVni | Table::PaValidation | Table::Acl => {
-                u32::read_from_bytes(bytes).ok().map(Self::Number)
-            }
+            Table::EniMac
+            | Table::TrustedVni
+            | Table::PaValidation
+            | Table::PaPrefix
+            | Table::Acl
+            | Table::MeterRule => u32::read_from_bytes(bytes).ok().map(Self::Number),
             Table::FlowIndex
             | Table::FlowSlab
             | Table::FlowFree
             | Table::FlowEvents
             | Table::EniStats
             | Table::PortStats
+            | Table::Fragments
             | Table::Meta
-            | Table::Stages => None,
+            | Table::EniLife
+            | Table::Stages
+            | Table::MeterStats => None,
         }
     }
 

@@ -1,10 +1,10 @@
 //! Counts of the objects that the shape depends on.
 
 use dash_model::key::{ObjectKey, RoutingType};
-use dash_model::objects::{AclBind, EncapType, Object, RouteRule, RuleAction};
+use dash_model::objects::{AclBind, EncapType, EniMode, Object, RouteRule, RuleAction};
 use dash_wire::tables::ACL_STAGES;
 
-use super::{FlowNeeds, Shape, rows, trusted};
+use super::{FlowNeeds, Shape, meter, rows, trusted};
 
 /// How many objects call for each part of the shape.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct Census {
     trusting: usize,
     /// Inbound rules that validate PAs.
     validating: usize,
+    /// Rows that list sources beside the PAs of mappings.
+    permitting: usize,
     /// Binds of outbound stages that name a group.
     out: [usize; ACL_STAGES],
     /// Binds of inbound stages that name a group.
@@ -23,16 +25,24 @@ pub(super) struct Census {
     mapping_more: usize,
     service_tunnels: usize,
     private_links: usize,
+    /// Those of them with the routing type `privatelinknsg`.
+    nsg_links: usize,
     /// Mappings that name a port map.
     port_mapped: usize,
     /// Routes and mappings that name a tunnel.
     tunneled: usize,
+    /// ENIs that are floating NICs.
+    floating: usize,
+    /// Appliances and ENIs that trust a redirect's key.
+    redirecting: usize,
     /// Tunnels of NVGRE.
     nvgre_tunnels: usize,
     /// The routing type of service tunnels, if it says NVGRE.
     nvgre_services: usize,
-    /// The routing type of private links, if it says NVGRE.
+    /// The routing types of private links, if they say NVGRE.
     nvgre_links: usize,
+    /// Objects that give metering classes.
+    metering: usize,
 }
 
 impl Census {
@@ -55,9 +65,17 @@ impl Census {
                 change(count);
             }
         };
+        change_if(meter::meters(object), &mut self.metering);
         match (key, object) {
             (_, Object::Appliance(_) | Object::Eni(_)) => {
                 change_if(!trusted::listed(object).is_empty(), &mut self.trusting);
+                change_if(trusted::takes_redirects(object), &mut self.redirecting);
+                if let Object::Eni(eni) = object {
+                    change_if(eni.mode == EniMode::Floating, &mut self.floating);
+                }
+            }
+            (_, Object::PaValidation(row)) => {
+                change_if(!row.prefixes.is_empty(), &mut self.permitting);
             }
             (_, Object::RouteRule(rule)) => change_if(validates(rule), &mut self.validating),
             (ObjectKey::AclOut(_, stage), Object::AclOut(bind)) => {
@@ -78,6 +96,8 @@ impl Census {
             (_, Object::VnetMapping(mapping)) => {
                 change_if(rows::mapping_has_more(mapping), &mut self.mapping_more);
                 change_if(mapping.private_link.is_some(), &mut self.private_links);
+                let nsg = mapping.private_link.as_ref().is_some_and(|link| link.nsg);
+                change_if(nsg, &mut self.nsg_links);
                 change_if(mapping.port_map().is_some(), &mut self.port_mapped);
                 change_if(mapping.tunnel.is_some(), &mut self.tunneled);
             }
@@ -90,7 +110,9 @@ impl Census {
                     .is_some_and(|encap| encap.kind == EncapType::Nvgre);
                 match kind {
                     RoutingType::ServiceTunnel => change_if(nvgre, &mut self.nvgre_services),
-                    RoutingType::PrivateLink => change_if(nvgre, &mut self.nvgre_links),
+                    RoutingType::PrivateLink | RoutingType::PrivateLinkNsg => {
+                        change_if(nvgre, &mut self.nvgre_links);
+                    }
                     _ => {}
                 }
             }
@@ -98,30 +120,42 @@ impl Census {
         }
     }
 
-    /// The shape, but for the underlay and the flows that were made before.
+    /// The shape, but for the underlay, the settings, and the flows that were made before.
     pub(super) fn shape(&self) -> Shape {
         let (service_tunnel, private_link) = (self.service_tunnels > 0, self.private_links > 0);
-        let tunnel = self.tunneled > 0;
+        let (tunnel, meter) = (self.tunneled > 0, self.metering > 0);
+        let redirect = self.redirecting > 0;
         Shape {
             trusted_vnis: self.trusting > 0,
             acl_out: bits(&self.out),
             acl_in: bits(&self.r#in),
             inbound_pa_validation: self.validating > 0,
+            pa_prefixes: self.validating > 0 && self.permitting > 0,
             underlay_routes: false,
             hooks: false,
             route_more: self.route_more > 0,
             mapping_more: self.mapping_more > 0,
             service_tunnel,
             private_link,
+            private_link_nsg: self.nsg_links > 0,
             port_map: self.port_mapped > 0,
+            drop_unmapped_ports: false,
             tunnel,
+            floating: self.floating > 0,
+            redirect,
+            meter,
             flows: FlowNeeds {
                 translate: service_tunnel || private_link,
                 nvgre: (tunnel && self.nvgre_tunnels > 0)
                     || (service_tunnel && self.nvgre_services > 0)
-                    || (private_link && self.nvgre_links > 0),
+                    || (private_link && self.nvgre_links > 0)
+                    || redirect,
                 u1: tunnel,
+                redirects: redirect,
+                meter,
+                epoch: false,
             },
+            ..Shape::default()
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dash_model::Store;
 use dash_model::key::{ObjectKey, RoutingType};
 use dash_model::net::{IpPrefix, Mac};
+use dash_model::objects::Family;
 use dash_wire::tables::TRUSTED_VNI_GLOBAL;
 use nic_target::Table;
 
@@ -104,6 +105,20 @@ impl Planner {
                 let mut kinds = kinds.filter(|kind| routing_type_index(*kind) == wanted);
                 ObjectKey::RoutingType(kinds.next()?)
             }
+            Table::MeterRule => {
+                let (policy, ip) = (
+                    self.meter_policy(looked.num(0)?)?,
+                    meter_ip(store, self, looked)?,
+                );
+                let rules = store.meter_rules(policy);
+                let matching = rules.filter(|(_, rule)| rule.prefix.contains(ip));
+                // As `priority` has it.
+                let (number, _) = matching.min_by_key(|(number, rule)| {
+                    let len = std::cmp::Reverse(rule.prefix.prefix_len());
+                    (rule.priority, len, *number)
+                })?;
+                ObjectKey::MeterRule(policy.clone(), number.clone())
+            }
             Table::Tunnel => ObjectKey::Tunnel(self.tunnel(looked.num(0)?)?.clone()),
             Table::PortRange => {
                 let map = self.port_map(looked.num(0)?)?;
@@ -159,6 +174,11 @@ impl Planner {
                 let rules = store.acl_rule_count(group);
                 format!("none of the {rules} rules of DASH_ACL_GROUP_TABLE:{group} matches")
             }
+            Table::MeterRule => {
+                let policy = self.meter_policy(looked.num(0)?)?;
+                let ip = meter_ip(store, self, looked)?;
+                format!("no rule of DASH_METER_POLICY_TABLE:{policy} covers {ip}")
+            }
             Table::PortRange => {
                 let map = self.port_map(looked.num(0)?)?;
                 format!("in no range of DASH_OUTBOUND_PORT_MAP_TABLE:{map}")
@@ -166,6 +186,17 @@ impl Planner {
             _ => return None,
         })
     }
+}
+
+/// The address a meter policy was asked about: IPv4 is in the first bytes.
+fn meter_ip(store: &Store, planner: &Planner, looked: &LookedUp) -> Option<IpAddr> {
+    let policy = planner.meter_policy(looked.num(0)?)?;
+    let ip: [u8; 16] = looked.bytes(1)?;
+    let [a, b, c, d, ..] = ip;
+    Some(match store.meter_policy(policy)?.family {
+        Family::V4 => Ipv4Addr::new(a, b, c, d).into(),
+        Family::V6 => Ipv6Addr::from(ip).into(),
+    })
 }
 
 fn mapping_ip(looked: &LookedUp) -> Option<IpAddr> {

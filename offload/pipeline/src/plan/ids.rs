@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use dash_model::key::{
-    AclGroupId, EniKey, ObjectKey, PortMapId, RouteGroupId, TunnelName, VnetName,
+    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, TunnelName, VnetName,
 };
 use nic_target::Capacity;
 
@@ -29,6 +29,7 @@ pub(super) struct Directory {
     pub(super) acl_groups: Ids<AclGroupId>,
     pub(super) tunnels: Ids<TunnelName>,
     pub(super) port_maps: Ids<PortMapId>,
+    pub(super) meter_policies: Ids<MeterPolicyId>,
 }
 
 /// Names that come and go in a transaction, and for which there is room.
@@ -40,6 +41,7 @@ pub(super) struct Turnover<'a> {
     acl_groups: Names<'a, AclGroupId>,
     tunnels: Names<'a, TunnelName>,
     port_maps: Names<'a, PortMapId>,
+    meter_policies: Names<'a, MeterPolicyId>,
 }
 
 impl Directory {
@@ -51,6 +53,7 @@ impl Directory {
             acl_groups: Ids::new(1, MAX_GROUPS),
             tunnels: Ids::new(1, MAX_GROUPS),
             port_maps: Ids::new(1, MAX_GROUPS),
+            meter_policies: Ids::new(1, MAX_GROUPS),
         }
     }
 
@@ -65,6 +68,7 @@ impl Directory {
                 ObjectKey::AclGroup(key) => turnover.acl_groups.note(edit, key),
                 ObjectKey::Tunnel(key) => turnover.tunnels.note(edit, key),
                 ObjectKey::PortMap(key) => turnover.port_maps.note(edit, key),
+                ObjectKey::MeterPolicy(key) => turnover.meter_policies.note(edit, key),
                 _ => {}
             }
         }
@@ -78,6 +82,8 @@ impl Directory {
         self.tunnels.check(&turnover.tunnels, ObjectKey::Tunnel)?;
         self.port_maps
             .check(&turnover.port_maps, ObjectKey::PortMap)?;
+        self.meter_policies
+            .check(&turnover.meter_policies, ObjectKey::MeterPolicy)?;
         Ok(turnover)
     }
 
@@ -89,6 +95,7 @@ impl Directory {
         self.acl_groups.apply(&turnover.acl_groups);
         self.tunnels.apply(&turnover.tunnels);
         self.port_maps.apply(&turnover.port_maps);
+        self.meter_policies.apply(&turnover.meter_policies);
     }
 
     pub(super) fn eni(&self, key: &EniKey) -> u32 {
@@ -120,6 +127,11 @@ impl Directory {
     pub(super) fn port_map(&self, map: &PortMapId) -> u32 {
         let id = self.port_maps.id(map);
         id.expect("the store keeps a port map as long as a row names it")
+    }
+
+    pub(super) fn meter_policy(&self, policy: &MeterPolicyId) -> u32 {
+        let id = self.meter_policies.id(policy);
+        id.expect("the store keeps a meter policy as long as a row names it")
     }
 }
 

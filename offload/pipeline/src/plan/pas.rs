@@ -1,11 +1,17 @@
 //! Valid PAs of VNETs, each as long as a mapping of the VNET names it (A43).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use dash_wire::tables::PaKey;
+use dash_model::Store;
+use dash_model::key::{ObjectKey, SourcePrefix};
+use dash_model::net::Vni;
+use dash_model::objects::Object;
+use dash_wire::tables::{PaKey, PaPrefixKey};
 use nic_target::Table;
 
+use super::Edit;
+use super::ids::Directory;
 use super::ops::Ops;
 
 /// VNET id and PA.
@@ -52,5 +58,69 @@ impl Pas {
                 (false, false) | (true, true) => {}
             }
         }
+    }
+}
+
+/// Sources that are listed for every VNET of a VNI, as they were written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Permits {
+    written: BTreeMap<Vni, BTreeSet<(u16, SourcePrefix)>>,
+}
+
+impl Permits {
+    /// Brings the rows of the VNIs that edits are about up to date. A VNET costs a look-up where
+    /// nothing is listed for its VNI.
+    pub(super) fn update(
+        &mut self,
+        store: &Store,
+        ids: &Directory,
+        edits: &[Edit<'_>],
+        ops: &mut Ops,
+    ) {
+        let mut touched = BTreeSet::new();
+        for edit in edits {
+            match edit.key {
+                ObjectKey::PaValidation(vni) => drop(touched.insert(*vni)),
+                ObjectKey::Vnet(_) => {
+                    for object in [edit.old, edit.new].into_iter().flatten() {
+                        if let Object::Vnet(vnet) = object
+                            && (self.written.contains_key(&vnet.vni)
+                                || store.pa_validation(vnet.vni).is_some())
+                        {
+                            touched.insert(vnet.vni);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        for vni in touched {
+            let listed = store
+                .pa_validation(vni)
+                .map_or(&[][..], |row| &row.prefixes);
+            let vnets = store.vnets().filter(|(_, vnet)| vnet.vni == vni);
+            let vnets = vnets.map(|(name, _)| ids.vnet(name));
+            let wanted: BTreeSet<(u16, SourcePrefix)> = vnets
+                .flat_map(|vnet| listed.iter().map(move |prefix| (vnet, *prefix)))
+                .collect();
+            let old = self.written.remove(&vni).unwrap_or_default();
+            for gone in old.difference(&wanted) {
+                ops.delete(Table::PaPrefix, &permit_key(*gone));
+            }
+            for new in wanted.difference(&old) {
+                ops.put(Table::PaPrefix, &permit_key(*new), &1u32);
+            }
+            if !wanted.is_empty() {
+                self.written.insert(vni, wanted);
+            }
+        }
+    }
+}
+
+fn permit_key((vnet, prefix): (u16, SourcePrefix)) -> PaPrefixKey {
+    PaPrefixKey {
+        prefix_len: 32 + u32::from(prefix.len),
+        vnet: vnet.into(),
+        sip: prefix.addr.octets(),
     }
 }

@@ -3,15 +3,16 @@
 use std::net::IpAddr;
 
 use dash_model::Store;
-use dash_model::key::{AclGroupId, EniKey};
+use dash_model::key::{AclGroupId, EniKey, RoutingType};
 use dash_model::net::{IpPrefix, MaskedIp};
 use dash_model::objects::{
-    AclBind, Appliance, Eni, Route, RouteAction, RouteRule, RoutingTypeDef, RuleAction, VnetMapping,
+    AclBind, Appliance, Eni, EniMode, OutboundLookup, Route, RouteAction, RouteRule,
+    RoutingTypeDef, RuleAction, VnetMapping,
 };
 use dash_wire::tables::{
-    ACL_STAGES, EniRow, Globals, InboundRow, MappingKey, MappingMoreRow, MappingRow, Route4Key,
-    Route6Key, RouteMoreRow, RouteRow, RoutingTypeRow, eni_flags, globals_flags, inbound_action,
-    mapping_flags, route_action, route_flags,
+    ACL_STAGES, EniRow, Globals, InboundRow, MappingKey, MappingMoreRow, MappingRow, NO_VNI,
+    Route4Key, Route6Key, RouteMoreRow, RouteRow, RoutingTypeRow, eni_flags, globals_flags,
+    inbound_action, mapping_flags, route_action, route_flags,
 };
 use nic_target::Table;
 
@@ -19,6 +20,7 @@ use super::Settings;
 use super::census::validates;
 use super::ids::Directory;
 use super::ops::Ops;
+use super::resim::Resim;
 
 pub(super) fn globals(appliance: Option<&Appliance>, settings: &Settings) -> Globals {
     let mask = 1u32
@@ -28,7 +30,10 @@ pub(super) fn globals(appliance: Option<&Appliance>, settings: &Settings) -> Glo
     let trusted = appliance.is_some_and(|a| !a.trusted_vnis.is_empty());
     Globals {
         vip: appliance.map_or([0; 4], |a| a.sip.octets()),
-        vm_vni: appliance.map_or(0, |a| a.vm_vni.get()),
+        vm_vni: appliance.map_or(0, |a| match a.outbound_lookup {
+            OutboundLookup::SrcMac => a.vm_vni.get(),
+            OutboundLookup::DstMac => NO_VNI,
+        }),
         vxlan_port: settings.vxlan_port.to_be_bytes(),
         encap_ttl: settings.encap_ttl,
         flags: if trusted {
@@ -38,10 +43,19 @@ pub(super) fn globals(appliance: Option<&Appliance>, settings: &Settings) -> Glo
         },
         sport_base: settings.sport_base,
         sport_mask: u16::try_from(mask).unwrap_or(u16::MAX),
+        mtu: settings.mtu.unwrap_or(0),
+        dscp_tos: settings.dscp_pipe.unwrap_or(0) << 2,
+        pad: [0; 5],
     }
 }
 
-pub(super) fn eni(store: &Store, ids: &Directory, key: &EniKey, eni: &Eni) -> EniRow {
+pub(super) fn eni(
+    store: &Store,
+    ids: &Directory,
+    resim: &Resim,
+    key: &EniKey,
+    eni: &Eni,
+) -> EniRow {
     let group = store
         .eni_route(key)
         .map(|bind| ids.route_group(&bind.group));
@@ -50,6 +64,8 @@ pub(super) fn eni(store: &Store, ids: &Directory, key: &EniKey, eni: &Eni) -> En
         (eni_flags::ADMIN_UP, eni.enabled),
         (eni_flags::TRUSTED_VNIS, !eni.trusted_vnis.is_empty()),
         (eni_flags::ROUTE_GROUP, group.is_some()),
+        (eni_flags::FLOATING, eni.mode == EniMode::Floating),
+        (eni_flags::NO_FAST_PATH, eni.disable_fast_path),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -69,6 +85,12 @@ pub(super) fn eni(store: &Store, ids: &Directory, key: &EniKey, eni: &Eni) -> En
         pl_underlay_sip: eni.pl_underlay_sip.map_or([0; 4], |ip| ip.octets()),
         pl_keep: eni.pl_sip.map_or([0xff; 16], outside),
         pl_set: eni.pl_sip.map_or([0; 16], |bits| bits.addr.octets()),
+        meter: [&eni.v4_meter_policy, &eni.v6_meter_policy]
+            .map(|policy| policy.as_ref().map_or(0, |policy| ids.meter_policy(policy))),
+        resim_per_second: resim.per_second,
+        resim_keep: resim.keep,
+        epoch: resim.epoch,
+        pad2: 0,
     }
 }
 
@@ -123,6 +145,8 @@ pub(super) fn route(store: &Store, ids: &Directory, route: &Route) -> RouteRow {
     if route_has_more(route) {
         row.flags |= route_flags::MORE;
     }
+    row.meter_or = route.meter.or.get();
+    row.meter_and = route.meter.and.get();
     row
 }
 
@@ -240,6 +264,7 @@ pub(super) fn mapping(mapping: &VnetMapping) -> MappingRow {
     if mapping_has_more(mapping) {
         flags |= mapping_flags::MORE;
     }
+    flags |= mapping.meter_or.get() << mapping_flags::METER_SHIFT;
     MappingRow {
         underlay_dip: mapping.underlay_ip.octets(),
         dmac: mapping.mac.map_or([0; 6], |mac| mac.0),
@@ -263,6 +288,12 @@ pub(super) fn mapping_more(ids: &Directory, mapping: &VnetMapping) -> MappingMor
         row.sip_set = link.overlay_sip.addr.octets();
         row.dip_keep = outside(link.overlay_dip);
         row.dip_set = link.overlay_dip.addr.octets();
+        let kind = if link.nsg {
+            RoutingType::PrivateLinkNsg
+        } else {
+            RoutingType::PrivateLink
+        };
+        row.routing_type = super::routing_type_index(kind);
     }
     row
 }
@@ -288,6 +319,8 @@ pub(super) fn inbound(ids: &Directory, rule: &RouteRule) -> InboundRow {
         },
         pad: 0,
         vnet: vnet.map_or(0, |vnet| ids.vnet(vnet)),
+        meter_or: rule.meter.or.get(),
+        meter_and: rule.meter.and.get(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dash_model::net::VniRange;
 use dash_model::objects::Object;
-use dash_wire::tables::TrustedVniKey;
+use dash_wire::tables::{TrustedVniKey, redirect};
 use nic_target::Table;
 
 use super::Edit;
@@ -45,6 +45,17 @@ pub(super) fn listed(object: &Object) -> &[VniRange] {
         Object::Eni(eni) => &eni.trusted_vnis,
         _ => &[],
     }
+}
+
+/// True when the object lists a key that redirects of load balancers come with.
+pub(super) fn takes_redirects(object: &Object) -> bool {
+    let keys = [redirect::VIP_KEY, redirect::ENCAP_KEY];
+    let lists = |key| {
+        listed(object)
+            .iter()
+            .any(|range| (range.min.get()..=range.max.get()).contains(&key))
+    };
+    keys.into_iter().any(lists)
 }
 
 fn key(owner: [u8; 2], (vni, bits): Block) -> TrustedVniKey {
@@ -94,7 +105,7 @@ fn split(min: u32, max: u32, blocks: &mut BTreeSet<Block>) {
 #[cfg(test)]
 mod tests {
     use dash_model::net::Vni;
-    use dash_model::objects::Appliance;
+    use dash_model::objects::{Appliance, OutboundLookup};
     use proptest::prelude::*;
 
     use super::*;
@@ -112,6 +123,7 @@ mod tests {
                     max: vni(max),
                 })
                 .collect(),
+            outbound_lookup: OutboundLookup::SrcMac,
         })
     }
 

@@ -24,7 +24,8 @@ pub(super) fn put(tunnel: u32, new: &Tunnel, ops: &mut Ops) {
             vni: new.key.get(),
             members,
             encap: new.kind as u8,
-            pad: [0; 3],
+            pad: 0,
+            meter_or: new.meter_or.get(),
         };
         ops.put(Table::Tunnel, &TunnelKey { tunnel, member }, &row);
     }

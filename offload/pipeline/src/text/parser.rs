@@ -1,16 +1,18 @@
 //! Tokens to pipelines, by recursive descent with a depth limit.
 
 use dash_wire::drop::DropReason;
-use dash_wire::stats::EniStat;
+use dash_wire::stats::{EniStat, PortStat};
 use nic_target::Table;
 
 use super::lexer::{Kind, Token};
 use super::{KEYWORDS, MAX_DEPTH, TextError};
 use crate::fields::{Ty, meta_field};
-use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stage, Stmt};
+use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stage, Stmt, Timeouts};
 
 /// Left out of the names of ENI counters.
 pub(super) const STAT_PREFIX: &str = "SAI_ENI_STAT_";
+/// Left out of the names of the card's counters.
+pub(super) const PORT_PREFIX: &str = "SAI_PORT_STAT_";
 
 pub(super) fn pipeline(tokens: &[Token<'_>]) -> Result<(Pipeline, Vec<usize>), TextError> {
     let mut p = Parser {
@@ -19,6 +21,11 @@ pub(super) fn pipeline(tokens: &[Token<'_>]) -> Result<(Pipeline, Vec<usize>), T
         depth: 0,
         lines: Vec::new(),
     };
+    let timeouts = p.timeouts()?;
+    let resets = p.said("resets");
+    if resets {
+        p.punct(";")?;
+    }
     let mut stages = Vec::new();
     while p.peek() != Kind::End {
         p.keyword("stage")?;
@@ -28,7 +35,12 @@ pub(super) fn pipeline(tokens: &[Token<'_>]) -> Result<(Pipeline, Vec<usize>), T
             body: p.block()?,
         });
     }
-    Ok((Pipeline { stages }, p.lines))
+    let pipeline = Pipeline {
+        timeouts,
+        resets,
+        stages,
+    };
+    Ok((pipeline, p.lines))
 }
 
 /// What parentheses hold is known only at its operator.
@@ -166,6 +178,28 @@ impl<'t> Parser<'t, '_> {
         }
     }
 
+    fn timeouts(&mut self) -> Result<Timeouts, TextError> {
+        let mut timeouts = Timeouts::default();
+        if !self.said("timeouts") {
+            return Ok(timeouts);
+        }
+        while !self.take(";") {
+            let Kind::Word(name) = self.peek() else {
+                return self.expected("the name of a timeout");
+            };
+            let Some(value) = timeouts.value_mut(name) else {
+                return self.error(format!("there is no timeout `{name}`"));
+            };
+            self.advance();
+            match self.peek() {
+                Kind::Number(ms) if ms > 0 && u32::try_from(ms).is_ok() => *value = ms as u32,
+                _ => return self.expected("milliseconds, 1 to 4294967295"),
+            }
+            self.advance();
+        }
+        Ok(timeouts)
+    }
+
     fn stmt(&mut self) -> Result<Stmt, TextError> {
         let Kind::Word(word) = self.peek() else {
             return self.expected("a statement or `}`");
@@ -186,7 +220,11 @@ impl<'t> Parser<'t, '_> {
                 if self.peek() == Kind::Word("lookup") {
                     self.advance();
                     return Ok(Stmt::FlowLookup {
+                        peek: self.said("peek"),
                         pair: self.said("pair"),
+                        marks: self.said("marks"),
+                        meter: self.said("meter"),
+                        epoch: self.said("epoch"),
                         hit: self.block()?,
                         miss: self.else_block()?,
                     });
@@ -230,12 +268,17 @@ impl<'t> Parser<'t, '_> {
     /// A statement that ends with `;`, which is left. For `flow` the word is passed already.
     fn simple(&mut self, word: &str) -> Result<Stmt, TextError> {
         if word == "flow" {
+            if self.said("redirect") {
+                return Ok(Stmt::FlowRedirect);
+            }
             if self.peek() != Kind::Word("create") {
-                return self.expected("`lookup` or `create`");
+                return self.expected("`lookup`, `create` or `redirect`");
             }
             self.advance();
             return Ok(Stmt::FlowCreate {
                 pair: self.said("pair"),
+                marks: self.said("marks"),
+                epoch: self.said("epoch"),
             });
         }
         if !KEYWORDS.contains(&word) {
@@ -266,15 +309,37 @@ impl<'t> Parser<'t, '_> {
                     self.advance();
                     Stmt::ParseEncap(self.expr()?)
                 }
-                _ => return self.expected("`underlay`, `vxlan`, `encap` or `inner`"),
+                Kind::Word("redirect") => {
+                    self.advance();
+                    Stmt::ParseRedirect
+                }
+                _ => {
+                    return self.expected("`underlay`, `vxlan`, `encap`, `inner` or `redirect`");
+                }
             },
+            "spot" => {
+                self.keyword("redirect")?;
+                Stmt::SpotRedirect
+            }
+            "consume" => Stmt::Consume,
+            "guard" => {
+                self.keyword("sport")?;
+                let base = self.expr()?;
+                self.punct(",")?;
+                Stmt::GuardSport {
+                    base,
+                    mask: self.expr()?,
+                }
+            }
             "decap" => Stmt::Decap,
             "hook" => Stmt::Hook,
             "account" => Stmt::Account,
             "translate" => Stmt::Translate,
+            "translatable" => Stmt::Translatable,
             "apply" => Stmt::Apply {
                 nvgre: self.said("nvgre"),
                 u1: self.said("u1"),
+                smac: self.said("smac"),
             },
             "pass" => Stmt::Pass,
             "send" => Stmt::Send,
@@ -314,6 +379,24 @@ impl<'t> Parser<'t, '_> {
                     of: self.expr()?,
                 }
             }
+            "count" if self.said("port") => {
+                let Kind::Word(name) = self.peek() else {
+                    return self.expected("a counter of the card");
+                };
+                let stat = PortStat::ALL
+                    .iter()
+                    .copied()
+                    .find(|s| s.name().strip_prefix(PORT_PREFIX) == Some(name));
+                let Some(stat) = stat else {
+                    return self.error(format!("there is no counter of the card `{name}`"));
+                };
+                self.advance();
+                Stmt::CountPort {
+                    stat,
+                    amount: self.expr()?,
+                }
+            }
+            "meter" => Stmt::Meter { len: self.expr()? },
             "count" => {
                 let Kind::Word(name) = self.peek() else {
                     return self.expected("an ENI counter");

@@ -2,14 +2,25 @@
 
 use std::fmt::Write;
 
-use super::parser::STAT_PREFIX;
-use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stmt};
+use super::parser::{PORT_PREFIX, STAT_PREFIX};
+use crate::ir::{BinOp, Cond, Expr, FlowSide, Pipeline, Stmt, Timeouts};
 
 pub(super) fn pipeline(pipeline: &Pipeline) -> String {
     let mut out = Out {
         text: String::new(),
         indent: 0,
     };
+    if pipeline.timeouts != Timeouts::default() {
+        out.text.push_str("timeouts");
+        for (name, ms) in Timeouts::NAMES.iter().zip(pipeline.timeouts.values()) {
+            // Writing to a String cannot fail.
+            let _ = write!(out.text, " {name} {ms}");
+        }
+        out.text.push_str(";\n\n");
+    }
+    if pipeline.resets {
+        out.text.push_str("resets;\n\n");
+    }
     for (i, stage) in pipeline.stages.iter().enumerate() {
         if i > 0 {
             out.text.push('\n');
@@ -26,6 +37,9 @@ pub(super) fn head(stmt: &Stmt) -> String {
         Stmt::ParseUnderlay => "parse underlay".to_owned(),
         Stmt::ParseVxlan(port) => format!("parse vxlan {}", expr(port)),
         Stmt::ParseEncap(port) => format!("parse encap {}", expr(port)),
+        Stmt::SpotRedirect => "spot redirect".to_owned(),
+        Stmt::ParseRedirect => "parse redirect".to_owned(),
+        Stmt::GuardSport { base, mask } => format!("guard sport {}, {}", expr(base), expr(mask)),
         Stmt::Decap => "decap".to_owned(),
         Stmt::ParseInner => "parse inner".to_owned(),
         Stmt::Hook => "hook".to_owned(),
@@ -56,10 +70,43 @@ pub(super) fn head(stmt: &Stmt) -> String {
                 expr(amount)
             )
         }
-        Stmt::FlowLookup { pair, .. } => with_words("flow lookup", [(*pair, "pair")]),
-        Stmt::FlowCreate { pair } => with_words("flow create", [(*pair, "pair")]),
+        Stmt::CountPort { stat, amount } => {
+            let name = stat.name();
+            format!(
+                "count port {} {}",
+                name.strip_prefix(PORT_PREFIX).unwrap_or(name),
+                expr(amount)
+            )
+        }
+        Stmt::Meter { len } => format!("meter {}", expr(len)),
+        Stmt::FlowLookup {
+            peek,
+            pair,
+            marks,
+            meter,
+            epoch,
+            ..
+        } => with_words(
+            "flow lookup",
+            [
+                (*peek, "peek"),
+                (*pair, "pair"),
+                (*marks, "marks"),
+                (*meter, "meter"),
+                (*epoch, "epoch"),
+            ],
+        ),
+        Stmt::FlowCreate { pair, marks, epoch } => with_words(
+            "flow create",
+            [(*pair, "pair"), (*marks, "marks"), (*epoch, "epoch")],
+        ),
+        Stmt::FlowRedirect => "flow redirect".to_owned(),
+        Stmt::Consume => "consume".to_owned(),
+        Stmt::Translatable => "translatable".to_owned(),
         Stmt::Translate => "translate".to_owned(),
-        Stmt::Apply { nvgre, u1 } => with_words("apply", [(*nvgre, "nvgre"), (*u1, "u1")]),
+        Stmt::Apply { nvgre, u1, smac } => {
+            with_words("apply", [(*nvgre, "nvgre"), (*u1, "u1"), (*smac, "smac")])
+        }
         Stmt::Goto(stage) => format!("goto {stage}"),
         Stmt::Drop(reason) => format!("drop {}", reason.name()),
         Stmt::Pass => "pass".to_owned(),

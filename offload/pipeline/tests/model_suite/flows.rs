@@ -185,8 +185,8 @@ fn an_icmp_echo_reply_hits_the_request_s_flow_by_its_identifier() {
     assert_eq!(flows(&mut model)[0].packets, [1, 1]);
     run(&mut model, &Pkt::inbound().icmp(0, 8).bytes(), 2);
     assert_eq!((flows(&mut model).len(), life(&mut model)[0]), (2, 2));
-    // Errors have no identifier.
-    run(&mut model, &Pkt::outbound().icmp(3, 7).bytes(), 3);
+    // Other messages have no identifier.
+    run(&mut model, &Pkt::outbound().icmp(9, 7).bytes(), 3);
     assert_eq!(flows(&mut model).last().unwrap().sides[0].key.sport, [0, 0]);
 }
 

@@ -72,6 +72,7 @@ pub(crate) fn globals() -> Globals {
         flags: 0,
         sport_base: 5120,
         sport_mask: 127,
+        ..Globals::default()
     }
 }
 
@@ -125,6 +126,7 @@ pub(crate) fn inbound(sip: [u8; 4], len: u32, action: u8) -> TableOp {
             action,
             pad: 0,
             vnet: VNET,
+            ..InboundRow::default()
         },
     )
 }

@@ -26,7 +26,7 @@ fn a_trace_of_v1_tells_each_look_up_and_what_leaves() {
     assert_ne!(port, back);
     let wanted = [
         "rx: parse underlay: 02:00:00:00:00:02 -> 02:00:00:00:00:01, 25.1.1.1 -> 10.0.0.1, TOS 0x00, 100 bytes",
-        "rx: match globals[index 0]: found: vip 10.0.0.1, vm_vni 4321, vxlan_port 4789, encap_ttl 64",
+        "rx: match globals[index 0]: found: vip 10.0.0.1, vm_vni 4321, vxlan_port 4789, encap_ttl 64, sport_base 5120, sport_mask 127",
         "rx: parse vxlan: VNI 4321, inner f4:93:9f:ef:c4:7e -> 00:00:5e:00:01:01",
         "rx: match eni_mac[mac f4:93:9f:ef:c4:7e]: found: value 3",
         "rx: decap: 50 bytes off, 50 left",

@@ -80,6 +80,8 @@ fn expected(bench: &Bench, rule: &RouteRule) -> InboundRow {
         action,
         pad: 0,
         vnet,
+        meter_or: 0,
+        meter_and: 0xfff,
     }
 }
 

@@ -3,8 +3,10 @@
 mod acl;
 mod equivalence;
 mod inbound;
+mod meter;
 mod moves;
 mod named;
+mod resim;
 mod rows;
 mod shape;
 mod support;

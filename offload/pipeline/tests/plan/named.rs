@@ -79,6 +79,15 @@ impl Names<'_> {
         name.to_string()
     }
 
+    fn meter_policy(&self, id: u32) -> String {
+        if id == 0 {
+            return "none".to_owned();
+        }
+        let policy = self.0.meter_policy(id).expect("a meter policy in use");
+        assert_eq!(self.0.meter_policy_id(policy), Some(id));
+        policy.to_string()
+    }
+
     fn row(&self, table: Table, key: &[u8], row: &[u8]) -> (String, String) {
         match table {
             Table::Route4More => {
@@ -131,11 +140,18 @@ impl Names<'_> {
             Table::Eni => {
                 let row: t::EniRow = read(row);
                 let acl = row.acl.map(|stages| stages.map(|id| self.acl_group(id)));
-                let names = (self.vnet(row.vnet), self.route_group(row.route_group), acl);
+                let meter = row.meter.map(|id| self.meter_policy(id));
+                let names = (
+                    self.vnet(row.vnet),
+                    self.route_group(row.route_group),
+                    acl,
+                    meter,
+                );
                 let bare = t::EniRow {
                     vnet: 0,
                     route_group: 0,
                     acl: [[0; 5]; 4],
+                    meter: [0; 2],
                     ..row
                 };
                 (self.eni(read(key)), format!("{names:?} {bare:?}"))
@@ -172,12 +188,28 @@ impl Names<'_> {
                 let eni = self.eni(key.eni);
                 (
                     format!("{eni} {} {:?}/{}", key.vni, key.sip, key.prefix_len),
-                    format!("{} {}", row.action, self.vnet(row.vnet)),
+                    format!(
+                        "{} {:?}",
+                        self.vnet(row.vnet),
+                        t::InboundRow { vnet: 0, ..row }
+                    ),
                 )
             }
             Table::PaValidation => {
                 let key: t::PaKey = read(key);
                 let key = format!("{} {:?}", self.vnet(key.vnet), key.sip);
+                (key, format!("{row:?}"))
+            }
+            Table::PaPrefix => {
+                let key: t::PaPrefixKey = read(key);
+                let vnet = self.vnet(key.vnet as u16);
+                let key = format!("{vnet} {:?}/{}", key.sip, key.prefix_len);
+                (key, format!("{row:?}"))
+            }
+            Table::MeterRule => {
+                let key: t::MeterRuleKey = read(key);
+                let policy = self.meter_policy(key.policy);
+                let key = format!("{policy} {:?}/{}", key.ip, key.prefix_len);
                 (key, format!("{row:?}"))
             }
             Table::Underlay => (format!("{key:?}"), format!("{row:?}")),

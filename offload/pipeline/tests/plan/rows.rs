@@ -46,6 +46,7 @@ fn the_first_plan_writes_the_settings_without_any_object() {
         flags: 0,
         sport_base: 5120,
         sport_mask: 127,
+        ..Globals::default()
     };
     assert_eq!(globals, Some(expected));
     assert_eq!(bench.tables.rows.len(), 1);
@@ -237,6 +238,7 @@ fn each_routing_type_has_its_row() {
         action: route_action::VNET,
         vnet,
         vni: 2002,
+        meter_and: 0xfff,
         ..RouteRow::default()
     };
     assert_eq!(row([10, 0, 0, 0], 8), to_vnet2);
@@ -265,6 +267,7 @@ fn each_routing_type_has_its_row() {
     assert_eq!(row([10, 3, 0, 0], 16), to_vnet2);
     let bare = |action| RouteRow {
         action,
+        meter_and: 0xfff,
         ..RouteRow::default()
     };
     assert_eq!(row([10, 4, 0, 0], 16), bare(route_action::DIRECT));

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use dash_model::key::{ObjectKey, RouteRuleKey, RoutingType, SourcePrefix};
 use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
-    PortMap, PortMapRange, PrefixTag, PrivateLink, RouteAction, RouteGroup, RouteRule,
-    RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel, Vnet, VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
+    MeterBits, MeterClass, Object, OutboundLookup, PortMap, PortMapRange, PrefixTag, PrivateLink,
+    RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap,
+    Tunnel, Vnet, VnetMapping,
 };
 use dash_model::{Changeset, CommitError, Op, Store, StoreOptions, Txn};
 use dash_pipeline::plan::{Plan, PlanError, Planner, Settings};
@@ -78,6 +79,13 @@ impl Contents {
     ) -> Option<R> {
         let row = self.rows.get(&(table, key.as_bytes().to_vec()))?;
         Some(R::read_from_bytes(row).expect("a row of the table's size"))
+    }
+
+    /// Every row of a table, by key.
+    pub(crate) fn rows<R: FromBytes>(&self, table: Table) -> Vec<R> {
+        let rows = self.rows.iter().filter(|((t, _), _)| *t == table);
+        rows.map(|(_, row)| R::read_from_bytes(row).expect("a row of the table's size"))
+            .collect()
     }
 
     pub(crate) fn count(&self, table: Table) -> usize {
@@ -182,6 +190,7 @@ pub(crate) fn appliance(id: &str, sip: &str, vm_vni: u32, trusted: &[(u32, u32)]
         vm_vni: vni(vm_vni),
         local_region_id: 0,
         trusted_vnis: ranges(trusted),
+        outbound_lookup: OutboundLookup::SrcMac,
     });
     (ObjectKey::Appliance(id.into()), Some(object))
 }
@@ -200,6 +209,10 @@ pub(crate) fn eni(key: &str, last: u8, vnet: &str, trusted: &[(u32, u32)]) -> Ed
         trusted_vnis: ranges(trusted),
         pl_sip: None,
         pl_underlay_sip: None,
+        mode: EniMode::Vm,
+        disable_fast_path: false,
+        v4_meter_policy: None,
+        v6_meter_policy: None,
     });
     (ObjectKey::Eni(key.into()), Some(object))
 }
@@ -228,6 +241,7 @@ pub(crate) fn mapping(vnet: &str, ca: &str, pa: &str) -> Edit {
         use_dst_vni: false,
         private_link: None,
         tunnel: None,
+        meter_or: MeterClass::default(),
     });
     (ObjectKey::VnetMapping(vnet.into(), ip(ca)), Some(object))
 }
@@ -250,6 +264,7 @@ pub(crate) fn rule(action: RuleAction, vnet: Option<&str>, pa_validation: bool) 
         action,
         vnet: vnet.map(Into::into),
         pa_validation,
+        meter: MeterBits::default(),
     }))
 }
 
@@ -331,6 +346,7 @@ pub(crate) fn tunnel(name: &str, endpoints: &[&str], kind: EncapType, key: u32) 
         endpoints: endpoints.iter().map(|ip| v4(ip)).collect(),
         kind,
         key: vni(key),
+        meter_or: MeterClass::default(),
     });
     (ObjectKey::Tunnel(name.into()), Some(object))
 }
@@ -366,5 +382,6 @@ pub(crate) fn private_link(bits: u16, port_map: Option<&str>) -> Box<PrivateLink
         overlay_sip: masked(bits),
         overlay_dip: masked(bits + 1),
         port_map: port_map.map(Into::into),
+        nsg: false,
     })
 }

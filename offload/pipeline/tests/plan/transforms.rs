@@ -3,8 +3,8 @@
 use dash_model::key::{ObjectKey, RoutingType};
 use dash_model::net::{MaskedIp, PortRange};
 use dash_model::objects::{
-    EncapType, Object, PortMap, PortMapRange, PrivateLink, Route, RouteAction, RoutingTypeDef,
-    ServiceTunnel, StaticEncap, Tunnel, VnetMapping,
+    EncapType, MeterClass, Object, PortMap, PortMapRange, PrivateLink, Route, RouteAction,
+    RoutingTypeDef, ServiceTunnel, StaticEncap, Tunnel, VnetMapping,
 };
 use dash_pipeline::plan::FlowNeeds;
 use dash_wire::tables::{
@@ -57,6 +57,7 @@ fn tunnel(endpoints: &[&str]) -> Edit {
         endpoints: endpoints.iter().map(|ip| v4(ip)).collect(),
         kind: EncapType::Nvgre,
         key: vni(7),
+        meter_or: MeterClass::default(),
     };
     (ObjectKey::Tunnel("t".into()), Some(Object::Tunnel(tunnel)))
 }
@@ -71,6 +72,7 @@ fn link(port_map: Option<&str>) -> Edit {
         overlay_sip: masked(SIP | 7, !LOW),
         overlay_dip: masked(SIP | 9, u128::MAX),
         port_map: port_map.map(Into::into),
+        nsg: false,
     };
     let mapping = VnetMapping {
         private_link: Some(Box::new(link)),

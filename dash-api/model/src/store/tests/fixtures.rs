@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::key::ObjectKey;
 use crate::net::{IpPrefix, Mac, Vni};
 use crate::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniRoute, Family, Object,
-    PrefixTag, RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet,
-    VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
+    MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PrefixTag, RouteAction,
+    RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet, VnetMapping,
 };
 use crate::store::{Store, StoreOptions};
 use crate::txn::{Op, Txn};
@@ -53,6 +53,7 @@ pub(super) fn appliance() -> Appliance {
         vm_vni: vni(9),
         local_region_id: 100,
         trusted_vnis: vec![],
+        outbound_lookup: OutboundLookup::SrcMac,
     }
 }
 
@@ -69,6 +70,10 @@ pub(super) fn eni(last: u8, vnet: &str) -> Eni {
         trusted_vnis: vec![],
         pl_sip: None,
         pl_underlay_sip: None,
+        mode: EniMode::Vm,
+        disable_fast_path: false,
+        v4_meter_policy: None,
+        v6_meter_policy: None,
     }
 }
 
@@ -97,6 +102,7 @@ pub(super) fn decap(vnet: Option<&str>, pa_validation: bool) -> Object {
         action: RuleAction::Decap,
         vnet: vnet.map(Into::into),
         pa_validation,
+        meter: MeterBits::default(),
     })
 }
 
@@ -107,6 +113,7 @@ pub(super) fn mapping(last: u8) -> Object {
         use_dst_vni: false,
         private_link: None,
         tunnel: None,
+        meter_or: MeterClass::default(),
     })
 }
 
@@ -138,6 +145,22 @@ pub(super) fn bind(v4: Option<&str>, v6: Option<&str>) -> AclBind {
         v4: v4.map(Into::into),
         v6: v6.map(Into::into),
     }
+}
+
+pub(super) fn meter_policy(family: Family) -> Object {
+    Object::MeterPolicy(MeterPolicy { family })
+}
+
+pub(super) fn class(class: u64) -> MeterClass {
+    MeterClass::new(class).expect("a class of an ENI")
+}
+
+pub(super) fn meter_rule(to: &str, number: u64) -> Object {
+    Object::MeterRule(MeterRule {
+        priority: 1,
+        prefix: prefix(to),
+        class: class(number),
+    })
 }
 
 pub(super) fn tag(family: Family, prefixes: &[&str]) -> Object {
@@ -218,7 +241,8 @@ pub(super) fn full_config() -> Vec<Op> {
             Object::AclOut(bind(Some("a4"), None)),
         ),
         set("DASH_QOS_TABLE:q1", Object::Opaque),
-        set("DASH_METER_POLICY_TABLE:m1", Object::Opaque),
+        set("DASH_METER_POLICY_TABLE:m1", meter_policy(Family::V4)),
+        set("DASH_METER_RULE_TABLE:m1:1", meter_rule("10.2.0.0/16", 520)),
     ]
 }
 

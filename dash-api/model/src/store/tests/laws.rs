@@ -25,6 +25,7 @@ const ENIS: &[&str] = &["e1", "e2", "e3"];
 const GROUPS: &[&str] = &["g1", "g2", "g3"];
 const ACLS: &[&str] = &["a2", "a4", "a6"];
 const TAGS: &[&str] = &["t4", "t5", "t6"];
+const POLICIES: &[&str] = &["m4", "m5", "m6"];
 const CIDRS4: &[&str] = &["0.0.0.0/0", "10.1.0.0/16"];
 const CIDRS: &[&str] = &["0.0.0.0/0", "10.1.0.0/16", "fd00::/64"];
 
@@ -51,6 +52,19 @@ fn acl_of(family: Family) -> impl Strategy<Value = Option<&'static str>> {
     ]
 }
 
+/// A name of the family, for most; none mostly.
+fn policy_of(family: Family) -> impl Strategy<Value = Option<&'static str>> {
+    let right: &'static [&'static str] = match family {
+        Family::V4 => &["m4", "m5"],
+        Family::V6 => &["m6"],
+    };
+    prop_oneof![
+        4 => select(right).prop_map(Some),
+        1 => pick(POLICIES).prop_map(Some),
+        12 => Just(None),
+    ]
+}
+
 fn row() -> impl Strategy<Value = (String, Object)> {
     let appliance = prop_oneof![9 => Just("100"), 1 => Just("200")].prop_map(|id| {
         (
@@ -65,26 +79,33 @@ fn row() -> impl Strategy<Value = (String, Object)> {
             vnet(if n == 0 { 77 } else { own }),
         )
     });
-    let enis = (pick(ENIS), any::<bool>(), 0u8..20).prop_map(|(name, enabled, n)| {
-        let own = name.as_bytes()[1] - b'0';
-        let eni = match n {
-            0 => eni(own, "v2"),
-            1 => Eni {
-                vnet: None,
-                ..eni(own, "v1")
-            },
-            2 => eni(1, "v1"),
-            3 => Eni {
-                mac: Mac([1; 6]),
-                ..eni(own, "v1")
-            },
-            _ => eni(own, "v1"),
-        };
-        (
-            format!("DASH_ENI_TABLE:{name}"),
-            Object::Eni(Eni { enabled, ..eni }),
-        )
-    });
+    let policies = || (policy_of(Family::V4), policy_of(Family::V6));
+    let enis =
+        (pick(ENIS), any::<bool>(), 0u8..20, policies()).prop_map(|(name, enabled, n, named)| {
+            let own = name.as_bytes()[1] - b'0';
+            let eni = match n {
+                0 => eni(own, "v2"),
+                1 => Eni {
+                    vnet: None,
+                    ..eni(own, "v1")
+                },
+                2 => eni(1, "v1"),
+                3 => Eni {
+                    mac: Mac([1; 6]),
+                    ..eni(own, "v1")
+                },
+                _ => eni(own, "v1"),
+            };
+            (
+                format!("DASH_ENI_TABLE:{name}"),
+                Object::Eni(Eni {
+                    enabled,
+                    v4_meter_policy: named.0.map(Into::into),
+                    v6_meter_policy: named.1.map(Into::into),
+                    ..eni
+                }),
+            )
+        });
     let groups = (pick(GROUPS), "[12]").prop_map(|(name, version)| {
         let object = Object::RouteGroup(RouteGroup { version });
         (format!("DASH_ROUTE_GROUP_TABLE:{name}"), object)
@@ -140,6 +161,16 @@ fn row() -> impl Strategy<Value = (String, Object)> {
             (format!("DASH_PREFIX_TAG_TABLE:{name}"), tag(f, &list))
         })
     });
+    let meter_policies = pick(POLICIES).prop_flat_map(|name| {
+        family(name).prop_map(move |f| (format!("DASH_METER_POLICY_TABLE:{name}"), meter_policy(f)))
+    });
+    let meter_rules =
+        (pick(POLICIES), 1u8..3, pick(CIDRS), 0u64..3).prop_map(|(policy, n, to, class)| {
+            (
+                format!("DASH_METER_RULE_TABLE:{policy}:{n}"),
+                meter_rule(to, class),
+            )
+        });
     let opaque = pick(&["q1", "q2"]).prop_map(|n| (format!("DASH_QOS_TABLE:{n}"), Object::Opaque));
     let misfit = pick(VNETS).prop_map(|n| (format!("DASH_VNET_TABLE:{n}"), direct()));
     let upper = prop_oneof![
@@ -148,7 +179,7 @@ fn row() -> impl Strategy<Value = (String, Object)> {
     ];
     let lower = prop_oneof![
         5 => acls, 10 => acl_rules, 6 => acl_in, 6 => acl_out, 6 => tags, 2 => opaque,
-        1 => misfit,
+        1 => misfit, 5 => meter_policies, 8 => meter_rules,
     ];
     prop_oneof![upper, lower]
 }

@@ -7,8 +7,9 @@ use crate::error::{CommitError, Kind, OpError, Reason};
 use crate::key::{KeyError, ObjectKey, RoutingType};
 use crate::net::{Mac, MaskedIp, PortRange, VniRange};
 use crate::objects::{
-    AclRule, Appliance, EncapType, Eni, Family, Object, PortMap, PortMapRange, PrivateLink, Route,
-    RouteAction, RouteGroup, RoutingTypeDef, ServiceTunnel, StaticEncap, Tunnel, VnetMapping,
+    AclRule, Appliance, EncapType, Eni, EniMode, Family, MeterBits, MeterClass, Object, PortMap,
+    PortMapRange, PrivateLink, Route, RouteAction, RouteGroup, RoutingTypeDef, ServiceTunnel,
+    StaticEncap, Tunnel, VnetMapping,
 };
 use crate::store::{Store, StoreOptions};
 use crate::txn::{Changeset, Op};
@@ -168,6 +169,7 @@ fn what_cannot_change_is_refused_by_field() {
     let moved = Eni {
         mac: mac(77),
         vnet: Some("v2".into()),
+        mode: EniMode::Floating,
         ..eni(1, "v1")
     };
     let no_vnet = Eni {
@@ -192,6 +194,7 @@ fn what_cannot_change_is_refused_by_field() {
                 },
             ),
             (1, Reason::Immutable { field: "vnet" }),
+            (1, Reason::Immutable { field: "eni_mode" }),
             (2, Reason::Immutable { field: "vnet" }),
             (
                 3,
@@ -748,6 +751,134 @@ fn the_contents_of_a_bound_group_are_frozen() {
 }
 
 #[test]
+fn meter_policies_are_of_one_family_and_frozen_while_an_eni_names_them() {
+    let named = |v4: Option<&str>, v6: Option<&str>| {
+        Object::Eni(Eni {
+            v4_meter_policy: v4.map(Into::into),
+            v6_meter_policy: v6.map(Into::into),
+            ..eni(1, "v1")
+        })
+    };
+    let (policy, rule) = ("DASH_METER_POLICY_TABLE:m1", "DASH_METER_RULE_TABLE:m1:1");
+    let not = |policy: &str, expected| Reason::PolicyFamily {
+        policy: policy.into(),
+        expected,
+    };
+    for options in [FROZEN, LIVE] {
+        let mut store = full_store(options);
+        refused(
+            &mut store,
+            vec![
+                set("DASH_METER_RULE_TABLE:m9:1", meter_rule("10.0.0.0/8", 1)),
+                set(rule, meter_rule("fd00::/8", 1)),
+                set(policy, meter_policy(Family::V6)),
+                set("DASH_ENI_TABLE:e1", named(Some("m8"), Some("m1"))),
+            ],
+            &[
+                (0, missing("DASH_METER_POLICY_TABLE:m9")),
+                // It is in the family that the policy would have.
+                (
+                    2,
+                    Reason::Immutable {
+                        field: "ip_version",
+                    },
+                ),
+                (3, missing("DASH_METER_POLICY_TABLE:m8")),
+            ],
+        );
+        refused(
+            &mut store,
+            vec![
+                set("DASH_ENI_TABLE:e1", named(None, Some("m1"))),
+                set("DASH_METER_RULE_TABLE:m1:2", meter_rule("fd00::/8", 1)),
+            ],
+            &[
+                (0, not("m1", Family::V6)),
+                (
+                    1,
+                    Reason::PrefixFamily {
+                        field: "ip_prefix",
+                        prefix: prefix("fd00::/8"),
+                        expected: Family::V4,
+                    },
+                ),
+            ],
+        );
+        // It goes after its rules.
+        refused(&mut store, vec![del(policy)], &[(0, in_use(rule, 1))]);
+        accepted(
+            &mut store,
+            vec![set("DASH_ENI_TABLE:e1", named(Some("m1"), None))],
+        );
+        refused(
+            &mut store,
+            vec![del(policy)],
+            &[(0, in_use("DASH_ENI_TABLE:e1", 2))],
+        );
+        let bound = || Reason::GroupBound {
+            group: key(policy),
+            binder: key("DASH_ENI_TABLE:e1"),
+        };
+        let change = || {
+            vec![
+                set(rule, meter_rule("10.2.0.0/16", 521)),
+                set("DASH_METER_RULE_TABLE:m1:2", meter_rule("10.3.0.0/16", 1)),
+            ]
+        };
+        if options == FROZEN {
+            refused(&mut store, change(), &[(0, bound()), (1, bound())]);
+            refused(&mut store, vec![del(rule)], &[(0, bound())]);
+            // As it is: nothing changes.
+            assert!(
+                accepted(&mut store, vec![set(rule, meter_rule("10.2.0.0/16", 520))]).is_empty()
+            );
+        } else {
+            accepted(&mut store, change());
+            accepted(&mut store, vec![del("DASH_METER_RULE_TABLE:m1:2")]);
+        }
+        accepted(
+            &mut store,
+            vec![
+                set("DASH_ENI_TABLE:e1", named(None, None)),
+                del(policy),
+                del(rule),
+            ],
+        );
+    }
+}
+
+#[test]
+fn metering_bits_may_change_where_their_rows_may() {
+    let mut store = full_store(LIVE);
+    let bits = MeterBits {
+        or: class(2566),
+        and: class(4080),
+    };
+    let Object::VnetMapping(plain) = mapping(1) else {
+        panic!("a mapping")
+    };
+    let ops = vec![
+        set(
+            "DASH_ROUTE_TABLE:g1:0.0.0.0/0",
+            Object::Route(Route {
+                meter: bits,
+                ..RouteAction::Direct.into()
+            }),
+        ),
+        set(
+            "DASH_VNET_MAPPING_TABLE:v1:10.1.0.1",
+            Object::VnetMapping(VnetMapping {
+                meter_or: class(1038),
+                ..plain
+            }),
+        ),
+    ];
+    assert_eq!(accepted(&mut store, ops).changes.len(), 2);
+    assert_eq!(MeterClass::new(4096), None);
+    assert_eq!(MeterClass::of_mask(0xffff_fff0), class(0xff0));
+}
+
+#[test]
 fn contents_may_change_while_a_group_is_being_bound_or_let_go() {
     let mut store = full_store(FROZEN);
     // g2 is bound and filled at once, g1 let go and changed at once.
@@ -954,6 +1085,7 @@ fn private_link(port_map: Option<&str>) -> Object {
             overlay_sip: some_bits(),
             overlay_dip: some_bits(),
             port_map: port_map.map(Into::into),
+            nsg: false,
         })),
         ..plain
     })
@@ -1049,6 +1181,7 @@ fn a_tunnel_stays_while_a_route_or_a_mapping_names_it() {
             endpoints: endpoints.to_vec(),
             kind: EncapType::Vxlan,
             key: vni(100),
+            meter_or: MeterClass::default(),
         })
     };
     let (route, link) = (

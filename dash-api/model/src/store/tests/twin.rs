@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::key::{AclGroupId, ObjectKey, RouteGroupId, TagName};
+use crate::key::{AclGroupId, MeterPolicyId, ObjectKey, RouteGroupId, TagName};
 use crate::objects::{AclBind, AclRule, Family, Object};
 use crate::store::StoreOptions;
 use crate::txn::{Action, Change, Entry, Txn};
@@ -100,6 +100,23 @@ fn family(rows: &Rows, group: &AclGroupId) -> Option<Family> {
     }
 }
 
+fn meters(rows: &Rows, policy: &MeterPolicyId) -> bool {
+    rows.values().any(|e| match &e.object {
+        Object::Eni(eni) => {
+            eni.v4_meter_policy.as_ref() == Some(policy)
+                || eni.v6_meter_policy.as_ref() == Some(policy)
+        }
+        _ => false,
+    })
+}
+
+fn policy_family(rows: &Rows, policy: &MeterPolicyId) -> Option<Family> {
+    match rows.get(&ObjectKey::MeterPolicy(policy.clone()))?.object {
+        Object::MeterPolicy(policy) => Some(policy.family),
+        _ => None,
+    }
+}
+
 fn names(rule: &AclRule, tag: &TagName) -> bool {
     rule.src_tags.contains(tag) || rule.dst_tags.contains(tag)
 }
@@ -144,6 +161,7 @@ fn consistent(rows: &Rows) -> bool {
             | (ObjectKey::RoutingType(_), Object::RoutingType(_))
             | (ObjectKey::RouteGroup(_), Object::RouteGroup(_))
             | (ObjectKey::AclGroup(_), Object::AclGroup(_))
+            | (ObjectKey::MeterPolicy(_), Object::MeterPolicy(_))
             | (ObjectKey::Opaque(..), Object::Opaque) => true,
             (ObjectKey::Vnet(_), Object::Vnet(_)) => appliances == 1,
             (ObjectKey::Eni(this), Object::Eni(eni)) => {
@@ -151,7 +169,16 @@ fn consistent(rows: &Rows) -> bool {
                     matches!(&entry.object, Object::Eni(other) if other.mac == eni.mac)
                         && **key != ObjectKey::Eni(this.clone())
                 });
+                let policies = [
+                    (&eni.v4_meter_policy, Family::V4),
+                    (&eni.v6_meter_policy, Family::V6),
+                ];
+                let metered = policies.into_iter().all(|(policy, expected)| {
+                    let of = |policy| policy_family(rows, policy) == Some(expected);
+                    policy.as_ref().is_none_or(of)
+                });
                 appliances == 1
+                    && metered
                     && eni.vnet.as_ref().is_none_or(has_vnet)
                     && eni.mac.is_unicast()
                     && twins.count() == 0
@@ -173,6 +200,9 @@ fn consistent(rows: &Rows) -> bool {
             (ObjectKey::AclIn(eni, stage), Object::AclIn(bind))
             | (ObjectKey::AclOut(eni, stage), Object::AclOut(bind)) => {
                 has_eni(eni) && bind_ok(bind) && (1..=5).contains(stage)
+            }
+            (ObjectKey::MeterRule(policy, _), Object::MeterRule(rule)) => {
+                policy_family(rows, policy) == Some(Family::of(rule.prefix.addr()))
             }
             (ObjectKey::PrefixTag(_), Object::PrefixTag(tag)) => {
                 let mut prefixes = tag.prefixes.iter();
@@ -199,6 +229,7 @@ fn legal_step(old: &Rows, new: &Rows, options: StoreOptions) -> bool {
             (Object::Eni(a), Object::Eni(b)) => a.mac == b.mac && a.vnet == b.vnet,
             (Object::AclGroup(a), Object::AclGroup(b)) => a.family == b.family,
             (Object::PrefixTag(a), Object::PrefixTag(b)) => a.family == b.family,
+            (Object::MeterPolicy(a), Object::MeterPolicy(b)) => a.family == b.family,
             _ => true,
         }
     });
@@ -206,6 +237,7 @@ fn legal_step(old: &Rows, new: &Rows, options: StoreOptions) -> bool {
     let frozen = |key: &ObjectKey| match key {
         ObjectKey::Route(group, _) => binds_routes(old, group) && binds_routes(new, group),
         ObjectKey::AclRule(group, _) => binds_acl(old, group) && binds_acl(new, group),
+        ObjectKey::MeterRule(policy, _) => meters(old, policy) && meters(new, policy),
         _ => false,
     };
     let thawed = keys.into_iter().all(|key| {

@@ -23,6 +23,15 @@ pub(super) const REASONS: &[(DropReason, &str)] = &[
 
 /// Why a statement cannot go on this way.
 pub(super) fn why(stmt: &Stmt, arm: Arm) -> Option<&'static str> {
+    if let (Stmt::FlowLookup { peek, miss, .. }, Arm::Reset) = (stmt, arm) {
+        return match miss.as_slice() {
+            _ if *peek => Some("it changes no flow"),
+            [Stmt::Drop(DropReason::InnerFragment)] => {
+                Some("a fragment after the first has no TCP header")
+            }
+            _ => None,
+        };
+    }
     let (Stmt::Match { table, .. }, Arm::Miss) = (stmt, arm) else {
         return None;
     };

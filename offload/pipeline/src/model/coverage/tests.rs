@@ -114,9 +114,10 @@ fn a_pipeline_that_ran_nowhere_is_missed_as_a_whole() {
     assert_eq!(missed.len(), 3, "{missed:?}");
     assert_eq!(missed[0], "the most line 2: no packet reached stage a");
     let impossible: Vec<_> = coverage.impossible().collect();
-    assert_eq!(
-        impossible.len(),
-        1,
+    assert!(
+        impossible
+            .iter()
+            .all(|(what, _)| what.starts_with("drop reason")),
         "where nothing came to is not told why: {impossible:?}"
     );
 }

@@ -1,0 +1,56 @@
+//! What settings ask of the outside of packets: source ports of VXLAN, DSCP, length.
+
+use crate::plan::Shape;
+
+/// VXLAN is taken only from the source ports that our own encaps have.
+pub(super) const GUARD: &str = "        guard sport g.sport_base, g.sport_mask;\n";
+
+/// Statements in front of `apply`.
+pub(super) fn before_apply(shape: &Shape) -> String {
+    let mut out = String::new();
+    if shape.dscp_pipe {
+        out.push_str(PIPE);
+    }
+    if shape.mtu {
+        out.push_str(
+            "    # Nothing is cut in pieces.\n    var size: u32;\n    size = inner_len;\n",
+        );
+        out.push_str(&encap_len("1", "actions.u0_encap", shape.flows.nvgre));
+        if shape.flows.u1 {
+            out.push_str(&encap_len("2", "actions.u1", shape.flows.nvgre));
+        }
+        out.push_str(FITS);
+    }
+    out
+}
+
+/// One DSCP for all encaps; the ECN field stays the received one's, which `apply` combines.
+const PIPE: &str = "\
+    match globals[0] as p {
+        outer_tos = ((outer_tos & 3) | p.dscp_tos);
+    } else {
+        drop internal;
+    }
+";
+
+/// The length that an encap adds: 50 bytes of VXLAN (kind 1), 42 of NVGRE (kind 2).
+fn encap_len(action: &str, kind: &str, nvgre: bool) -> String {
+    let len = match nvgre {
+        true => format!("(58 - ({kind} << 3))"),
+        false => "50".to_owned(),
+    };
+    format!(
+        "    if (actions.actions & {action}) == {action} {{\n        size = (size + {len});\n    }}\n"
+    )
+}
+
+/// The MTU is of IP packets, `size` of frames. The difference is below 0 when its highest bit is set.
+const FITS: &str = "\
+    match globals[0] as m {
+        if (((m.mtu + 14) - size) >> 63) != 0 {
+            drop too-big;
+        }
+    } else {
+        drop internal;
+    }
+";
