@@ -17,6 +17,43 @@ pub const CONTINUE: u32 = 0x100;
 /// A helper as compiled code calls it: context, then r1..r5; the result goes to r0.
 pub type HelperFn = unsafe extern "C" fn(*mut RunCtx, u64, u64, u64, u64, u64) -> u64;
 
+/// An element of a map, shown to a function of the program.
+///
+/// Compiled code loops itself where a program has a helper call one of its functions. For the elements of a
+/// map it calls the helper of number 164 (`for_each_map_elem`) before each round with the map, a cursor (0
+/// first) and the address of an `Element`, which the helper fills; it returns the cursor of the next, or 0
+/// when there was no element at this one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Element {
+    /// Address of its key.
+    pub key: *const u8,
+    /// Address of its value.
+    pub value: *mut u8,
+    /// Where an array's index is, whose keys are nowhere else: `key` then leads here.
+    pub index: u32,
+}
+
+impl Element {
+    /// None yet.
+    pub const EMPTY: Self = Self {
+        key: core::ptr::null(),
+        value: core::ptr::null_mut(),
+        index: 0,
+    };
+}
+
+/// Byte offsets of [`Element`] fields, for code generators.
+pub mod element {
+    use super::Element;
+    use core::mem::offset_of;
+
+    /// Of `key`.
+    pub const KEY: i32 = offset_of!(Element, key) as i32;
+    /// Of `value`.
+    pub const VALUE: i32 = offset_of!(Element, value) as i32;
+}
+
 /// Length of the table [`RunCtx::helpers`] points to: helper numbers are below it.
 pub const HELPER_SLOTS: usize = 256;
 

@@ -181,9 +181,10 @@ pub trait Env {
     }
 
     /// r1 to r4 of a function that a helper with these arguments calls back, in this round; `None` when
-    /// it is called no more.
-    fn round(&mut self, helper: u32, args: [u64; 5], round: u64) -> Option<[u64; 4]> {
-        let _ = (helper, args, round);
+    /// it is called no more. `depth` tells calls apart that are under way at the same time: it is the frame
+    /// that called the helper, below [`MAX_FRAMES`].
+    fn round(&mut self, helper: u32, args: [u64; 5], round: u64, depth: usize) -> Option<[u64; 4]> {
+        let _ = (helper, args, round, depth);
         None
     }
 
@@ -631,10 +632,11 @@ impl Interp {
             function,
             round,
         } = call;
+        let depth = self.stack.depth();
         let next = if stop {
             None
         } else {
-            env.round(helper, args, round)
+            env.round(helper, args, round, depth)
         };
         let Some(args) = next else {
             self.set(Reg::R0, round);
@@ -645,7 +647,6 @@ impl Interp {
         let why = "not a function";
         let fault = CallFault::Argument { argument: 2, why };
         let slot = slot.ok_or(TrapKind::Call { helper, fault })?;
-        let depth = self.stack.depth();
         if !self.stack.push() {
             return Err(TrapKind::Depth);
         }

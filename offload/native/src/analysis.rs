@@ -13,7 +13,7 @@ use crate::calls::{self, Callee};
 use crate::error::{NativeError, Reason};
 use crate::facts::{Escaped, Fact, State};
 use crate::liveness;
-use crate::region::{Action, NONE, Region};
+use crate::region::{Action, CallBack, NONE, Region};
 
 /// What lowering needs to know of a step beyond its instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -257,6 +257,24 @@ impl Flow<'_> {
                 self.escaped.lose(state.get(Reg::R0));
                 return Ok(Flows::All);
             }
+            Action::CallBack(_) | Action::Round(_) => return Ok(Flows::All),
+            Action::EnterRound(call) => {
+                let context = state.get(Reg::R3);
+                state.enter_with(match call {
+                    CallBack::Loop => [Fact::Other, context, Fact::Const(0), Fact::Const(0)],
+                    // A key, which is no element, and a value.
+                    CallBack::Elements => [state.get(Reg::R1), Fact::Other, Fact::Element, context],
+                });
+                return Ok(Flows::All);
+            }
+            Action::Again => {
+                state.leave_round(&mut self.escaped);
+                return Ok(Flows::All);
+            }
+            Action::Done => {
+                state.clobber(Fact::Other);
+                return Ok(Flows::All);
+            }
         };
         match op {
             Op::Alu {
@@ -406,6 +424,10 @@ impl Flow<'_> {
                 true => Ok(Fact::Element),
                 false => Err(self.unsupported(i, "address of a value of a map that is no array")),
             },
+            // Functions are followed by `functions`.
+            Imm64::Other { .. } if imm.function(self.region.steps[i].pc as usize).is_some() => {
+                Ok(Fact::Other)
+            }
             Imm64::Other { .. } => Err(self.unsupported(i, "this kind of 64-bit immediate")),
         }
     }

@@ -129,6 +129,11 @@ pub(crate) fn plan(
     if number as usize >= HELPER_SLOTS {
         return Err(Reason::UnknownHelper(number));
     }
+    if matches!(number, helper::LOOP | helper::FOR_EACH_MAP_ELEM) {
+        return Err(Reason::Unsupported(
+            "a helper that calls a function and is itself called by a register's number",
+        ));
+    }
     if number == helper::TAIL_CALL {
         let target = tail_call(object, state, depth)?;
         let mut plan = Plan::followed(Callee::TailCall(target), Vec::new());

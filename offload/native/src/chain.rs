@@ -73,7 +73,7 @@ fn from(object: &Object, options: &Options, roots: &[u32]) -> Result<Vec<Unit>, 
             program: program.name.clone(),
             source,
         })?;
-        let region = region::expand(index, &program.name, &ops, &mut budget)?;
+        let region = region::expand(index, &program.name, program.kind, &ops, &mut budget)?;
         let analysis = analysis::analyse(&region, object, program.kind, options.memo, alone)?;
         // Each kind of program is a function of another signature.
         let kind_of = |p: u32| object.programs.get(p as usize).map(|p| p.kind);

@@ -113,6 +113,11 @@ pub enum Reason {
         /// Bytes.
         size: usize,
     },
+    /// A helper is to call a function, and which one is not known when compiling.
+    #[error(
+        "the function that this helper calls is not the same on all ways, or comes from memory"
+    )]
+    CallBack,
     /// Local functions call each other in a circle.
     #[error("recursive call")]
     Recursion,

@@ -140,6 +140,23 @@ impl State {
         self.clobber(result);
     }
 
+    /// Enters a function that a helper calls with these arguments.
+    pub(crate) fn enter_with(&mut self, args: [Fact; 4]) {
+        let depth = self.frames.len() as u8;
+        let mut frame = [Fact::Const(0); 11];
+        frame[Reg::R1.index()..=Reg::R4.index()].copy_from_slice(&args);
+        frame[Reg::R10.index()] = Fact::Frame { depth, off: 0 };
+        self.frames.push(frame);
+    }
+
+    /// Leaves a function that a helper called: the helper goes on.
+    pub(crate) fn leave_round(&mut self, escaped: &mut Escaped) {
+        escaped.lose(self.get(Reg::R0));
+        self.frames.pop();
+        let depth = self.frames.len() as u8;
+        self.slots.retain(|s| s.depth < depth);
+    }
+
     /// After any call: r0 is the result, r1 to r5 are cleared.
     pub(crate) fn clobber(&mut self, result: Fact) {
         self.set(Reg::R0, result);

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! Object --region--> steps --analysis--> notes --stack--> homes --lower--> CLIF --machine--> bytes
-//!         (local calls    (where the ctx,   (what lives in
+//!         (functions      (where the ctx,   (what lives in
 //!          expanded)       maps and stack    registers)
 //!                          addresses are)
 //! ```
@@ -15,8 +15,10 @@
 //! verified objects get in. What this crate checks itself is that it understood the program: an
 //! access that may or may not go to the context, or one outside the stack frame, is an error.
 //!
+//! Helpers that call functions of the program are loops in the code, with the function inside.
+//!
 //! Not done: legacy packet loads, calls by BTF id, tail calls whose target is only known at run
-//! time, cycles of tail calls. All are errors.
+//! time, cycles of tail calls, functions for helpers to call that come from memory. All are errors.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +29,7 @@ mod code;
 mod compile;
 mod error;
 mod facts;
+mod functions;
 mod helpers;
 mod listing;
 mod liveness;

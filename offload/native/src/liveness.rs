@@ -72,6 +72,19 @@ fn before(step: &Step, kind: ProgramKind, after: u128) -> u128 {
             let r0 = register_bit(depth, Reg::R0);
             (after & !(0x3f << caller)) | if after >> caller & 1 != 0 { r0 } else { 0 }
         }
+        // The number of rounds or the map, and the flags.
+        Action::CallBack(_) => after | register_bit(depth, Reg::R1) | register_bit(depth, Reg::R4),
+        Action::Round(_) => after | register_bit(depth, Reg::R1),
+        // The callee's registers are all set here.
+        Action::EnterRound(_) => {
+            let caller = after & ((1 << ((depth + 1) * 11)) - 1);
+            caller | register_bit(depth, Reg::R1) | register_bit(depth, Reg::R3)
+        }
+        Action::Again => {
+            let caller = after & ((1 << (depth * 11)) - 1);
+            caller | register_bit(depth, Reg::R0)
+        }
+        Action::Done => after & !of_frame(depth, Registers::CLOBBERED),
         Action::Op(op) => {
             // Steps that leave a function are no operations; those that enter one are.
             let arity = |helper| helpers::arity(kind, helper);

@@ -11,6 +11,7 @@
 //! register allocator see them as they would a C function's locals.
 
 mod alu;
+mod back;
 mod calls;
 mod memory;
 
@@ -22,6 +23,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use dash_bpf::helper::XdpAction;
+use dash_bpf::interp::FUNCTION_BASE;
 use dash_bpf::op::{Cond, Imm64};
 use dash_bpf::{Object, Op, Operand, ProgramKind, Reg, Width};
 use dash_wire::abi::run_ctx;
@@ -118,6 +120,8 @@ struct Lowering<'a> {
     mask_indexes: bool,
     /// Stack memory for the key of a remembered look-up, once there was one.
     key: Option<StackSlot>,
+    /// Helpers that call functions, by the depth they are called at, once there was one.
+    backs: Vec<Option<back::Back>>,
     /// First block of each program, by index in the object.
     entries: Vec<Option<Block>>,
     signatures: calls::Signatures,
@@ -190,6 +194,7 @@ impl<'a> Lowering<'a> {
             found: options.found,
             mask_indexes: options.mask_indexes,
             key: None,
+            backs: vec![None; frames],
             entries,
             signatures,
             // What a program alone comes after, and what follows it, may use metadata.
@@ -341,6 +346,17 @@ impl<'a> Lowering<'a> {
                 self.clobber(depth - 1, result);
                 return Ok(false);
             }
+            Action::CallBack(call) => return self.call_back(place, i, call),
+            Action::Round(call) => return self.round(place, i, call),
+            Action::EnterRound(call) => {
+                self.enter_round(depth, call);
+                return Ok(false);
+            }
+            Action::Again => return self.again(place, i),
+            Action::Done => {
+                self.done(depth);
+                return Ok(false);
+            }
             Action::Return => {
                 let r0 = self.get(depth, Reg::R0);
                 let result = match self.kind {
@@ -367,7 +383,7 @@ impl<'a> Lowering<'a> {
             },
             Op::Neg { width, dst } => self.neg(depth, width, dst),
             Op::Endian { order, bits, dst } => self.endian(depth, order, bits, dst),
-            Op::LoadImm64 { dst, imm } => self.load_imm64(depth, dst, imm),
+            Op::LoadImm64 { dst, imm } => self.load_imm64(depth, step.pc as usize, dst, imm),
             Op::LoadImm64Hi | Op::Jump { .. } => {}
             Op::Load {
                 size,
@@ -467,7 +483,7 @@ impl<'a> Lowering<'a> {
         block.ok_or_else(|| place.unit.region.error(i, Reason::FlowOutside))
     }
 
-    fn load_imm64(&mut self, depth: usize, dst: Reg, imm: Imm64) {
+    fn load_imm64(&mut self, depth: usize, pc: usize, dst: Reg, imm: Imm64) {
         let value = match imm {
             Imm64::Value(v) => self.iconst(v as i64),
             Imm64::Map(map) => self.table_entry(run_ctx::MAPS, map),
@@ -475,8 +491,11 @@ impl<'a> Lowering<'a> {
                 let base = self.table_entry(run_ctx::ARRAYS, map);
                 self.b.ins().iadd_imm_u(base, i64::from(offset))
             }
-            // Refused by the analysis.
-            Imm64::Other { .. } => self.iconst(0),
+            // A function's address is the interpreter's; other kinds the analysis refused.
+            Imm64::Other { .. } => {
+                let slot = imm.function(pc).unwrap_or(0);
+                self.iconst((FUNCTION_BASE + slot as u64) as i64)
+            }
         };
         self.set(depth, dst, value);
     }

@@ -3,11 +3,21 @@
 //! Expansion gives every call its own copy of the callee, so a step belongs to exactly one chain
 //! of frames and later passes need no summaries. Recursion is refused and depth is bounded as in
 //! Linux (`MAX_CALL_FRAMES`); a program-wide budget bounds the growth.
+//!
+//! A function that a helper calls is expanded where the helper is called, in a loop:
+//!
+//! ```text
+//! call back --> round --> enter, the function, again --> (round)
+//!     |           |                              |
+//!     '-----------+-----------> done <-----------'
+//! ```
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use dash_bpf::{Op, Reg};
+use dash_bpf::{Op, ProgramKind, Reg, helper};
+
+use crate::functions::Functions;
 
 use crate::error::{NativeError, Reason, Site};
 
@@ -31,6 +41,38 @@ pub(crate) enum Action {
     Leave,
     /// Ends the program, with r0.
     Return,
+    /// A helper that calls a function starts: on to the first [`Round`](Self::Round), or to
+    /// [`Done`](Self::Done) when it fails.
+    CallBack(CallBack),
+    /// Whether there is another round; else to [`Done`](Self::Done).
+    Round(CallBack),
+    /// Enters the function for the round, one frame deeper.
+    EnterRound(CallBack),
+    /// Leaves the function: for the next [`Round`](Self::Round), or with another r0 than 0 to
+    /// [`Done`](Self::Done).
+    Again,
+    /// The helper returns, with r0.
+    Done,
+}
+
+/// A helper that calls a function of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallBack {
+    /// As many times as r1 says.
+    Loop,
+    /// For each element of the map in r1.
+    Elements,
+}
+
+impl CallBack {
+    /// What a helper calls, if it does.
+    fn of(helper: u32) -> Option<Self> {
+        match helper {
+            helper::LOOP => Some(Self::Loop),
+            helper::FOR_EACH_MAP_ELEM => Some(Self::Elements),
+            _ => None,
+        }
+    }
 }
 
 /// One instruction of an expanded program.
@@ -40,7 +82,7 @@ pub(crate) struct Step {
     /// Step that follows: the fall-through of conditional jumps, the target of others, the
     /// callee's first step, the step after the call. [`NONE`] after `Return`.
     pub(crate) next: u32,
-    /// Step a conditional jump goes to when taken.
+    /// Step a conditional jump goes to when taken; where a helper is done that calls a function.
     pub(crate) taken: u32,
     /// Frame it runs in, 0 for the program's own.
     pub(crate) depth: u8,
@@ -89,21 +131,32 @@ impl Region {
 struct Pending {
     entry: usize,
     depth: usize,
-    /// Step of the call, none for the program itself.
-    call: Option<usize>,
+    /// How it is called, unless it is the program itself.
+    call: Option<Call>,
     /// Entries of the functions it is called from.
     chain: Vec<usize>,
+}
+
+/// A call of a function still to be copied.
+#[derive(Clone, Copy)]
+enum Call {
+    /// By this step.
+    Local(usize),
+    /// By a helper, in rounds that start with this step; the next one enters, the one behind it follows them.
+    Back(usize),
 }
 
 /// Expands one decoded program. `budget` is what is left of [`MAX_STEPS`].
 pub(crate) fn expand(
     program: usize,
     name: &str,
+    kind: ProgramKind,
     ops: &[Op],
     budget: &mut usize,
 ) -> Result<Region, NativeError> {
     let mut expansion = Expansion {
         ops,
+        kind,
         region: Region {
             program,
             name: name.to_owned(),
@@ -118,6 +171,7 @@ pub(crate) fn expand(
         }],
         step_of: vec![NONE; ops.len()],
         bodies: HashMap::new(),
+        functions: HashMap::new(),
     };
     while let Some(function) = expansion.pending.pop() {
         expansion.copy(&function, budget)?;
@@ -133,6 +187,9 @@ struct Expansion<'a> {
     step_of: Vec<u32>,
     /// Slots of each function met, by its entry.
     bodies: HashMap<usize, Rc<[usize]>>,
+    kind: ProgramKind,
+    /// Functions in registers, in each function met that has helpers call one, by its entry.
+    functions: HashMap<usize, Functions>,
 }
 
 impl Expansion<'_> {
@@ -148,42 +205,70 @@ impl Expansion<'_> {
     /// Appends a copy of a function.
     fn copy(&mut self, function: &Pending, budget: &mut usize) -> Result<(), NativeError> {
         let body = self.body(function.entry)?;
-        *budget = budget
-            .checked_sub(body.len())
-            .ok_or(NativeError::TooLarge { limit: MAX_STEPS })?;
         self.region.frames = self.region.frames.max(function.depth + 1);
-        let base = self.region.steps.len();
-        for (i, &pc) in body.iter().enumerate() {
-            self.step_of[pc] = (base + i) as u32;
+        // Helpers that call functions are several steps.
+        let mut at = self.region.steps.len();
+        for &pc in body.iter() {
+            self.step_of[pc] = at as u32;
+            at += match self.calls_back(self.ops[pc]) {
+                Some(_) => 4,
+                None => 1,
+            };
         }
+        *budget = budget
+            .checked_sub(at - self.region.steps.len())
+            .ok_or(NativeError::TooLarge { limit: MAX_STEPS })?;
         let first = self.step_of[function.entry];
-        let return_to = match function.call {
-            Some(call) => std::mem::replace(&mut self.region.steps[call].next, first),
-            None => NONE,
+        let (leave, return_to, stop) = match function.call {
+            None => (Action::Return, NONE, NONE),
+            Some(Call::Local(call)) => {
+                let next = &mut self.region.steps[call].next;
+                (Action::Leave, std::mem::replace(next, first), NONE)
+            }
+            Some(Call::Back(round)) => {
+                self.region.steps[round + 1].next = first;
+                (Action::Again, round as u32, round as u32 + 2)
+            }
         };
         for &pc in body.iter() {
             let op = self.ops[pc];
             let follow = self.step_of.get(pc + 1).copied().unwrap_or(NONE);
+            let depth = function.depth as u8;
+            let step = |action, next, taken| Step {
+                action,
+                next,
+                taken,
+                depth,
+                pc: pc as u32,
+            };
+            if let Some(call) = self.calls_back(op) {
+                let target = self.called_back(function.entry, &body, pc)?;
+                let start = self.region.steps.len() as u32;
+                self.call(function, pc, target, Call::Back(start as usize + 1))?;
+                let done = start + 3;
+                self.region.steps.extend([
+                    step(Action::CallBack(call), start + 1, done),
+                    step(Action::Round(call), start + 2, done),
+                    // Until the function is copied it goes nowhere.
+                    step(Action::EnterRound(call), NONE, NONE),
+                    step(Action::Done, follow, NONE),
+                ]);
+                continue;
+            }
             let (action, next, taken) = match op {
-                Op::Exit if function.call.is_some() => (Action::Leave, return_to, NONE),
-                Op::Exit => (Action::Return, NONE, NONE),
+                Op::Exit => (leave, return_to, stop),
                 Op::Jump { target } => (Action::Op(op), self.step_of[target], NONE),
                 Op::JumpIf { target, .. } => (Action::Op(op), follow, self.step_of[target]),
                 Op::LoadImm64 { .. } => (Action::Op(op), self.step_of[pc + 2], NONE),
                 Op::CallLocal { target } => {
-                    self.call(function, pc, target)?;
+                    let call = Call::Local(self.region.steps.len());
+                    self.call(function, pc, target, call)?;
                     // Until the callee is copied, `next` remembers where it returns to.
                     (Action::Enter, follow, NONE)
                 }
                 _ => (Action::Op(op), follow, NONE),
             };
-            self.region.steps.push(Step {
-                action,
-                next,
-                taken,
-                depth: function.depth as u8,
-                pc: pc as u32,
-            });
+            self.region.steps.push(step(action, next, taken));
         }
         for &pc in body.iter() {
             self.step_of[pc] = NONE;
@@ -191,8 +276,37 @@ impl Expansion<'_> {
         Ok(())
     }
 
-    /// Notes that the callee of the call at `pc`, the next step, is still to be copied.
-    fn call(&mut self, caller: &Pending, pc: usize, target: usize) -> Result<(), NativeError> {
+    /// Raw programs bring helpers of their own, whatever their numbers are.
+    fn calls_back(&self, op: Op) -> Option<CallBack> {
+        match (op, self.kind) {
+            (Op::Call { helper }, ProgramKind::Xdp) => CallBack::of(helper),
+            _ => None,
+        }
+    }
+
+    /// Entry of the function that the helper called at `pc` calls, in the function with this entry.
+    fn called_back(
+        &mut self,
+        entry: usize,
+        body: &[usize],
+        pc: usize,
+    ) -> Result<usize, NativeError> {
+        let functions = self
+            .functions
+            .entry(entry)
+            .or_insert_with(|| Functions::new(self.ops, entry, body));
+        let target = functions.at(pc, Reg::R2);
+        target.ok_or_else(|| self.region.error_at(pc, Reason::CallBack))
+    }
+
+    /// Notes that the callee of the call at `pc` is still to be copied.
+    fn call(
+        &mut self,
+        caller: &Pending,
+        pc: usize,
+        target: usize,
+        call: Call,
+    ) -> Result<(), NativeError> {
         if caller.chain.contains(&target) {
             return Err(self.region.error_at(pc, Reason::Recursion));
         }
@@ -204,7 +318,7 @@ impl Expansion<'_> {
         self.pending.push(Pending {
             entry: target,
             depth: caller.depth + 1,
-            call: Some(self.region.steps.len()),
+            call: Some(call),
             chain,
         });
         Ok(())

@@ -1,20 +1,25 @@
 //! The checking interpreter over real maps and frames.
 //!
 //! Programs hold real addresses of packets and values; every access is checked against what the run was
-//! given: the packet as it is now, the arrays of its maps, and values and records that helpers of this run
-//! returned. Map pointers are tokens that lead nowhere. Helpers run as for compiled code, once their
+//! given: the packet as it is now, the arrays of its maps, values and records that helpers of this run
+//! returned, and elements of maps that it visits. Map pointers are tokens that lead nowhere. Helpers run as for compiled code, once their
 //! arguments are checked by their prototypes.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use dash_bpf::helper::{TAIL_CALL, xdp_md};
-use dash_bpf::interp::{CTX_BASE, CallFault, Env, HelperResult, Interp, MemFault, StackView, Trap};
+use dash_bpf::helper::{
+    Arg, FOR_EACH_MAP_ELEM, LOOP, MAX_ROUNDS, Prototype, Returns, TAIL_CALL, xdp_md,
+};
+use dash_bpf::interp::{
+    CTX_BASE, CallFault, Env, FUNCTION_BASE, HelperResult, Interp, MAX_FRAMES, MemFault, StackView,
+    Trap,
+};
 use dash_bpf::op::AtomicOp;
 use dash_bpf::{Op, Size, semantics};
-use dash_wire::abi::{MapHandle, RunCtx};
+use dash_wire::abi::{Element, MapHandle, RunCtx};
 
-use crate::helpers::spec::{self, Arg, Returns};
-use crate::helpers::table;
+use crate::errno::Errno;
+use crate::helpers::{probe, table};
 use crate::map::{Store, View, view};
 use crate::set::MapSet;
 
@@ -51,7 +56,17 @@ pub(crate) struct Interpreter {
     /// Maps by token: those of the object, then inner ones that this run looked up.
     maps: Vec<*const MapHandle>,
     own_maps: usize,
+    /// Maps whose elements this run visits or visited, by token.
+    visited: Vec<usize>,
+    visits: Box<[Visit; MAX_FRAMES]>,
     scratch: [Vec<u8>; 2],
+}
+
+/// How far a visit of a map's elements is.
+#[derive(Clone, Copy, Debug)]
+struct Visit {
+    cursor: u64,
+    element: Element,
 }
 
 // SAFETY: addresses are used in `run` only, whose caller promises that they are good.
@@ -77,6 +92,13 @@ impl Interpreter {
             grants: Vec::new(),
             maps: maps.iter().map(|map| map.inner().handle(cpu)).collect(),
             own_maps: maps.len(),
+            visited: Vec::new(),
+            visits: Box::new(
+                [Visit {
+                    cursor: 0,
+                    element: Element::EMPTY,
+                }; MAX_FRAMES],
+            ),
             scratch: [Vec::new(), Vec::new()],
         }
     }
@@ -93,12 +115,15 @@ impl Interpreter {
     ) -> (u32, Option<Trap>) {
         self.grants.clear();
         self.maps.truncate(self.own_maps);
+        self.visited.clear();
         let mut env = RunEnv {
             ctx,
             own_maps: self.own_maps,
             arrays: &self.arrays,
             grants: &mut self.grants,
             maps: &mut self.maps,
+            visited: &mut self.visited,
+            visits: &mut self.visits,
             scratch: &mut self.scratch,
         };
         match self.interp.run(programs, entry, &[CTX_BASE], &mut env) {
@@ -115,6 +140,8 @@ struct RunEnv<'a> {
     arrays: &'a [Region],
     grants: &'a mut Vec<Region>,
     maps: &'a mut Vec<*const MapHandle>,
+    visited: &'a mut Vec<usize>,
+    visits: &'a mut [Visit; MAX_FRAMES],
     scratch: &'a mut [Vec<u8>; 2],
 }
 
@@ -150,7 +177,39 @@ impl RunEnv<'_> {
             }
             fault = MemFault::ReadOnly;
         }
-        Err(fault)
+        match self.visiting(at, len) {
+            Some(writable) if writable || !write => Ok(std::ptr::with_exposed_provenance_mut(at)),
+            Some(_) => Err(MemFault::ReadOnly),
+            None => Err(fault),
+        }
+    }
+
+    /// Whether bytes are of an element of a map that this run visits, and may be written.
+    fn visiting(&self, at: usize, len: usize) -> Option<bool> {
+        let index = size_of::<u32>();
+        let is_index = |visit: &Visit| {
+            let start = (&raw const visit.element.index).addr();
+            at.checked_sub(start)
+                .is_some_and(|from| from <= index && len <= index - from)
+        };
+        if self.visits.iter().any(is_index) && !self.visited.is_empty() {
+            return Some(false);
+        }
+        let views = self.visited.iter().filter_map(|map| {
+            let handle = self.maps.get(*map)?;
+            // SAFETY: as in `map`.
+            Some(unsafe { view(*handle) })
+        });
+        let mut readable = None;
+        for view in views {
+            if view.shows(at, len, true) {
+                return Some(view.writable);
+            }
+            if view.shows(at, len, false) {
+                readable = Some(false);
+            }
+        }
+        readable
     }
 
     fn map(&self, at: usize, token: u64) -> Result<(*const MapHandle, &View), CallFault> {
@@ -209,28 +268,34 @@ impl RunEnv<'_> {
     /// Arguments as compiled code would pass them.
     fn arguments(
         &mut self,
-        spec: &spec::Helper,
+        prototype: &Prototype,
         args: [u64; 5],
         stack: &mut StackView<'_>,
     ) -> Result<[u64; 5], CallFault> {
         let mut native = args;
         let mut sizes = (0, 0);
         let mut reads = 0;
-        for (at, arg) in spec.args.iter().enumerate() {
+        for (at, arg) in prototype.args.iter().enumerate() {
             let value = args[at];
             let size = args.get(at + 1).map_or(0, |&size| size as u32 as usize);
             native[at] = match arg {
-                Arg::Number | Arg::Size => value,
+                Arg::SizeNotZero if value as u32 == 0 => {
+                    return Err(argument(at, "no bytes"));
+                }
+                Arg::Number | Arg::Rest | Arg::Size | Arg::SizeNotZero | Arg::RecordSize => value,
                 Arg::Context if value == CTX_BASE => {
                     std::ptr::from_mut(self.ctx).expose_provenance() as u64
                 }
                 Arg::Context => return Err(argument(at, "not the context")),
-                Arg::Map => {
+                Arg::Map(kinds) => {
                     let (handle, view) = self.map(at, value)?;
+                    if !kinds.contains(&view.kind) {
+                        return Err(argument(at, "not a map of such a kind"));
+                    }
                     sizes = (view.key_size, view.value_size);
                     handle.expose_provenance() as u64
                 }
-                Arg::Key | Arg::Value | Arg::Read => {
+                Arg::Key | Arg::Value | Arg::Bytes => {
                     let len = match arg {
                         Arg::Key => sizes.0,
                         Arg::Value => sizes.1,
@@ -243,8 +308,8 @@ impl RunEnv<'_> {
                     }
                 }
                 Arg::ValueOut => self.writable(at, value, sizes.1, stack)?,
-                Arg::Write => self.writable(at, value, size, stack)?,
-                Arg::Change => {
+                Arg::BytesOut => self.writable(at, value, size, stack)?,
+                Arg::BytesInOut => {
                     if stack.owns(value) {
                         let failed = |fault| CallFault::Memory {
                             argument: at as u8 + 1,
@@ -268,9 +333,33 @@ impl RunEnv<'_> {
                     self.grants.swap_remove(found);
                     value
                 }
+                Arg::Callback(_) if value >= FUNCTION_BASE => value,
+                Arg::Callback(_) => return Err(argument(at, "not a function")),
+                Arg::CallbackContext => value,
             };
         }
         Ok(native)
+    }
+
+    /// A helper that calls a function of the program; the rounds are [`Env::round`]'s.
+    fn calls_back(&mut self, helper: u32, args: [u64; 5]) -> Result<HelperResult, CallFault> {
+        let [first, function, _, flags, _] = args;
+        if flags != 0 {
+            return Ok(HelperResult::Value(Errno::Inval.negative() as u64));
+        }
+        if helper == LOOP && u64::from(first as u32) > MAX_ROUNDS {
+            return Ok(HelperResult::Value(Errno::TooBig.negative() as u64));
+        }
+        if helper == FOR_EACH_MAP_ELEM {
+            let token = first.wrapping_sub(MAP_BASE) as usize;
+            if !self.visited.contains(&token) {
+                if self.visited.len() == MOST_GRANTS {
+                    return Err(argument(0, "too many maps in one run"));
+                }
+                self.visited.push(token);
+            }
+        }
+        Ok(HelperResult::CallBack(function))
     }
 
     /// Bytes of a string with its end.
@@ -295,9 +384,14 @@ impl RunEnv<'_> {
     }
 
     /// What the program gets for an address that a helper returned.
-    fn returned(&mut self, spec: &spec::Helper, args: [u64; 5], r0: u64) -> Result<u64, CallFault> {
+    fn returned(
+        &mut self,
+        prototype: &Prototype,
+        args: [u64; 5],
+        r0: u64,
+    ) -> Result<u64, CallFault> {
         let start = r0 as usize;
-        match spec.returns {
+        match prototype.returns {
             Returns::Value if start != 0 => {
                 let (_, view) = self.map(0, args[0])?;
                 let (kind, len, writable) = (view.kind, view.value_size, view.writable);
@@ -443,7 +537,35 @@ impl Env for RunEnv<'_> {
     }
 
     fn arity(&self, helper: u32) -> usize {
-        spec::find(helper).map_or(0, |spec| spec.args.len())
+        probe::find(helper).map_or(0, |prototype| prototype.args.len())
+    }
+
+    fn round(&mut self, helper: u32, args: [u64; 5], round: u64, depth: usize) -> Option<[u64; 4]> {
+        let [first, _, context, ..] = args;
+        if helper == LOOP {
+            return (round < u64::from(first as u32)).then_some([round, context, 0, 0]);
+        }
+        let (handle, _) = self.map(0, first).ok()?;
+        let handle = handle.expose_provenance() as u64;
+        let visit = self.visits.get_mut(depth)?;
+        if round == 0 {
+            visit.cursor = 0;
+        }
+        let to = (&raw mut visit.element).expose_provenance() as u64;
+        let next = table()[FOR_EACH_MAP_ELEM as usize];
+        // SAFETY: a map of the run whose elements can be visited, as `call` checked, a cursor of its own
+        // or 0, and an `Element`.
+        let cursor = unsafe {
+            let ctx = std::ptr::from_mut(self.ctx);
+            next(ctx, handle, visit.cursor, to, 0, 0)
+        };
+        if cursor == 0 {
+            return None;
+        }
+        visit.cursor = cursor;
+        let Element { key, value, .. } = visit.element;
+        let (key, value) = (key.expose_provenance(), value.expose_provenance());
+        Some([first, key as u64, value as u64, context])
     }
 
     fn call(
@@ -452,8 +574,11 @@ impl Env for RunEnv<'_> {
         args: [u64; 5],
         stack: &mut StackView<'_>,
     ) -> Result<HelperResult, CallFault> {
-        let spec = spec::find(helper).ok_or(CallFault::UnknownHelper)?;
-        let native = self.arguments(spec, args, stack)?;
+        let prototype = probe::find(helper).ok_or(CallFault::UnknownHelper)?;
+        let native = self.arguments(prototype, args, stack)?;
+        if matches!(helper, LOOP | FOR_EACH_MAP_ELEM) {
+            return self.calls_back(helper, args);
+        }
         let function = table()[helper as usize];
         let [a, b, c, d, e] = native;
         self.ctx.resume = 0;
@@ -466,6 +591,6 @@ impl Env for RunEnv<'_> {
                 None => HelperResult::Value(r0),
             });
         }
-        self.returned(spec, args, r0).map(HelperResult::Value)
+        self.returned(prototype, args, r0).map(HelperResult::Value)
     }
 }

@@ -1,27 +1,28 @@
-//! Helpers: what programs may call, by Linux's numbers and prototypes.
+//! Helpers: what programs may call, by Linux's numbers and the prototypes of [`dash_bpf::helper`].
 //!
 //! Compiled code calls the functions of [`table`]; they trust their arguments, which the verifier proved.
-//! The interpreter checks arguments by the prototypes in [`spec`] and then calls the same functions.
+//! The interpreter checks arguments by the same prototypes and then calls the same functions. Functions of
+//! programs are called by neither: the engines do that themselves, and ask [`next_element`] for the elements of a map.
 
 pub mod fib;
-mod number;
 mod print;
-pub mod spec;
+pub mod probe;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use dash_bpf::MapKind;
+use dash_bpf::helper as nr;
 use dash_bpf::helper::XdpAction;
 use dash_bpf::interp::MAX_TAIL_CALLS;
 use dash_runtime::helpers::HELPERS;
-use dash_wire::abi::{HELPER_SLOTS, HelperFn, MapHandle, RunCtx};
+use dash_wire::abi::{Element, HELPER_SLOTS, HelperFn, MapHandle, RunCtx};
 
 use crate::errno::{Errno, to_helper};
 use crate::map::{Store, ring, view};
 use fib::Fib;
-use number as nr;
 
 /// `RunCtx::redirect_ifindex` before a program chose anything.
 pub(crate) const NOWHERE: u32 = u32::MAX;
@@ -91,32 +92,57 @@ impl HelperState {
     }
 }
 
+/// Helpers of ours.
+const OWN: [(u32, HelperFn); 18] = [
+    (nr::GET_PRANDOM_U32, get_prandom_u32),
+    (nr::TAIL_CALL, tail_call),
+    (nr::REDIRECT_MAP, redirect_map),
+    (nr::KTIME_GET_BOOT_NS, ktime_get_ns),
+    (nr::KTIME_GET_COARSE_NS, ktime_get_ns),
+    (nr::RINGBUF_OUTPUT, ringbuf_output),
+    (nr::RINGBUF_RESERVE, ringbuf_reserve),
+    (nr::RINGBUF_SUBMIT, ringbuf_submit),
+    (nr::RINGBUF_DISCARD, ringbuf_discard),
+    (nr::RINGBUF_QUERY, ringbuf_query),
+    (nr::FOR_EACH_MAP_ELEM, next_element),
+    (nr::MAP_LOOKUP_PERCPU_ELEM, map_lookup_percpu_elem),
+    (nr::STRNCMP, strncmp),
+    (nr::TRACE_PRINTK, trace_printk),
+    (nr::FIB_LOOKUP, fib_lookup),
+    (nr::XDP_GET_BUFF_LEN, xdp_get_buff_len),
+    (nr::XDP_LOAD_BYTES, xdp_load_bytes),
+    (nr::XDP_STORE_BYTES, xdp_store_bytes),
+];
+
+/// Those of the runtime that serve here too: map operations, redirect, checksums, packet borders.
+const OF_RUNTIME: [u32; 13] = [
+    nr::MAP_LOOKUP_ELEM,
+    nr::MAP_UPDATE_ELEM,
+    nr::MAP_DELETE_ELEM,
+    nr::KTIME_GET_NS,
+    nr::GET_SMP_PROCESSOR_ID,
+    nr::REDIRECT,
+    nr::CSUM_DIFF,
+    nr::XDP_ADJUST_HEAD,
+    nr::XDP_ADJUST_META,
+    nr::XDP_ADJUST_TAIL,
+    nr::MAP_PUSH_ELEM,
+    nr::MAP_POP_ELEM,
+    nr::MAP_PEEK_ELEM,
+];
+
+/// Whether programs find the helper of this number here.
+pub(crate) fn is_there(number: u32) -> bool {
+    // A `loop` needs no code: engines do it themselves.
+    number == nr::LOOP || OF_RUNTIME.contains(&number) || OWN.iter().any(|(own, _)| *own == number)
+}
+
 /// The table for `RunCtx::helpers`.
 pub(crate) fn table() -> &'static [HelperFn; HELPER_SLOTS] {
     static TABLE: LazyLock<[HelperFn; HELPER_SLOTS]> = LazyLock::new(|| {
-        // Map operations, redirect, checksums and packet borders are those of the runtime.
         let mut table = HELPERS;
-        let own: &[(u32, HelperFn)] = &[
-            (nr::GET_PRANDOM_U32, get_prandom_u32),
-            (nr::TAIL_CALL, tail_call),
-            (nr::REDIRECT_MAP, redirect_map),
-            (nr::KTIME_GET_BOOT_NS, ktime_get_ns),
-            (nr::KTIME_GET_COARSE_NS, ktime_get_ns),
-            (nr::RINGBUF_OUTPUT, ringbuf_output),
-            (nr::RINGBUF_RESERVE, ringbuf_reserve),
-            (nr::RINGBUF_SUBMIT, ringbuf_submit),
-            (nr::RINGBUF_DISCARD, ringbuf_discard),
-            (nr::RINGBUF_QUERY, ringbuf_query),
-            (nr::MAP_LOOKUP_PERCPU_ELEM, map_lookup_percpu_elem),
-            (nr::STRNCMP, strncmp),
-            (nr::TRACE_PRINTK, trace_printk),
-            (nr::FIB_LOOKUP, fib_lookup),
-            (nr::XDP_GET_BUFF_LEN, xdp_get_buff_len),
-            (nr::XDP_LOAD_BYTES, xdp_load_bytes),
-            (nr::XDP_STORE_BYTES, xdp_store_bytes),
-        ];
-        for (number, function) in own {
-            table[*number as usize] = *function;
+        for (number, function) in OWN {
+            table[number as usize] = function;
         }
         table
     });
@@ -193,7 +219,8 @@ unsafe extern "C" fn tail_call(
     }
 }
 
-/// Flags of `bpf_redirect_map`: what is returned for an empty slot.
+/// Flags of `bpf_redirect_map`: what is returned for an empty slot. Others, broadcast among them, abort: a
+/// frame is one buffer and goes one way.
 const ACTION_MASK: u64 = 3;
 
 unsafe extern "C" fn redirect_map(
@@ -210,10 +237,17 @@ unsafe extern "C" fn redirect_map(
     // SAFETY: the context of the run, and a device or socket map, by the verifier's proof.
     unsafe {
         let view = view(handle(map));
-        let Store::Numbers(slots) = &*view.store else {
-            return XdpAction::Aborted as u64;
+        let found = match &*view.store {
+            Store::Numbers(slots) => slots.get(key as u32),
+            // A device map by key: values start with the interface.
+            Store::Hash(ports) => {
+                let port = ports.lookup(0, &(key as u32).to_ne_bytes(), false);
+                let port = (!port.is_null()).then(|| &*port.cast::<AtomicU32>());
+                port.map(|port| port.load(Ordering::Relaxed))
+            }
+            _ => return XdpAction::Aborted as u64,
         };
-        let Some(number) = slots.get(key as u32) else {
+        let Some(number) = found else {
             return flags & ACTION_MASK;
         };
         if view.kind == MapKind::XskMap {
@@ -296,6 +330,30 @@ unsafe extern "C" fn ringbuf_query(
     match unsafe { store(map) } {
         Store::Ring(ring) => ring.query(what),
         _ => 0,
+    }
+}
+
+/// The element of a map at `cursor`, 0 for the first: its key's and value's addresses go to `to`, and the
+/// cursor of the next one is returned; 0 when there is none. What is behind `to`'s two addresses is a place
+/// for a key that is nowhere else. (See `dash_wire::abi::element`.)
+unsafe extern "C" fn next_element(
+    _: *mut RunCtx,
+    map: u64,
+    cursor: u64,
+    to: u64,
+    _: u64,
+    _: u64,
+) -> u64 {
+    let to: *mut Element = std::ptr::with_exposed_provenance_mut(to as usize);
+    // SAFETY: a map whose elements can be visited, by the verifier's proof, and an `Element` of the
+    // engine's, which is nobody else's until this returns.
+    unsafe {
+        let Some((next, key, value)) = view(handle(map)).element(cursor, &raw mut (*to).index)
+        else {
+            return 0;
+        };
+        ((*to).key, (*to).value) = (key, value);
+        next
     }
 }
 
@@ -455,28 +513,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_helper_with_a_prototype_has_code_and_no_other() {
-        let address = |number: usize| table()[number] as usize;
-        // The number of no helper.
-        let absent = address(0);
-        for number in 0..HELPER_SLOTS {
-            let there = spec::find(number as u32).is_some();
-            assert_eq!(there, address(number) != absent, "helper {number}");
+    fn every_helper_that_is_there_has_a_prototype_and_code() {
+        for number in 0..HELPER_SLOTS as u32 {
+            assert_eq!(
+                probe::find(number).is_some(),
+                is_there(number),
+                "helper {number}: a prototype"
+            );
+        }
+        // The runtime's table has the same function wherever it has no helper.
+        let none = HELPERS[0] as usize;
+        for prototype in probe::helpers().filter(|p| p.number != nr::LOOP) {
+            let code = table()[prototype.number as usize] as usize;
+            assert_ne!(code, none, "{}", prototype.name);
         }
     }
 
     #[test]
     fn what_linux_has_is_here_or_refused_with_a_reason() {
-        for (number, name, why) in spec::refused() {
+        for (number, name, why) in probe::refused() {
             assert!(
                 why.len() > "not there".len(),
                 "helper {number} ({name}): {why}"
             );
-            assert!(spec::find(number).is_none());
-        }
-        assert!(spec::HELPERS.is_sorted_by_key(|helper| helper.number));
-        for helper in &spec::HELPERS {
-            assert_ne!(helper.name(), "?", "helper {}", helper.number);
+            assert!(probe::find(number).is_none());
         }
     }
 }

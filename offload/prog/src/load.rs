@@ -13,8 +13,8 @@ use dash_verify::{Judge, Policy, Verified, Verifier, VerifyError};
 use nic_target::{NativeImage, TargetError};
 use thiserror::Error;
 
-use crate::helpers::{Services, spec};
-use crate::map::MapError;
+use crate::helpers::{Services, probe};
+use crate::map::{MapError, kind_name};
 use crate::run::Runner;
 use crate::set::{MapSet, Pins};
 
@@ -123,6 +123,16 @@ pub enum LoadError {
     /// A map cannot be made.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// A map is of a kind that is not here.
+    #[error("map {map}: there are no maps of kind {kind} here: {why}")]
+    MapKind {
+        /// Its name.
+        map: String,
+        /// Its kind, as bpftool has it.
+        kind: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
     /// Its maps would take too much memory.
     #[error("maps of {bytes} bytes; {most} are allowed")]
     MapMemory {
@@ -219,6 +229,7 @@ impl Loaded {
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
         check_helpers(&object)?;
+        check_maps(&object)?;
         let pins = options.pins.as_ref();
         let maps = MapSet::new(&object, options.cpus, options.most_map_bytes, pins)?;
         let form = match options.engine {
@@ -372,7 +383,7 @@ fn check_helpers(object: &Object) -> Result<(), LoadError> {
     for program in &object.programs {
         for (pc, op) in decode(&program.insns)?.iter().enumerate() {
             let helper = match *op {
-                Op::Call { helper } if spec::find(helper).is_some() => continue,
+                Op::Call { helper } if probe::find(helper).is_some() => continue,
                 Op::Call { helper } => match dash_bpf::helper::name(helper) {
                     Some(name) => format!("{helper} ({name})"),
                     None => helper.to_string(),
@@ -386,6 +397,24 @@ fn check_helpers(object: &Object) -> Result<(), LoadError> {
                 pc,
                 helper,
             });
+        }
+    }
+    Ok(())
+}
+
+/// The verifier knows kinds of maps that we have not.
+fn check_maps(object: &Object) -> Result<(), LoadError> {
+    for def in &object.maps {
+        let inner = def.inner.as_ref().map(|inner| inner.template.kind);
+        for kind in inner.into_iter().chain([def.kind]) {
+            let (there, why) = probe::map_kind(kind);
+            if !there {
+                return Err(LoadError::MapKind {
+                    map: def.name.clone(),
+                    kind: kind_name(kind),
+                    why,
+                });
+            }
         }
     }
     Ok(())

@@ -302,6 +302,10 @@ impl Map {
         match self.store() {
             // SAFETY: see above.
             Store::Array(array) => unsafe { array.update(who, index_of(key), at, flags) },
+            // There is no interface 0.
+            Store::Hash(_) if self.def().kind == MapKind::DevMapHash && value[..4] == [0; 4] => {
+                Err(Errno::Inval)
+            }
             // SAFETY: see above.
             Store::Hash(hash) => unsafe { hash.update(who, key, at, flags) },
             // SAFETY: see above.
@@ -547,7 +551,13 @@ fn store(def: &MapDef, cpus: u32) -> Result<Store, Errno> {
             Store::Numbers(Numbers::new(def)?)
         }
         MapKind::ArrayOfMaps | MapKind::HashOfMaps => Store::Maps(Outer::new(def)?),
-        MapKind::PerfEventArray | MapKind::CpuMap | MapKind::DevMapHash | MapKind::Acl => {
+        MapKind::DevMapHash => {
+            if def.key_size != 4 || !matches!(def.value_size, 4 | 8) {
+                return Err(Errno::Inval);
+            }
+            Store::Hash(Hash::new(def, cpus)?)
+        }
+        MapKind::PerfEventArray | MapKind::CpuMap | MapKind::Acl => {
             return Err(Errno::NotSupp);
         }
     })
@@ -569,6 +579,43 @@ impl View {
                 Store::Hash(hash) => hash.lookup(cpu, key, true),
                 _ => std::ptr::null_mut(),
             })
+        }
+    }
+
+    /// The element at a cursor, 0 for the first: the cursor of the next, the key's address and the value's.
+    /// An array's key goes to `index`.
+    ///
+    /// # Safety
+    /// `index` is writable.
+    pub(crate) unsafe fn element(
+        &self,
+        cursor: u64,
+        index: *mut u32,
+    ) -> Option<(u64, *const u8, *mut u8)> {
+        let at = u32::try_from(cursor).ok()?;
+        match &*self.store {
+            Store::Array(array) if at < array.entries() => {
+                // SAFETY: by contract.
+                unsafe { index.write(at) };
+                Some((cursor + 1, index.cast(), array.element(self.cpu, at)))
+            }
+            Store::Hash(hash) => {
+                let (next, key, value) = hash.element(self.cpu, at)?;
+                Some((next.into(), key, value))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a program that visits the elements may use bytes as a key or, `writable`, as a value.
+    pub(crate) fn shows(&self, at: usize, len: usize, writable: bool) -> bool {
+        match &*self.store {
+            Store::Hash(hash) => hash.holds(at, len, self.cpu, writable),
+            Store::Array(array) => {
+                let from = at.checked_sub(array.base(self.cpu).addr());
+                writable && from.is_some_and(|from| from.saturating_add(len) <= array.size())
+            }
+            _ => false,
         }
     }
 

@@ -1,12 +1,9 @@
 //! `dashctl feature probe`: what eBPF programs find here.
 
 use anyhow::Result;
-use dash_bpf::Program;
-use dash_bpf::insn::Insn;
 use dash_prog::Engine;
-use dash_prog::helpers::spec::{HELPERS, map_kinds, refused};
+use dash_prog::helpers::probe::{self, map_kinds, refused};
 use dash_prog::map::kind_name;
-use dash_verify::{Limits, examine};
 use serde_json::{Value, json};
 
 use super::prog::print;
@@ -20,41 +17,13 @@ pub(crate) fn run(command: &Feature, output: Output) -> Result<()> {
     }
 }
 
-/// Why a helper that is there cannot be called yet: our verifier has no prototype of it.
-const NOT_PROVEN: &str = "has code, but the verifier cannot prove calls of it yet";
-
 /// Helpers: number, name, and why not, if not.
 fn helpers() -> Vec<(u32, &'static str, Option<&'static str>)> {
-    let there = HELPERS.iter().map(|helper| {
-        let why = (!provable(helper.number)).then_some(NOT_PROVEN);
-        (helper.number, helper.name(), why)
-    });
+    let there = probe::helpers().map(|helper| (helper.number, helper.name, None));
     let not = refused().map(|(number, name, why)| (number, name, Some(why)));
     let mut all: Vec<_> = there.chain(not).collect();
     all.sort();
     all
-}
-
-/// Whether the verifier knows a helper: what it says of a program that does nothing but call it.
-fn provable(number: u32) -> bool {
-    let program = Program {
-        insns: vec![
-            Insn {
-                code: 0x85,
-                imm: number as i32,
-                ..Insn::default()
-            },
-            Insn {
-                code: 0x95,
-                ..Insn::default()
-            },
-        ],
-        ..Program::default()
-    };
-    match examine(&program, &[], &Limits::default(), None) {
-        Ok(_) => true,
-        Err(reason) => !reason.to_string().contains("no helper"),
-    }
 }
 
 fn table() -> Value {

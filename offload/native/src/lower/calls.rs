@@ -155,6 +155,20 @@ impl Lowering<'_> {
         self.call_entry(depth, table, off, helpers::arity(self.kind, number))
     }
 
+    /// Calls through the helper table with these arguments.
+    pub(super) fn call_with(&mut self, number: u32, args: &[Value]) -> Value {
+        let (table, flags) = (self.helpers, self.flags.table);
+        // A number of ours, inside the table.
+        let off = (number as i32).wrapping_mul(8);
+        let function = self.b.ins().load(types::I64, flags, table, off);
+        let zero = self.iconst(0);
+        let mut all = [zero; 6];
+        all[0] = self.ctx;
+        all[1..=args.len()].copy_from_slice(args);
+        let signature = self.signatures.1;
+        self.indirect(signature, function, &all)
+    }
+
     /// Calls the helper whose address is at `entry + off`, with its first `arity` arguments.
     fn call_entry(&mut self, depth: usize, entry: Value, off: i32, arity: usize) -> Value {
         let flags = self.flags.table;

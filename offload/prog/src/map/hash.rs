@@ -60,14 +60,14 @@ pub(crate) struct Hash {
     elements: Shared,
     locks: Box<[Mutex<()>]>,
     free: Mutex<Free>,
+    /// Elements from here on were never used. Changed with `free` locked.
+    fresh: AtomicU32,
     count: AtomicUsize,
 }
 
 /// Elements that are not in the map.
 #[derive(Debug)]
 struct Free {
-    /// Elements from here on were never used.
-    fresh: u32,
     /// First and last of those that were, plus one; 0 for none.
     first: u32,
     last: u32,
@@ -119,8 +119,8 @@ impl Hash {
             buckets: Shared::new(buckets as usize * 4)?,
             elements: Shared::new(slab)?,
             locks: (0..locks).map(|_| Mutex::new(())).collect(),
+            fresh: AtomicU32::new(0),
             free: Mutex::new(Free {
-                fresh: 0,
                 first: 0,
                 last: 0,
                 hand: 0,
@@ -313,9 +313,10 @@ impl Hash {
     fn take(&self) -> Option<u32> {
         let mut free = locked(&self.free);
         // Used ones last: the longer they lie, the fewer still hold their addresses.
-        if free.fresh < self.max {
-            free.fresh += 1;
-            return Some(free.fresh - 1);
+        let fresh = self.fresh.load(Ordering::Relaxed);
+        if fresh < self.max {
+            self.fresh.store(fresh + 1, Ordering::Release);
+            return Some(fresh);
         }
         if let Some(index) = free.first.checked_sub(1) {
             free.first = self.header(index, FREE).load(Ordering::Relaxed);
@@ -411,8 +412,7 @@ impl Hash {
     /// The next element at or after slot `from` of the slab: the slot behind it, key and values. What is added
     /// or deleted meanwhile may be missed.
     pub(crate) fn next(&self, from: u32) -> Option<(u32, Vec<u8>, Vec<u8>)> {
-        let end = locked(&self.free).fresh;
-        for index in from..end {
+        for index in from..self.fresh.load(Ordering::Acquire) {
             let alive = || self.header(index, VERSION).load(Ordering::Acquire) & 1 == 1;
             if !alive() {
                 continue;
@@ -425,6 +425,32 @@ impl Hash {
             }
         }
         None
+    }
+
+    /// The next element at or after slot `from` of the slab, as programs get it: the slot behind it, and where
+    /// its key and this CPU's value are. It may be gone at any time, as any element a program has.
+    pub(crate) fn element(&self, cpu: u32, from: u32) -> Option<(u32, *mut u8, *mut u8)> {
+        let end = self.fresh.load(Ordering::Acquire);
+        let alive = |index: &u32| self.header(*index, VERSION).load(Ordering::Acquire) & 1 == 1;
+        let index = (from..end).find(alive)?;
+        let copy = if self.copies > 1 { cpu as usize } else { 0 };
+        Some((index + 1, self.key_at(index), self.value_at(index, copy)))
+    }
+
+    /// Whether bytes are inside some element's key, or some element's value of a CPU (`writable`).
+    pub(crate) fn holds(&self, at: usize, len: usize, cpu: u32, writable: bool) -> bool {
+        let (start, bytes) = self.range();
+        let Some(at) = at.checked_sub(start).filter(|at| *at < bytes) else {
+            return false;
+        };
+        let copy = if self.copies > 1 { cpu as usize } else { 0 };
+        let values = HEADER + self.key.next_multiple_of(8);
+        let (from, size) = match writable {
+            true => (values + copy * self.stride, self.value),
+            false => (HEADER, self.key),
+        };
+        let inside = (at % self.element).checked_sub(from);
+        inside.is_some_and(|inside| inside <= size && len <= size - inside)
     }
 
     /// The slot behind a key's element; 0 when there is none.

@@ -1,9 +1,13 @@
 //! C programs, built by clang here, on every engine.
 
+mod callbacks;
+mod helpers;
+
 use std::path::Path;
 use std::process::Command;
 
 use dash_bpf::helper::XdpAction;
+use dash_prog::helpers::Services;
 use dash_prog::{Engine, LoadOptions, Loaded, Target};
 
 use crate::support::run;
@@ -14,6 +18,7 @@ typedef unsigned char u8; typedef unsigned short u16; typedef unsigned int u32; 
 #define SEC(n) __attribute__((section(n), used))
 #define __uint(name, val) int (*name)[val]
 #define __type(name, val) typeof(val) *name
+#define __array(name, val) typeof(val) *name[]
 struct xdp_md { u32 data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex; };
 enum { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };
 static void *(*lookup)(void *, const void *) = (void *)1;
@@ -52,7 +57,12 @@ fn build(dir: &Path, text: &str) -> Option<Vec<u8>> {
 }
 
 /// The program on all engines; what they say must be one.
-fn everywhere(text: &str, mut each: impl FnMut(&Loaded, Engine)) {
+fn everywhere(text: &str, each: impl FnMut(&Loaded, Engine)) {
+    everywhere_with(text, &Services::default(), each);
+}
+
+/// The same with somebody to print to and ask.
+fn everywhere_with(text: &str, services: &Services, mut each: impl FnMut(&Loaded, Engine)) {
     let dir = tempfile::tempdir().expect("folder");
     let Some(bytes) = build(dir.path(), text) else {
         return;
@@ -61,6 +71,7 @@ fn everywhere(text: &str, mut each: impl FnMut(&Loaded, Engine)) {
         let options = LoadOptions {
             engine,
             cpus: 2,
+            services: services.clone(),
             ..LoadOptions::default()
         };
         let loaded = Loaded::from_elf(&[&bytes], &options);

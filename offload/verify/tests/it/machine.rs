@@ -259,7 +259,7 @@ impl Env for Machine {
         Ok(VALUES + (u64::from(map) << 20) + u64::from(offset))
     }
 
-    fn round(&mut self, number: u32, args: [u64; 5], round: u64) -> Option<[u64; 4]> {
+    fn round(&mut self, number: u32, args: [u64; 5], round: u64, _: usize) -> Option<[u64; 4]> {
         if number == helper::LOOP {
             return (round < args[0].min(20)).then_some([round, args[2], 0, 0]);
         }
