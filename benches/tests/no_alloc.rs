@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dash_bench::programs;
 use dash_bench::world::{self, Rows, Runner};
+use dash_bpf::helper::XdpAction;
+use dash_prog::{Ingress, LoadOptions, Loaded, Packet};
 use dash_runtime::{Options, Runtime};
 use dashctl::engines::EngineName;
 use nic_target::{Capacity, Frame, FramePool, Port, Rx, Target as _, Tx, Verdict};
@@ -88,6 +91,46 @@ fn ten_thousand_packets_of_the_demo_mix_allocate_nothing() {
     // The counter counts.
     drop(std::hint::black_box(vec![0u8; 16]));
     assert!(ALLOCATIONS.get() > before);
+}
+
+/// The programs that we ship, new keys in their maps and full ring buffers among what they meet.
+#[test]
+fn programs_of_users_allocate_nothing_on_packets() {
+    if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        eprintln!("SKIP: there is no native code for this processor");
+        return;
+    }
+    for name in programs::ALL {
+        let Some(elf) = programs::object(name).unwrap() else {
+            return;
+        };
+        let loaded = Loaded::from_elf(&[&elf], &LoadOptions::default()).unwrap();
+        let mut runner = loaded.first().unwrap().runner(0).unwrap();
+        let mut memory = [0; 1024];
+        let before = ALLOCATIONS.get();
+        let mut passed = 0;
+        for n in 0..PACKETS {
+            // IPv4 with a source for every other packet, and a UDP or TCP header.
+            let packet = &mut memory[256..320];
+            packet.fill(0);
+            packet[12] = 8;
+            packet[14] = 0x45;
+            packet[23] = if n % 3 == 0 { 6 } else { 17 };
+            packet[26..30].copy_from_slice(&(n as u32 / 2).to_be_bytes());
+            let mut packet = Packet::new(&mut memory, 256..320).unwrap();
+            let ingress = Ingress {
+                now_ns: n * 1_000,
+                ..Ingress::default()
+            };
+            let outcome = runner.run(&mut packet, &ingress);
+            passed += u64::from(outcome.action == XdpAction::Pass);
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{name}");
+        assert_eq!(
+            passed, PACKETS,
+            "{name}: control wrote nothing into its maps"
+        );
+    }
 }
 
 /// Packets until the collector of generations is done with what the update left: it looks every

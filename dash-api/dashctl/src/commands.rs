@@ -6,9 +6,11 @@ mod coverage;
 mod feature;
 mod flow;
 mod gnmi;
+mod link;
 mod map;
 mod observe;
 mod prog;
+mod programs;
 mod remote;
 mod replay;
 mod scenario;
@@ -45,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Prog { command } => return prog::run(&command),
         Command::Map { command, output } => map::run(&command, output),
+        Command::Link { command, output } => link::run(&command, output),
         Command::Feature { command, output } => feature::run(&command, output),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -4,6 +4,7 @@
 //! daemon are.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,6 +12,8 @@ use dash_bpf::{MapDef, MapKind};
 use dash_prog::map::{kind_by_name, kind_name};
 use dash_prog::{Element, Map, Pins};
 use serde_json::{Value, json};
+
+use crate::underlay;
 
 /// Bytes as bpftool writes them in JSON.
 fn hex(bytes: &[u8]) -> Value {
@@ -23,10 +26,17 @@ fn plain(bytes: &[u8]) -> String {
     bytes.collect::<Vec<_>>().join(" ")
 }
 
+fn is_per_cpu(def: &MapDef) -> bool {
+    matches!(
+        def.kind,
+        MapKind::PercpuArray | MapKind::PercpuHash | MapKind::LruPercpuHash
+    )
+}
+
 /// The values of an element: one, or one a CPU.
-fn values<'e>(map: &Map, element: &'e Element) -> Vec<&'e [u8]> {
-    let (stride, size) = (map.def().stride() as usize, map.def().value_size as usize);
-    match map.is_per_cpu() && stride > 0 {
+fn values<'e>(def: &MapDef, element: &'e Element) -> Vec<&'e [u8]> {
+    let (stride, size) = (def.stride() as usize, def.value_size as usize);
+    match is_per_cpu(def) && stride > 0 {
         true => {
             let each = element.value.chunks(stride);
             each.map(|value| &value[..size.min(value.len())]).collect()
@@ -35,14 +45,14 @@ fn values<'e>(map: &Map, element: &'e Element) -> Vec<&'e [u8]> {
     }
 }
 
-/// An element as `bpftool map dump -j` has it.
-pub fn element_json(map: &Map, element: &Element) -> Value {
+/// An element of a map so defined, as `bpftool map dump -j` has it.
+pub fn element_json(def: &MapDef, element: &Element) -> Value {
     let mut out = json!({});
     if !element.key.is_empty() {
         out["key"] = hex(&element.key);
     }
-    let values = values(map, element);
-    if map.is_per_cpu() {
+    let values = values(def, element);
+    if is_per_cpu(def) {
         let each = values.iter().enumerate();
         let each = each.map(|(cpu, value)| json!({ "cpu": cpu, "value": hex(value) }));
         out["values"] = each.collect();
@@ -52,14 +62,14 @@ pub fn element_json(map: &Map, element: &Element) -> Value {
     out
 }
 
-/// An element as bpftool prints it.
-pub fn element_text(map: &Map, element: &Element) -> String {
+/// An element of a map so defined, as bpftool prints it.
+pub fn element_text(def: &MapDef, element: &Element) -> String {
     let key = match element.key.as_slice() {
         [] => String::new(),
         key => format!("key: {}  ", plain(key)),
     };
-    let values = values(map, element);
-    match map.is_per_cpu() {
+    let values = values(def, element);
+    match is_per_cpu(def) {
         false => format!("{key}value: {}\n", plain(&element.value)),
         true => {
             let each = values.iter().enumerate();
@@ -88,7 +98,9 @@ pub fn about_json(map: &Map) -> Value {
 pub fn map_json(map: &Map) -> Value {
     let mut out = about_json(map);
     let elements = map.dump();
-    let elements = elements.iter().map(|element| element_json(map, element));
+    let elements = elements
+        .iter()
+        .map(|element| element_json(map.def(), element));
     out["elements"] = elements.collect();
     out
 }
@@ -166,7 +178,29 @@ fn byte(word: &str, hex: bool) -> Option<u8> {
     }
 }
 
-/// An element as bpftool's words say it: `key [hex] BYTES [value [hex] BYTES] [any|exist|noexist]`.
+/// What a word of bytes says: one byte as bpftool has it, or more under a name of ours.
+fn word_bytes(word: &str, hex: bool) -> Option<Vec<u8>> {
+    let Some((form, value)) = word.split_once(':') else {
+        return byte(word, hex).map(|byte| vec![byte]);
+    };
+    Some(match form {
+        "u16" => value.parse::<u16>().ok()?.to_ne_bytes().to_vec(),
+        "u32" => value.parse::<u32>().ok()?.to_ne_bytes().to_vec(),
+        "u64" => value.parse::<u64>().ok()?.to_ne_bytes().to_vec(),
+        "be16" => value.parse::<u16>().ok()?.to_be_bytes().to_vec(),
+        "be32" => value.parse::<u32>().ok()?.to_be_bytes().to_vec(),
+        "ip" => match value.parse().ok()? {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        },
+        "mac" => underlay::mac(value).ok()?.to_vec(),
+        _ => return None,
+    })
+}
+
+/// An element as bpftool's words say it: `key [hex] BYTES [value [hex] BYTES] [any|exist|noexist]`. Besides,
+/// a word may be a number in this machine's byte order (`u16:N`, `u32:N`, `u64:N`) or the network's (`be16:N`,
+/// `be32:N`), or an address (`ip:A`, `mac:M`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// Bytes of the key.
@@ -195,13 +229,14 @@ impl Words {
                 _ => {
                     let wrong = || {
                         anyhow!(
-                            "{word:?} is not a byte, nor key, value, hex, any, exist or noexist"
+                            "{word:?} is not a byte, u16:N, u32:N, u64:N, be16:N, be32:N, ip:A or mac:M, \
+                             nor key, value, hex, any, exist or noexist"
                         )
                     };
-                    let byte = byte(word, base).ok_or_else(wrong)?;
+                    let bytes = word_bytes(word, base).ok_or_else(wrong)?;
                     match to {
-                        Some("key") => out.key.push(byte),
-                        Some(_) => out.value.push(byte),
+                        Some("key") => out.key.extend(bytes),
+                        Some(_) => out.value.extend(bytes),
                         None => return Err(wrong()),
                     }
                 }
@@ -374,7 +409,25 @@ mod tests {
         assert_eq!(read.key, [0x0a, 0xff]);
         assert_eq!(read.value, [10, 16]);
         assert_eq!(read.flags, 1);
-        for wrong in ["1 2", "key 256", "key hex zz", "value one"] {
+        let words = "key u32:1 be16:53 mac:02:00:00:00:00:01 value ip:10.0.0.1 ip:::1 u16:2 be32:3";
+        let read = Words::read(words.split(' ')).expect("words");
+        let key = [&1u32.to_ne_bytes()[..], &[0, 53], &[2, 0, 0, 0, 0, 1]];
+        assert_eq!(read.key, key.concat());
+        assert_eq!(read.value[..4], [10, 0, 0, 1]);
+        assert_eq!(
+            read.value[19..],
+            [&[1][..], &2u16.to_ne_bytes(), &[0, 0, 0, 3]].concat()
+        );
+        for wrong in [
+            "1 2",
+            "key 256",
+            "key hex zz",
+            "value one",
+            "key u16:65536",
+            "key ip:10.0.0",
+            "key mac:2",
+            "key u9:1",
+        ] {
             assert!(Words::read(wrong.split(' ')).is_err(), "{wrong}");
         }
     }

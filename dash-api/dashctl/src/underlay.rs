@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use dash_model::net::IpPrefix;
 use dash_pipeline::plan::{UnderlayRoute, UnderlayTable};
+use dash_prog::helpers::fib::{Answer, Query};
 
 /// A neighbour's address, MAC and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,27 @@ pub fn table(routes: &[RouteArg], neighbors: &[Neighbor]) -> UnderlayTable {
         routes: routes.iter().map(|r| r.0.clone()).collect(),
         neighbors: neighbors.iter().map(|n| (n.ip, (n.mac, n.port))).collect(),
         port_macs: (0..=last).map(virtual_mac).collect(),
+    }
+}
+
+/// What `bpf_fib_lookup` is told of a packet's destination, by ports that take IP packets of `mtu` bytes: the
+/// longest prefix's route, and the next hop's MAC where it is known.
+pub fn lookup(table: &UnderlayTable, query: &Query, mtu: u16) -> Answer {
+    let routes = table.routes.iter();
+    let matching = routes.filter(|route| route.prefix.contains(query.destination));
+    let Some(route) = matching.max_by_key(|route| route.prefix.prefix_len()) else {
+        return Answer::NotForwarded;
+    };
+    let next_hop = route.next_hop.unwrap_or(query.destination);
+    let neighbor = table.neighbors.get(&next_hop);
+    let port = neighbor.map_or(route.port, |(_, port)| *port);
+    let source = table.port_macs.get(port as usize).copied();
+    Answer::Forward {
+        ifindex: port,
+        next_hop,
+        source: source.unwrap_or_else(|| virtual_mac(port)),
+        destination: neighbor.map(|(mac, _)| *mac),
+        mtu,
     }
 }
 

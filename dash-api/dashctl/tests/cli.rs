@@ -4,6 +4,7 @@ mod cli {
     pub(crate) mod local;
     pub(crate) mod maps;
     pub(crate) mod prog;
+    pub(crate) mod programs;
     pub(crate) mod remote;
 }
 

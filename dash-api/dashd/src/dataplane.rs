@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
 
 use anyhow::{Context as _, Result, ensure};
+use dash_runtime::hooks::Hooks;
 use dash_runtime::runtime::{Change, Punt, RuntimeEvents, WorkerStats};
 use dash_runtime::{Engine, Options, Runtime, RuntimeHandle};
 use dash_wire::tables::FlowEntry;
@@ -90,6 +91,20 @@ impl DataPlane {
             Self::Core(core) => core,
             Self::Kernel { target, .. } => target.as_mut(),
         }
+    }
+
+    /// Replaces the programs of users.
+    ///
+    /// # Errors
+    /// A worker does not answer, or the kernel, which sends packets by itself, is in front.
+    pub fn set_hooks(&mut self, hooks: Hooks) -> Result<(), TargetError> {
+        if matches!(self, Self::Kernel { .. }) && hooks.at_ports() {
+            return Err(TargetError::Unsupported {
+                engine: "kernel",
+                reason: "it sends packets that programs of ports would not see".to_owned(),
+            });
+        }
+        self.core_mut().set_hooks(hooks)
     }
 
     /// MAC of each port.

@@ -18,6 +18,7 @@
 //! * [`gnmi`]: Capabilities, Get, Set.
 //! * [`sessions`]: flow dumps that clients ask for by rows.
 //! * [`observe`], [`flow_control`], [`simulator`]: our own services (`specs/proto/dashwire.proto`).
+//! * [`programs`]: programs of users: objects, links, and the service for them (`specs/proto/programs.proto`).
 //! * `usage`: bytes of tables, resources used and available.
 //! * [`metrics`]: the endpoint that Prometheus scrapes.
 
@@ -34,6 +35,7 @@ pub mod metrics;
 pub mod neighbors;
 pub mod observe;
 pub mod plane;
+pub mod programs;
 pub mod server;
 pub mod sessions;
 pub mod simulator;

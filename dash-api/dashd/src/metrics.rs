@@ -4,6 +4,8 @@
 //! buckets `meter_class` too. Counters of
 //! devices are samples of `dashwire_device_counter`, told apart by the labels `device` and `name`.
 
+mod programs;
+
 use std::fmt::Write as _;
 
 use axum::Router;
@@ -144,6 +146,7 @@ fn text(plane: &mut Plane) -> Result<String, EngineError> {
     }
     by_worker(&mut out, &workers, &stuck);
     sai(&mut out, &plane.engine.counters()?);
+    programs::samples(&mut out, &plane.programs);
     devices(&mut out, &mut plane.devices);
     Ok(out)
 }

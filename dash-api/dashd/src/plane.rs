@@ -1,6 +1,7 @@
 //! What the control thread owns: the target, the engine that drives it, and the neighbours.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -16,15 +17,19 @@ use nic_target::{Capacity, Device, Port, Target};
 use nic_targets::AnyPort;
 use serde_json::{Map, Value};
 
-use crate::args::Args;
+use crate::args::{Args, MtuArg};
 use crate::dataplane::{self, DataPlane};
 use crate::fullness::Fullness;
 use crate::gate::Gate;
 use crate::neighbors::Neighbors;
+use crate::programs::services::Underlay;
+use crate::programs::{self, Programs, ProgramsError};
 use crate::sessions::Sessions;
 
 /// Most punted packets served at a time.
 const PUNTS: usize = 256;
+/// Largest IP packet that Ethernet takes, in bytes.
+const ETHERNET_MTU: u16 = 1_500;
 
 /// A data plane with its configuration.
 pub struct Plane {
@@ -34,6 +39,10 @@ pub struct Plane {
     pub enis: u32,
     /// Devices of the ports, for their links and counters.
     pub devices: Vec<Box<dyn Device>>,
+    /// Programs of users.
+    pub programs: Programs,
+    /// Routes and neighbours as those see them.
+    pub underlay: Arc<Underlay>,
     neighbors: Neighbors,
     ports: usize,
     sessions: Sessions,
@@ -69,9 +78,12 @@ impl Plane {
         let ports: Vec<Vec<_>> = opened.ports.into_iter().map(guard).collect();
         let ports_count = ports.first().map_or(0, Vec::len);
         check_ports(args, ports_count)?;
-        let mtus = ports.first().into_iter().flatten().map(Port::mtu);
-        let mtu = args.mtu.map(|mtu| mtu.limit(mtus)).transpose();
+        let mtus = || ports.first().into_iter().flatten().map(Port::mtu);
+        let mtu = args.mtu.map(|mtu| mtu.limit(mtus())).transpose();
         let mtu = mtu.map_err(anyhow::Error::msg).context("--mtu")?;
+        // What programs are told, where nobody knows.
+        let told_mtu = mtu.or_else(|| MtuArg::Ports.limit(mtus()).ok());
+        let told_mtu = told_mtu.unwrap_or(ETHERNET_MTU);
         let handle = DataPlane::start(ports, opened.kernel, options)?;
         let port_macs = handle.macs().to_vec();
         // Code is compiled for the tables of a worker, which has its share of the flows.
@@ -114,6 +126,7 @@ impl Plane {
         engine
             .set_underlay(underlay.clone())
             .context("--route and --neighbor")?;
+        let for_programs = Underlay::new(underlay.clone(), told_mtu);
         let mut neighbors = Neighbors::new(underlay);
         for (_, eni) in engine.store().enis() {
             neighbors.want(eni.underlay_ip.into());
@@ -128,6 +141,8 @@ impl Plane {
             engine,
             enis,
             devices: opened.devices,
+            programs: Programs::default(),
+            underlay: Arc::new(for_programs),
             neighbors,
             ports: ports_count,
             sessions: Sessions::new(args.flow_dumps.clone()),
@@ -147,7 +162,14 @@ impl Plane {
         } else {
             Vec::new()
         };
-        let mut commit = self.engine.commit(txn)?;
+        if let Err(error) = self.programs.before(&mut self.engine, &txn) {
+            tracing::warn!(%error, "programs of an ENI that goes are still attached");
+        }
+        let done = self.engine.commit(txn);
+        if let Err(error) = self.programs.settle(&mut self.engine) {
+            tracing::warn!(%error, "programs are not where their ENIs are");
+        }
+        let mut commit = done?;
         for dump in commit.dumps.drain(..) {
             let which = FlowSelection {
                 eni: None,
@@ -178,6 +200,14 @@ impl Plane {
         Ok(commit)
     }
 
+    /// Attaches a program of a user; gives its link's number.
+    ///
+    /// # Errors
+    /// See [`Programs::attach`].
+    pub fn attach(&mut self, request: programs::Request) -> Result<u32, ProgramsError> {
+        self.programs.attach(&mut self.engine, self.ports, request)
+    }
+
     /// Serves packets that wait for control and the clocks of neighbours; gives the number of
     /// frames sent.
     pub fn serve_punts(&mut self) -> usize {
@@ -198,6 +228,7 @@ impl Plane {
         self.neighbors.tick(vip, now, &mut out);
         if let Some(table) = self.neighbors.changed() {
             let table = table.clone();
+            self.underlay.set(table.clone());
             if let Err(error) = self.engine.set_underlay(table) {
                 tracing::warn!(%error, "learned neighbours are not in the data plane");
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use dash_proto::dashwire::v1::flow_control_server::FlowControlServer;
 use dash_proto::dashwire::v1::observe_server::ObserveServer;
+use dash_proto::dashwire::v1::programs_server::ProgramsServer;
 use dash_proto::dashwire::v1::simulator_server::SimulatorServer;
 use dash_proto::gnmi::g_nmi_server::GNmiServer;
 use tokio::net::TcpListener;
@@ -23,6 +24,7 @@ use crate::gnmi::Gnmi;
 use crate::metrics;
 use crate::observe::Observe;
 use crate::plane::Plane;
+use crate::programs::service::Programs;
 use crate::simulator::Simulator;
 
 /// Longest message taken: a Set of hundreds of thousands of rows.
@@ -196,6 +198,7 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
     health.set_serving::<ObserveServer<Observe>>().await;
     health.set_serving::<FlowControlServer<FlowControl>>().await;
     health.set_serving::<SimulatorServer<Simulator>>().await;
+    health.set_serving::<ProgramsServer<Programs>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(dash_proto::FILE_DESCRIPTOR_SET)
@@ -207,6 +210,8 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
     let observe = ObserveServer::new(Observe::new(control.clone(), args))
         .max_encoding_message_size(MAX_MESSAGE);
     let flow_control = FlowControlServer::new(FlowControl::new(control.clone()));
+    let programs = ProgramsServer::new(Programs::new(control.clone(), args))
+        .max_decoding_message_size(MAX_MESSAGE);
     let mut routes = Routes::builder();
     routes
         .add_service(health_service)
@@ -215,6 +220,7 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
         .add_service(gnmi)
         .add_service(observe)
         .add_service(flow_control)
+        .add_service(programs)
         .add_service(SimulatorServer::new(simulator));
     Ok(routes.routes())
 }

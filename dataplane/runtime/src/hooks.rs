@@ -22,7 +22,7 @@
 use std::cell::UnsafeCell;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use dash_bpf::helper::XdpAction;
@@ -90,7 +90,7 @@ pub enum Point {
 pub struct LinkStats {
     /// Packets by verdict, in the order of [`XdpAction`].
     pub verdicts: [u64; 5],
-    /// Runs that were [timed](Link::time).
+    /// Runs that were [timed](Link::timing).
     pub timed: u64,
     /// Nanoseconds these took, of which reading the clock is some tens each.
     pub nanoseconds: u64,
@@ -116,7 +116,8 @@ struct Lane {
 /// A program and what it counts at one point.
 #[derive(Debug)]
 pub struct Link {
-    timing: AtomicBool,
+    /// How many ask for times.
+    timing: AtomicU32,
     lanes: Box<[Lane]>,
 }
 
@@ -134,15 +135,16 @@ impl Link {
             nanoseconds: Count::default(),
         };
         Self {
-            timing: AtomicBool::new(false),
+            timing: AtomicU32::new(0),
             lanes: runners.into_iter().map(lane).collect(),
         }
     }
 
-    /// Times runs from now on, or no more.
-    pub fn time(&self, on: bool) {
+    /// Times runs until this is dropped.
+    pub fn timing(&self) -> Timing<'_> {
         // Relaxed: it orders nothing.
-        self.timing.store(on, Ordering::Relaxed);
+        self.timing.fetch_add(1, Ordering::Relaxed);
+        Timing(self)
     }
 
     /// What was counted.
@@ -182,7 +184,7 @@ impl Link {
         // SAFETY: this thread is the only one with this worker's number, by contract, and runners know
         // nothing of links, so this is not called from within.
         let runner = unsafe { &mut *lane.runner.get() };
-        let verdict = if self.timing.load(Ordering::Relaxed) {
+        let verdict = if self.timing.load(Ordering::Relaxed) > 0 {
             let before = Instant::now();
             let verdict = runner.run(&mut packet, about);
             lane.timed.add(1);
@@ -211,6 +213,17 @@ impl Link {
         }
         lane.verdicts[action as usize].add(1);
         action
+    }
+}
+
+/// While this is there, runs of a link are timed.
+#[derive(Debug)]
+#[must_use]
+pub struct Timing<'l>(&'l Link);
+
+impl Drop for Timing<'_> {
+    fn drop(&mut self) {
+        self.0.timing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

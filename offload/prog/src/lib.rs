@@ -1,5 +1,5 @@
 //! Users' eBPF programs at run time: from an object of clang to a verdict on a frame. Knows nothing
-//! of DASH.
+//! of DASH, but for [`hook`].
 //!
 //! ```text
 //! ELF --dash_bpf::elf--> Object --dash_verify--> Verified --dash_native--> machine code
@@ -12,6 +12,7 @@
 //! - [`map`]: [`Map`], what programs and control share, from any thread.
 //! - [`set`]: the maps of an object by name, and [`Pins`], by which they outlive it.
 //! - [`run`]: [`Runner`], one worker's way to run one program, packet by packet.
+//! - [`hook`]: programs where a data plane runs them among its own.
 //! - [`helpers`]: what programs may call, what Linux has besides, and why that is refused.
 //!
 //! A `Loaded`, its programs and maps are shared by all threads; a `Runner` belongs to one worker.
@@ -27,6 +28,7 @@
 mod errno;
 mod exec;
 pub mod helpers;
+pub mod hook;
 pub mod load;
 pub mod map;
 mod memory;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use dash_bpf::elf::{self, ReadError};
+use dash_bpf::helper::DASH_HOOK;
 use dash_bpf::{DecodeError, Object, Op, Program as Code, decode};
 use dash_native::{NativeError, Part, compile};
 use dash_runtime::code::CodePages;
@@ -384,6 +385,9 @@ fn check_helpers(object: &Object) -> Result<(), LoadError> {
         for (pc, op) in decode(&program.insns)?.iter().enumerate() {
             let helper = match *op {
                 Op::Call { helper } if probe::find(helper).is_some() => continue,
+                Op::Call { helper: DASH_HOOK } => {
+                    format!("{DASH_HOOK} (dash_hook), the pipeline's own,")
+                }
                 Op::Call { helper } => match dash_bpf::helper::name(helper) {
                     Some(name) => format!("{helper} ({name})"),
                     None => helper.to_string(),

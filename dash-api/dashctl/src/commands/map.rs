@@ -1,4 +1,6 @@
-//! `dashctl map`: maps pinned in a folder, after bpftool.
+//! `dashctl map`: maps pinned in a folder, and those of a daemon, after bpftool.
+
+mod daemon;
 
 use std::fs;
 
@@ -9,39 +11,36 @@ use dash_prog::{Element, Map};
 use dashctl::mapfile::{PinDir, Words, about_json, element_json, element_text, map_from_json};
 use serde_json::{Value, json};
 
+pub(super) use daemon::about;
+
 use super::prog::print;
-use crate::cli::{MapCommand, MapCreate, MapPin, Output};
+use crate::cli::{MapCommand, MapCreate, MapPin, MapPlace, Output};
 
 pub(crate) fn run(command: &MapCommand, output: Output) -> Result<()> {
+    if let Some(daemon) = daemon::of(command) {
+        return daemon.run(command, output);
+    }
     match command {
-        MapCommand::Show(folder) => show(&PinDir::open(&folder.dir)?, output),
+        MapCommand::Show(place) => show(&folder(place)?, output),
         MapCommand::Create(args) => create(args, output),
-        MapCommand::Dump(args) => {
-            let map = PinDir::open(&args.pins.dir)?.get(&args.name)?;
-            dump(&map, output)
-        }
+        MapCommand::Dump(args) => dump(&folder(&args.place)?.get(&args.name)?, output),
         MapCommand::Lookup(args) => {
-            let map = PinDir::open(&args.pins.dir)?.get(&args.name)?;
-            let words = Words::read(args.words.iter().map(String::as_str))?;
-            let key = words.key;
+            let map = folder(&args.place)?.get(&args.name)?;
+            let key = Words::read(args.words.iter().map(String::as_str))?.key;
             let Some(value) = map.lookup(&key)? else {
                 bail!("no such element");
             };
-            let element = Element { key, value };
-            match output.wanted() {
-                true => output.json(&element_json(&map, &element)),
-                false => print(&element_text(&map, &element)),
-            }
+            print_element(map.def(), &Element { key, value }, output)
         }
         MapCommand::Update(args) => {
-            let pins = PinDir::open(&args.pins.dir)?;
+            let pins = folder(&args.place)?;
             let map = pins.get(&args.name)?;
             Words::read(args.words.iter().map(String::as_str))?.set(&map)?;
             pins.put(&args.name, &map)?;
             output.done()
         }
         MapCommand::Delete(args) => {
-            let pins = PinDir::open(&args.pins.dir)?;
+            let pins = folder(&args.place)?;
             let map = pins.get(&args.name)?;
             let words = Words::read(args.words.iter().map(String::as_str))?;
             map.delete(&words.key)?;
@@ -49,6 +48,22 @@ pub(crate) fn run(command: &MapCommand, output: Output) -> Result<()> {
             output.done()
         }
         MapCommand::Pin(args) => pin(args, output),
+        MapCommand::Pop(_) | MapCommand::Unpin(_) | MapCommand::Events(_) => {
+            bail!("say which daemon: --daemon ADDR:PORT")
+        }
+    }
+}
+
+fn folder(place: &MapPlace) -> Result<PinDir> {
+    let dir = place.dir.as_ref();
+    PinDir::open(dir.context("say where: --pins DIR or --daemon ADDR:PORT")?)
+}
+
+/// Prints one element.
+fn print_element(def: &MapDef, element: &Element, output: Output) -> Result<()> {
+    match output.wanted() {
+        true => output.json(&element_json(def, element)),
+        false => print(&element_text(def, element)),
     }
 }
 
@@ -103,7 +118,7 @@ fn show(pins: &PinDir, output: Output) -> Result<()> {
 }
 
 fn create(args: &MapCreate, output: Output) -> Result<()> {
-    let pins = PinDir::open(&args.pins.dir)?;
+    let pins = folder(&args.place)?;
     if pins.names()?.contains(&args.name) {
         bail!("a map is pinned as {} already", args.name);
     }
@@ -123,19 +138,20 @@ fn create(args: &MapCreate, output: Output) -> Result<()> {
 
 fn dump(map: &Map, output: Output) -> Result<()> {
     let elements = map.dump();
+    let def = map.def();
     if output.wanted() {
-        let all = elements.iter().map(|element| element_json(map, element));
+        let all = elements.iter().map(|element| element_json(def, element));
         return output.json(&all.collect());
     }
-    let all = elements.iter().map(|element| element_text(map, element));
+    let all = elements.iter().map(|element| element_text(def, element));
     let plural = if elements.len() == 1 { "" } else { "s" };
     let count = format!("Found {} element{plural}\n", elements.len());
     print(&(all.collect::<String>() + &count))
 }
 
 fn pin(args: &MapPin, output: Output) -> Result<()> {
-    let path = args.file.display();
-    let text = fs::read_to_string(&args.file).with_context(|| format!("cannot read {path}"))?;
+    let path = args.from.display();
+    let text = fs::read_to_string(&args.from).with_context(|| format!("cannot read {path}"))?;
     let value: Value = serde_json::from_str(&text).with_context(|| path.to_string())?;
     let maps = value
         .as_array()
@@ -143,6 +159,6 @@ fn pin(args: &MapPin, output: Output) -> Result<()> {
     let found = maps.iter().find(|map| map["name"] == args.name.as_str());
     let found = found.with_context(|| format!("no map in {path} is called {}", args.name))?;
     let map = map_from_json(found).with_context(|| format!("{path}: {}", args.name))?;
-    PinDir::open(&args.pins.dir)?.put(&args.name, &map)?;
+    folder(&args.place)?.put(&args.name, &map)?;
     output.done()
 }

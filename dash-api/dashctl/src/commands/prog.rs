@@ -1,5 +1,6 @@
 //! `dashctl prog`: users' own eBPF objects, after bpftool.
 
+mod daemon;
 mod run;
 
 use std::io::Write as _;
@@ -29,6 +30,12 @@ pub(crate) fn run(command: &Prog) -> Result<ExitCode> {
         Prog::Show(args) => show(args),
         Prog::Dump(args) => dump(args),
         Prog::Run(args) => run::run(args),
+        Prog::Load(args) => daemon::load(args),
+        Prog::Unload(args) => daemon::unload(args),
+        Prog::Attach(args) => daemon::attach(args),
+        Prog::Detach(args) => super::link::detach(&args.link, args.print),
+        Prog::List(args) => daemon::list(args),
+        Prog::Profile(args) => daemon::profile(args),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

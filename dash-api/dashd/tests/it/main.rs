@@ -9,5 +9,6 @@ mod gnmi;
 mod kernel;
 mod packets;
 mod process;
+mod programs;
 mod services;
 mod support;

@@ -36,6 +36,19 @@ pub(crate) fn of_flow(sport: u16) -> Vec<u8> {
         .build()
 }
 
+/// A packet from the network to the VM.
+pub(crate) fn to_vm() -> Vec<u8> {
+    Packet::eth(PORT0, HOST)
+        .ipv4(PA, VIP)
+        .udp(5137, 4789)
+        .vxlan(45654)
+        .eth(ENI, PEER)
+        .ipv4([10, 1, 1, 1], [10, 1, 1, 10])
+        .udp(3000, 3000)
+        .payload(b"hello")
+        .build()
+}
+
 fn outer_destination(frame: &[u8]) -> [u8; 4] {
     frame[30..34].try_into().unwrap()
 }

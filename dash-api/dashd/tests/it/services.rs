@@ -60,6 +60,7 @@ async fn reflection_lists_the_services_and_gives_their_files() {
         "dashwire.v1.Simulator",
         "dashwire.v1.Observe",
         "dashwire.v1.FlowControl",
+        "dashwire.v1.Programs",
     ] {
         assert!(
             names.iter().any(|n| n == name),

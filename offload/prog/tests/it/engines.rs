@@ -248,3 +248,17 @@ fn refusals_say_what_and_why() {
     let refused = Loaded::from_object(nowhere, &options).expect_err("no such section");
     assert!(refused.to_string().contains("xdp/other"), "{refused}");
 }
+
+#[test]
+fn what_only_the_pipeline_may_call_is_refused_when_it_is_loaded() {
+    let asks = object(vec![], &["r2 = 0\ncall 250\nexit"]);
+    for engine in Engine::ALL {
+        let options = LoadOptions {
+            engine,
+            ..LoadOptions::default()
+        };
+        let refused = Loaded::from_object(asks.clone(), &options);
+        let said = refused.expect_err("no program").to_string();
+        assert!(said.contains("helper 250 (dash_hook)"), "{engine}: {said}");
+    }
+}

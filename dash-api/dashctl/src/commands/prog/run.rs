@@ -224,25 +224,6 @@ struct Underlay(UnderlayTable);
 
 impl Fib for Underlay {
     fn lookup(&self, query: &Query) -> Answer {
-        let routes = self.0.routes.iter();
-        let matching = routes.filter(|route| route.prefix.contains(query.destination));
-        let Some(route) = matching.max_by_key(|route| route.prefix.prefix_len()) else {
-            return Answer::NotForwarded;
-        };
-        let next_hop = route.next_hop.unwrap_or(query.destination);
-        let neighbor = self.0.neighbors.get(&next_hop);
-        let port = neighbor.map_or(route.port, |(_, port)| *port);
-        Answer::Forward {
-            ifindex: port,
-            next_hop,
-            source: self
-                .0
-                .port_macs
-                .get(port as usize)
-                .copied()
-                .unwrap_or_else(|| underlay::virtual_mac(port)),
-            destination: neighbor.map(|(mac, _)| *mac),
-            mtu: MTU,
-        }
+        underlay::lookup(&self.0, query, MTU)
     }
 }
