@@ -6,11 +6,18 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use dash_bpf::elf::write;
+use dash_bpf::{Object, Program, assemble};
+use dash_proto::dashwire::v1::HookPoint;
+use dash_proto::dashwire::v1::programs_client::ProgramsClient;
 use nic_linux::AfPacketPort;
 use nic_sim::Packet;
 use nic_target::{Frame, FramePool, Port as _};
+use tonic::Code;
+use tonic::transport::Channel;
 
 use crate::packets::of_flow;
+use crate::programs::client::Client;
 use crate::services::http_get;
 use crate::support::{DEADLINE, cache};
 
@@ -62,6 +69,19 @@ fn sample(metrics: &str, name: &str) -> u64 {
     value.expect(metrics).parse().unwrap()
 }
 
+/// An object whose program lets everything pass.
+fn passes() -> Vec<u8> {
+    let object = Object {
+        programs: vec![Program {
+            name: "passes".to_owned(),
+            insns: assemble("r0 = 2\nexit").unwrap(),
+            ..Program::default()
+        }],
+        ..Object::default()
+    };
+    write(&object).unwrap()
+}
+
 #[test]
 fn the_kernel_forwards_for_the_daemon() {
     netns::in_namespace("kernel::inside_the_kernel_forwards_for_the_daemon");
@@ -87,11 +107,13 @@ fn inside_the_kernel_forwards_for_the_daemon() {
         .spawn()
         .unwrap();
     let mut process = Process(child);
-    let lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
-    let metrics: SocketAddr = lines
-        .map(Result::unwrap)
-        .find_map(|line| line.strip_prefix("metrics ").map(|a| a.parse().unwrap()))
-        .expect("dashd ended");
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+    let mut address = |of: &str| -> SocketAddr {
+        let mut lines = lines.by_ref().map(Result::unwrap);
+        let found = lines.find_map(|line| line.strip_prefix(of).map(|a| a.parse().unwrap()));
+        found.expect("dashd ended")
+    };
+    let (service, metrics) = (address("gnmi "), address("metrics "));
     let mut wire = AfPacketPort::open("vb").unwrap();
 
     // What the kernel leaves to control is answered, out of the port it came in on.
@@ -116,6 +138,37 @@ fn inside_the_kernel_forwards_for_the_daemon() {
     assert_eq!(sample(&text, "dashwire_flows"), 1);
     assert_eq!(sample(&text, "dashwire_kernel_refused_flows_total"), 0);
     assert_eq!(sample(&text, "dashwire_link_up{device=\"va\"}"), 1);
+
+    // A port's program would not see what the kernel sends; an ENI's sees packets of known flows, as
+    // the kernel then hands them up.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (mut client, link) = runtime.block_on(async {
+        let channel = Channel::from_shared(format!("http://{service}")).unwrap();
+        let mut client = Client(ProgramsClient::new(channel.connect().await.unwrap()));
+        client.load("passes", &passes()).await.unwrap();
+        let refused = client.attach("passes", HookPoint::Ingress, "", 0).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(client.links().await.is_empty());
+        let point = HookPoint::EniOutbound;
+        let link = client.attach("passes", point, "F4939FEFC47E", 0).await;
+        (client, link.unwrap())
+    });
+    let before = up(&http_get(metrics, "/metrics"));
+    ask(&mut wire, &of_flow(1000), forwarded);
+    let passed = runtime.block_on(client.link(link)).passed;
+    assert!(passed > 0);
+    assert!(up(&http_get(metrics, "/metrics")) >= before + passed);
+    runtime.block_on(client.detach(link)).unwrap();
+    // One that waited to be looked at may still come up.
+    ask(&mut wire, &of_flow(1000), forwarded);
+    let before = up(&http_get(metrics, "/metrics"));
+    ask(&mut wire, &of_flow(1000), forwarded);
+    assert_eq!(
+        up(&http_get(metrics, "/metrics")),
+        before,
+        "the kernel alone"
+    );
 
     let pid = process.0.id().to_string();
     let kill = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
