@@ -11,21 +11,23 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use dash_bpf::map::Pinning;
 use dash_bpf::{MapDef, MapKind};
-use dash_engine::{Engine, EngineError};
+use dash_engine::Engine;
 use dash_model::key::EniKey;
 use dash_model::{Action, ObjectKey, Txn};
-use dash_prog::hook::HookError;
-use dash_prog::{LoadError, Loaded, Map, MapError, Pins, Program};
+use dash_prog::set::memory;
+use dash_prog::{LoadOptions, Loaded, Map, Pins, Program};
 use dash_runtime::hooks::{Attachment, Hooks, Link, LinkStats, Point};
-use nic_target::TargetError;
-use thiserror::Error;
 
 use crate::dataplane::DataPlane;
 
+mod error;
 mod messages;
 pub mod service;
 pub mod services;
+
+pub use error::ProgramsError;
 
 /// Most objects, most links and most pins: a bound for who may call us.
 const MOST: usize = 4_096;
@@ -43,69 +45,6 @@ pub enum At {
     EniOutbound(EniKey),
     /// Packets to the VM of an ENI.
     EniInbound(EniKey),
-}
-
-/// Why something was not done. Nothing changed then.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "fields are what the message says")]
-pub enum ProgramsError {
-    #[error("{0:?} is not a name: 1 to {LONGEST_NAME} letters, digits, `.`, `_` and `-`")]
-    BadName(String),
-    #[error("there is an object {0} already: unload it, or load this one under another name")]
-    Exists(String),
-    #[error("{0} is pinned already: unpin it, or take another name")]
-    Pinned(String),
-    #[error("there are {MOST} {0} already")]
-    Full(&'static str),
-    #[error("{name} is refused: {source}")]
-    Load {
-        name: String,
-        #[source]
-        source: Box<LoadError>,
-    },
-    #[error("there is no object {0}")]
-    NoObject(String),
-    #[error("object {object} has no program {program}; it has {has}")]
-    NoProgram {
-        object: String,
-        program: String,
-        has: String,
-    },
-    #[error("object {object} has {count} programs, so say which: {has}")]
-    WhichProgram {
-        object: String,
-        count: usize,
-        has: String,
-    },
-    #[error("object {object} has no map {map}; it has {has}")]
-    NoMap {
-        object: String,
-        map: String,
-        has: String,
-    },
-    #[error("no map is pinned as {0}, and maps of objects are named OBJECT/MAP")]
-    NoPin(String),
-    #[error("map {map} is a {kind}: /metrics shows arrays, hashes and tries")]
-    NoNumbers { map: String, kind: &'static str },
-    #[error("there is no link {0}")]
-    NoLink(u32),
-    #[error("there is no port {port}; ports are 0 to {last}")]
-    NoPort { port: u32, last: usize },
-    #[error("object {object} is attached by links {links}: detach them first")]
-    InUse { object: String, links: String },
-    #[error("program {program}: {source}")]
-    Hook {
-        program: String,
-        #[source]
-        source: HookError,
-    },
-    #[error("the code that asks ENIs' programs: {0}")]
-    Code(#[from] EngineError),
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    #[error(transparent)]
-    Map(#[from] MapError),
 }
 
 /// An object that is loaded.
@@ -230,6 +169,16 @@ impl Programs {
         &self.pins
     }
 
+    /// The same maps by the same names, for an object that is being loaded: what it pins is pinned once it is
+    /// [added](Self::add).
+    pub fn pins_for_loading(&self) -> Pins {
+        let pins = Pins::default();
+        for (name, map) in self.pins.all() {
+            pins.pin(&name, &map);
+        }
+        pins
+    }
+
     /// Whether an object of this name could be added.
     ///
     /// # Errors
@@ -269,6 +218,25 @@ impl Programs {
                     kind: dash_prog::map::kind_name(def.kind),
                 });
             }
+        }
+        // Those that were pinned when it was loaded are its own; meanwhile another may have come.
+        let mut to_pin = Vec::new();
+        for map in entry.loaded.maps() {
+            let def = map.def();
+            if def.pinning != Pinning::ByName {
+                continue;
+            }
+            match self.pins.get(&def.name) {
+                Some(pinned) if pinned == *map => {}
+                Some(_) => return Err(ProgramsError::Pinned(def.name.clone())),
+                None => to_pin.push(map),
+            }
+        }
+        if self.pins.all().len() + to_pin.len() > MOST {
+            return Err(ProgramsError::Full("pinned maps"));
+        }
+        for map in to_pin {
+            self.pins.pin(&map.def().name, map);
         }
         Ok(self.objects.entry(name.to_owned()).or_insert(entry))
     }
@@ -443,6 +411,10 @@ impl Programs {
     /// Its name is no good, or there cannot be such a map.
     pub fn create_map(&mut self, def: &MapDef, cpus: u32) -> Result<Map, ProgramsError> {
         self.check_pin(&def.name)?;
+        let (bytes, most) = (memory(def, cpus), LoadOptions::default().most_map_bytes);
+        if bytes > most {
+            return Err(ProgramsError::TooLarge { bytes, most });
+        }
         let map = Map::new(def, cpus)?;
         self.pins.pin(&def.name, &map);
         Ok(map)

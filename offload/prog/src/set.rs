@@ -21,7 +21,7 @@ impl MapSet {
         most_bytes: u64,
         pins: Option<&Pins>,
     ) -> Result<Self, LoadError> {
-        let bytes = object.maps.iter().map(|def| bytes(def, cpus));
+        let bytes = object.maps.iter().map(|def| memory(def, cpus));
         let bytes = bytes.fold(0u64, u64::saturating_add);
         if bytes > most_bytes {
             return Err(LoadError::MapMemory {
@@ -134,8 +134,8 @@ fn same(there: &MapDef, wanted: &MapDef) -> bool {
             == wanted.inner.as_ref().map(|inner| &inner.template)
 }
 
-/// Memory a map may come to take: about.
-fn bytes(def: &MapDef, cpus: u32) -> u64 {
+/// Memory a map may come to take, in bytes: about.
+pub fn memory(def: &MapDef, cpus: u32) -> u64 {
     let per_cpu = matches!(
         def.kind,
         MapKind::PercpuArray | MapKind::PercpuHash | MapKind::LruPercpuHash

@@ -34,7 +34,7 @@ pub(super) fn status(error: &ProgramsError) -> Status {
         | E::Hook { .. }
         | E::Map(_) => Status::invalid_argument(text),
         E::Exists(_) | E::Pinned(_) => Status::already_exists(text),
-        E::Full(_) => Status::resource_exhausted(text),
+        E::Full(_) | E::TooLarge { .. } => Status::resource_exhausted(text),
         E::NoObject(_) | E::NoProgram { .. } | E::NoMap { .. } | E::NoPin(_) | E::NoLink(_) => {
             Status::not_found(text)
         }

@@ -122,7 +122,7 @@ impl Service for Programs {
         let (pins, fib) = self
             .call(move |plane| {
                 plane.programs.check(&wanted)?;
-                Ok((plane.programs.pins().clone(), plane.underlay.clone()))
+                Ok((plane.programs.pins_for_loading(), plane.underlay.clone()))
             })
             .await?;
         options.pins = Some(pins);

@@ -575,6 +575,64 @@ async fn maps_are_made_pinned_written_dumped_and_outlive_objects() {
     assert_eq!(gone.code(), Code::NotFound);
 }
 
+/// A map that outlives its object, as the object asks.
+const PINS: &str = r#"
+#include "dash_bpf.h"
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); __uint(pinning, 1); } shared SEC(".maps");
+SEC("xdp") int counts(struct xdp_md *ctx) {
+    __u32 zero = 0;
+    __u64 *count = bpf_map_lookup_elem(&shared, &zero);
+    if (count) __sync_fetch_and_add(count, 1);
+    return XDP_PASS;
+}
+char _license[] SEC("license") = "GPL";
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_share_what_they_pin_by_name_and_pin_nothing_when_they_are_refused() {
+    let Some(elf) = clang(PINS) else { return };
+    let daemon = Daemon::start(&["--engine", "interp"]).await;
+    daemon.configure(&demo()).await;
+    let mut client = Client::of(&daemon);
+    let request = |name: &str, metrics: &str| wire::LoadProgramRequest {
+        name: name.to_owned(),
+        elf: vec![elf.clone()],
+        metrics: vec![metrics.to_owned()],
+        ..wire::LoadProgramRequest::default()
+    };
+    let refused = client.0.load(request("a", "nothing")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let gone = client.read("shared", &[0; 4], false).await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound, "{gone}");
+
+    for name in ["a", "b"] {
+        client.0.load(request(name, "shared")).await.unwrap();
+        client
+            .attach(name, HookPoint::Ingress, "", 0)
+            .await
+            .unwrap();
+    }
+    daemon.inject(vec![(0, of_flow(1))]).await;
+    for map in ["shared", "a/shared", "b/shared"] {
+        let value = client.read(map, &[0; 4], false).await.unwrap();
+        assert_eq!(value, Some(2u64.to_ne_bytes().to_vec()), "{map}");
+    }
+    // Another map of that name is none of its.
+    let other = PINS.replace("max_entries, 1)", "max_entries, 2)");
+    let refused = client.load("c", &clang(&other).unwrap()).await.unwrap_err();
+    assert!(refused.message().contains("pinned as shared"), "{refused}");
+    let large = wire::CreateMapRequest {
+        name: "large".to_owned(),
+        kind: "hash".to_owned(),
+        key_size: 8,
+        value_size: 1 << 16,
+        max_entries: 1 << 24,
+        flags: 0,
+    };
+    let refused = client.0.create_map(large).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_timed_while_a_profile_is_taken() {
     let Some((daemon, mut client)) = with_programs("native").await else {
