@@ -249,6 +249,13 @@ mod tests {
     }
 
     #[test]
+    fn a_route_takes_at_most_32_bytes() {
+        let v4 = Routes::<V4>::new(1, 100_000).bytes_each();
+        let v6 = Routes::<V6>::new(1, 100_000).bytes_each();
+        assert!(v4 <= 32.0 && v6 <= 32.0, "{v4:.1} and {v6:.1} bytes");
+    }
+
+    #[test]
     fn a_change_adds_a_route() {
         let routes = Routes::<V4>::new(2, 100);
         let more = routes.change(5);

@@ -3,7 +3,7 @@
 //! A key is a `u32` prefix length in native order and then the bits, most significant first. The
 //! first four bytes of the bits are nearly always matched whole (route group, ENI, family), so they
 //! choose a trie from a small hash table ([`heads`]); the trie is over the bytes that follow
-//! ([`node`]). Prefixes of less than four bytes are in a trie of their own, asked when the first
+//! ([`node`]), down to where few prefixes are left, which are looked at one by one ([`bucket`]). Prefixes of less than four bytes are in a trie of their own, asked when the first
 //! finds nothing.
 //!
 //! Clones share nodes. A change copies the nodes on its way, a few hundred bytes to some kilobytes,
@@ -19,13 +19,19 @@ use super::MapOps;
 use super::hash::HashKey;
 
 mod block;
+mod bucket;
+mod gather;
 mod heads;
+mod leaf;
 mod node;
 #[cfg(test)]
 mod tests;
 
+use bucket::Tail;
+use gather::gather;
 use heads::{Head, Heads};
-use node::{Leaf, MOST_SKIP, Node, Parts, Rest, code, walk};
+use leaf::Leaf;
+use node::{Node, Parts, Rest, code, walk};
 
 const LEN: usize = size_of::<u32>();
 /// Bytes of a key that choose a trie.
@@ -188,8 +194,8 @@ impl Lpm {
             new = head.best.replace(leaf).is_none();
         } else {
             head.root = Some(match head.root.take() {
-                Some(node) => put(node, rest, bits, leaf, &mut new),
-                None => chain(rest, bits, leaf),
+                Some(node) => put(node, Tail { rest, bits, leaf }, &mut new),
+                None => gather(vec![Tail { rest, bits, leaf }]),
             });
         }
         self.len += usize::from(new);
@@ -260,6 +266,9 @@ fn parts_at(node: &Node, rest: u128, bits: u32) -> Option<usize> {
 
 /// The row of a prefix of 1 bit or more below a node.
 fn exact(node: &Node, rest: u128, bits: u32) -> Option<&Leaf> {
+    if let Some(bucket) = node.bucket() {
+        return bucket.exact(rest, bits);
+    }
     if parts_at(node, rest, bits).is_some() {
         return None;
     }
@@ -272,52 +281,58 @@ fn exact(node: &Node, rest: u128, bits: u32) -> Option<&Leaf> {
     exact(node.child(byte)?, rest.after(1), bits - 8)
 }
 
-/// A node for a prefix alone.
-fn chain(rest: u128, bits: u32, leaf: Leaf) -> Node {
-    // The byte in which the prefix ends.
-    let last = (bits as usize - 1) / 8;
-    let skip_len = last.min(MOST_SKIP);
-    let skip = rest.first() & !(u64::MAX >> (skip_len * 8));
-    let mut parts = Parts::new(skip, skip_len);
-    let (rest, bits) = (rest.after(skip_len), bits - skip_len as u32 * 8);
-    let byte = (rest >> 120) as u8;
-    if bits <= 8 {
-        parts.locals.push((code(byte, bits), leaf));
-    } else {
-        parts
-            .children
-            .push((byte, chain(rest.after(1), bits - 8, leaf)));
-    }
-    parts.build()
-}
-
 /// Adds a prefix below a node; tells whether it is new.
-fn put(node: Node, rest: u128, bits: u32, leaf: Leaf, new: &mut bool) -> Node {
-    if let Some(at) = parts_at(&node, rest, bits) {
-        return put(part(node, at), rest, bits, leaf, new);
+fn put(node: Node, tail: Tail, new: &mut bool) -> Node {
+    if let Some(bucket) = node.bucket() {
+        let mut tails = bucket.tails();
+        let same = |known: &Tail| {
+            let differ = (known.rest ^ tail.rest).leading_zeros();
+            known.bits == tail.bits && differ >= tail.bits
+        };
+        match tails.iter_mut().find(|known| same(known)) {
+            Some(known) => {
+                known.leaf = tail.leaf;
+                *new = false;
+            }
+            None => tails.push(tail),
+        }
+        return instead(&node, tails);
     }
-    let skip_len = node.skip().1;
-    let (rest, bits) = (rest.after(skip_len), bits - skip_len as u32 * 8);
+    if let Some(at) = parts_at(&node, tail.rest, tail.bits) {
+        return put(part(node, at), tail, new);
+    }
+    let below = node.skip().1;
+    let (rest, bits) = (tail.rest.after(below), tail.bits - below as u32 * 8);
     let byte = (rest >> 120) as u8;
     if bits <= 8 {
         let code = code(byte, bits);
         let mut parts = node.take();
         match parts.locals.binary_search_by_key(&code, |(code, _)| *code) {
             Ok(at) => {
-                parts.locals[at].1 = leaf;
+                parts.locals[at].1 = tail.leaf;
                 *new = false;
             }
-            Err(at) => parts.locals.insert(at, (code, leaf)),
+            Err(at) => parts.locals.insert(at, (code, tail.leaf)),
         }
         return parts.build();
     }
+    let tail = Tail {
+        rest: rest.after(1),
+        bits: bits - 8,
+        ..tail
+    };
     if node.child(byte).is_none() {
-        return node.add_child(byte, chain(rest.after(1), bits - 8, leaf));
+        return node.add_child(byte, gather(vec![tail]));
     }
-    let changed = node.change_child(byte, |child| {
-        Some(put(child, rest.after(1), bits - 8, leaf, new))
-    });
+    let changed = node.change_child(byte, |child| Some(put(child, tail, new)));
     changed.expect("a node with a child is something")
+}
+
+/// A node of these prefixes in the place of another.
+fn instead(node: &Node, tails: Vec<Tail>) -> Node {
+    let mut new = gather(tails);
+    new.set_best(node.best());
+    new
 }
 
 /// A node that stands at byte `at` of what `node` skips, above it.
@@ -336,6 +351,23 @@ fn part(node: Node, at: usize) -> Node {
 
 /// Removes a prefix that is there; `None` when nothing is left.
 fn remove(node: Node, rest: u128, bits: u32) -> Option<Node> {
+    if let Some(bucket) = node.bucket() {
+        let mut tails = bucket.tails();
+        tails.retain(|tail| tail.bits != bits || (tail.rest ^ rest).leading_zeros() < bits);
+        return (!tails.is_empty()).then(|| instead(&node, tails));
+    }
+    let left = remove_in_branch(node, rest, bits)?;
+    // Half a bucket, so that a prefix that comes and goes does not rebuild the branch each time.
+    if left.bucket().is_none()
+        && let Some(tails) = left.few(bucket::MOST / 2)
+        && bucket::fits(&tails)
+    {
+        return Some(instead(&left, tails));
+    }
+    Some(left)
+}
+
+fn remove_in_branch(node: Node, rest: u128, bits: u32) -> Option<Node> {
     let skip_len = node.skip().1;
     let (rest, bits) = (rest.after(skip_len), bits - skip_len as u32 * 8);
     let byte = (rest >> 120) as u8;

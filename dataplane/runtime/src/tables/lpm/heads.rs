@@ -3,7 +3,8 @@
 //! Open addressing, at most half full. The numbers are control's own, so any spreading will do. A
 //! clone copies the table: 24 bytes a head, and heads are few (route groups, ENIs).
 
-use super::node::{Leaf, Node};
+use super::leaf::Leaf;
+use super::node::Node;
 
 /// A trie and the row of its empty prefix.
 #[derive(Clone, Debug, Default)]

@@ -1,11 +1,11 @@
 //! Nodes of a trie: 256 ways a byte, runs of equal ways stored once, counted references.
 //!
-//! A node stands at a byte of the key. For each value of the byte it has one entry: nothing, the row
-//! of the longest of the node's own prefixes (those that end inside this byte), or a child. Entries
+//! A branch stands at a byte of the key. For each value of the byte it has one entry: nothing, the row
+//! of the longest of the branch's own prefixes (those that end inside this byte), or a child. Entries
 //! that are equal to the one before are left out; a bit map says where a run begins, so an entry is
-//! found by counting bits. A node with many runs has all 256 entries instead. Before its byte a node
-//! may skip up to 7 bytes in which nothing branches. A child keeps what its entry would have been
-//! without it: the best row so far.
+//! found by counting bits. A branch with many runs has all 256 entries instead. Before its byte it may
+//! skip up to 7 bytes in which nothing branches. Where few prefixes are left, a bucket has them
+//! ([`super::bucket`]). A child keeps what its entry would have been without it: the best row so far.
 //!
 //! Header, entries, rows and own prefixes are one block of memory, so a step reads one or two cache
 //! lines. Blocks are counted as `Arc` counts, by hand because a pointer also tells (in its low bits)
@@ -14,101 +14,64 @@
 use std::alloc::Layout;
 use std::collections::HashSet;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::block;
+use super::bucket::{self, Bucket};
+use super::leaf::Leaf;
 
 /// Most bytes a node skips.
 pub(super) const MOST_SKIP: usize = 7;
 /// More runs than these, and all entries are stored.
 const MOST_RUNS: usize = 64;
 /// Blocks are aligned to this; the bits below are tags.
-const ALIGN: usize = 16;
-/// Tag: the entry is a node, not a row.
-const NODE: usize = 1;
-/// Tag: the node has all 256 entries.
+pub(super) const ALIGN: usize = 16;
+/// Tag: the entry is a branch, not a row.
+const BRANCH: usize = 1;
+/// Tag: the branch has all 256 entries.
 const DENSE: usize = 2;
-/// Tag: the node skips bytes or has a best row.
+/// Tag: the branch skips bytes or has a best row.
 const EXTRA: usize = 4;
+/// Tag: the entry is a bucket.
+const BUCKET: usize = 8;
+/// One of these: the entry is a node, and refers to it.
+const NODE: usize = BRANCH | BUCKET;
 
-/// A row that prefixes share: a count, then the value.
-#[derive(Debug)]
-#[repr(transparent)]
-pub(super) struct Leaf(NonNull<u8>);
-
-/// Bytes before a leaf's value.
-const LEAF_HEAD: usize = ALIGN;
-
-impl Leaf {
-    /// A copy of a value, with 8 bytes behind it as every map's value has.
-    pub(super) fn new(value: &[u8]) -> Self {
-        let layout = Self::layout(value.len());
-        let block = block::new(layout);
-        // SAFETY: the block has room for two counts and the value, and is aligned for them.
-        unsafe {
-            block.cast::<AtomicUsize>().write(AtomicUsize::new(1));
-            block.cast::<usize>().add(1).write(value.len());
-            let at = block.add(LEAF_HEAD);
-            at.copy_from_nonoverlapping(NonNull::from(value).cast(), value.len());
-            at.add(value.len()).write_bytes(0, 8);
-            Self(at)
-        }
-    }
-
-    fn layout(len: usize) -> Layout {
-        Layout::from_size_align(LEAF_HEAD + len + 8, ALIGN).expect("a row is small")
-    }
-
-    fn count(&self) -> &AtomicUsize {
-        // SAFETY: a leaf points behind the counts `new` wrote.
-        unsafe { self.0.sub(LEAF_HEAD).cast().as_ref() }
-    }
-
-    pub(super) fn value(&self) -> &[u8] {
-        // SAFETY: `new` wrote the length and as many bytes; nobody writes them again.
-        unsafe {
-            let len = self.0.sub(LEAF_HEAD).cast::<usize>().add(1).read();
-            std::slice::from_raw_parts(self.0.as_ptr(), len)
-        }
-    }
-
-    pub(super) fn addr(&self) -> *mut u8 {
-        self.0.as_ptr()
-    }
-}
-
-impl Clone for Leaf {
-    fn clone(&self) -> Self {
-        // Relaxed: who clones holds a reference, so the count cannot reach zero meanwhile.
-        self.count().fetch_add(1, Ordering::Relaxed);
-        Self(self.0)
-    }
-}
-
-impl Drop for Leaf {
-    fn drop(&mut self) {
-        // Release, and Acquire for the last: all uses of the value are before its end.
-        if self.count().fetch_sub(1, Ordering::Release) == 1 {
-            fence(Ordering::Acquire);
-            let layout = Self::layout(self.value().len());
-            // SAFETY: the last reference is gone; `new` allocated the block with this layout.
-            unsafe { block::free(self.0.sub(LEAF_HEAD), layout) }
-        }
-    }
-}
-
-/// Start of a node's block. Entries follow, then the leaves of its own prefixes, then their codes.
-#[repr(C, align(16))]
-struct Head {
-    /// Bit `p`: the entry of byte `p` is not that of `p - 1`. Bit 0 is always set.
-    runs: [u64; 4],
+/// Start of a node's block, of either kind.
+#[repr(C)]
+pub(super) struct Common {
     /// Row of the longest prefix that ends before this node, or null. It is owned by the parent.
     best: *mut u8,
+    count: AtomicU32,
+    /// A branch's runs in the words before each word of `runs`; a bucket's prefixes in the first.
+    pub(super) small: [u8; 4],
+}
+
+impl Common {
+    /// The row of the longest prefix that ends before this node, or null.
+    #[inline(always)]
+    pub(super) fn best(&self) -> *mut u8 {
+        self.best
+    }
+
+    /// Of a node with one reference.
+    pub(super) fn new(best: *mut u8, small: [u8; 4]) -> Self {
+        Self {
+            best,
+            count: AtomicU32::new(1),
+            small,
+        }
+    }
+}
+
+/// Start of a branch's block. Entries follow, then the leaves of its own prefixes, then their codes.
+#[repr(C, align(16))]
+struct Head {
+    common: Common,
+    /// Bit `p`: the entry of byte `p` is not that of `p - 1`. Bit 0 is always set.
+    runs: [u64; 4],
     /// Skipped bytes, from the most significant.
     skip: u64,
-    count: AtomicU32,
-    /// Runs in the words before each word of `runs`.
-    ranks: [u8; 4],
     entries: u16,
     children: u16,
     locals: u16,
@@ -120,15 +83,11 @@ struct Head {
 #[repr(transparent)]
 pub(super) struct Node(NonNull<u8>);
 
-// SAFETY: what references share is not changed (`head_mut` asks for a sole reference), and counts
-// are atomic: nodes and leaves are `Arc`s of plain bytes.
+// SAFETY: what references share is not changed (`head_mut` and `common_mut` ask for a sole reference),
+// and counts are atomic: nodes are `Arc`s of plain bytes and of references to nodes and leaves.
 unsafe impl Send for Node {}
 // SAFETY: as above.
 unsafe impl Sync for Node {}
-// SAFETY: as above.
-unsafe impl Send for Leaf {}
-// SAFETY: as above.
-unsafe impl Sync for Leaf {}
 
 /// A prefix that ends inside a node's byte: its length (1 to 8) and bits in one number, a 1 before
 /// the bits. Ascending codes are ascending lengths.
@@ -203,11 +162,9 @@ impl Parts {
             &entries[..n]
         };
         let head = Head {
+            common: Common::new(self.best, ranks),
             runs,
-            best: self.best,
             skip: self.skip,
-            count: AtomicU32::new(1),
-            ranks,
             entries: entries.len() as u16,
             children: children as u16,
             locals: self.locals.len() as u16,
@@ -218,7 +175,7 @@ impl Parts {
         // SAFETY: the block is laid out for this head, its entries, leaves and codes.
         unsafe {
             block.cast::<Head>().write(head);
-            let mut node = Node(block);
+            let mut node = Node(block.map_addr(|at| at | BRANCH));
             node.entries_ptr()
                 .copy_from_nonoverlapping(entries.as_ptr(), entries.len());
             let (leaves, codes) = node.locals_ptr();
@@ -233,11 +190,32 @@ impl Parts {
 }
 
 impl Node {
+    /// Takes a bucket's block over.
+    ///
+    /// # Safety
+    /// The block is one of [`Bucket`]'s, with a reference that nobody else has.
+    pub(super) unsafe fn of_bucket(block: NonNull<u8>) -> Self {
+        Self(block.map_addr(|at| at | BUCKET))
+    }
+
+    /// The bucket that it is, if it is one.
+    pub(super) fn bucket(&self) -> Option<&Bucket> {
+        // SAFETY: the tag says what the block is; it lives as long as the reference.
+        (self.entry() & BUCKET != 0).then(|| unsafe { self.block().cast().as_ref() })
+    }
+
     fn layout(head: &Head) -> Layout {
         let words = usize::from(head.entries) + usize::from(head.locals);
         let codes = usize::from(head.locals) * size_of::<Code>();
         Layout::from_size_align(size_of::<Head>() + words * 8 + codes, ALIGN)
             .expect("a node is small")
+    }
+
+    fn own_layout(&self) -> Layout {
+        match self.bucket() {
+            Some(bucket) => bucket.layout(),
+            None => Self::layout(self.head()),
+        }
     }
 
     /// The pointer with its tags, as entries hold it.
@@ -264,14 +242,29 @@ impl Node {
             .map_addr(|at| std::num::NonZero::new(at.get() & !(ALIGN - 1)).expect("not below 16"))
     }
 
+    fn common(&self) -> &Common {
+        // SAFETY: blocks of both kinds start so; it is written only by `common_mut` and `head_mut`.
+        unsafe { self.block().cast().as_ref() }
+    }
+
+    /// # Safety
+    /// This is the only reference to the node.
+    unsafe fn common_mut(&mut self) -> &mut Common {
+        // SAFETY: the only reference is `self`, borrowed uniquely.
+        unsafe { self.block().cast().as_mut() }
+    }
+
+    /// Of a branch.
     fn head(&self) -> &Head {
-        // SAFETY: a node's block starts with its head, which is written only by `head_mut`.
+        assert!(self.entry() & BRANCH != 0, "a bucket has no head");
+        // SAFETY: a branch's block starts with its head, which is written only by `head_mut`.
         unsafe { self.block().cast().as_ref() }
     }
 
     /// # Safety
     /// This is the only reference to the node.
     unsafe fn head_mut(&mut self) -> &mut Head {
+        assert!(self.entry() & BRANCH != 0, "a bucket has no head");
         // SAFETY: the only reference is `self`, borrowed uniquely.
         unsafe { self.block().cast().as_mut() }
     }
@@ -296,27 +289,29 @@ impl Node {
         unsafe { std::slice::from_raw_parts(self.entries_ptr(), self.head().entries.into()) }
     }
 
-    fn codes(&self) -> &[Code] {
+    /// Of a branch's own prefixes, ascending.
+    pub(super) fn codes(&self) -> &[Code] {
         // SAFETY: `build` wrote as many codes.
         unsafe { std::slice::from_raw_parts(self.locals_ptr().1, self.head().locals.into()) }
     }
 
-    fn leaves(&self) -> &[Leaf] {
+    /// Rows of a branch's own prefixes, in the order of their codes.
+    pub(super) fn leaves(&self) -> &[Leaf] {
         // SAFETY: `build` wrote as many leaves.
         unsafe { std::slice::from_raw_parts(self.locals_ptr().0, self.head().locals.into()) }
     }
 
     fn retag(&mut self) {
         let head = self.head();
-        let extra = head.skip_len > 0 || !head.best.is_null();
+        let extra = head.skip_len > 0 || !head.common.best.is_null();
         let tags =
-            NODE | if head.entries == 256 { DENSE } else { 0 } | if extra { EXTRA } else { 0 };
+            BRANCH | if head.entries == 256 { DENSE } else { 0 } | if extra { EXTRA } else { 0 };
         self.0 = self.block().map_addr(|at| at | tags);
     }
 
     fn is_sole(&self) -> bool {
         // Acquire: what others did before they let go is done.
-        self.head().count.load(Ordering::Acquire) == 1
+        self.common().count.load(Ordering::Acquire) == 1
     }
 
     /// Makes this the only reference to the node, by copying it if it is not.
@@ -324,26 +319,29 @@ impl Node {
         if self.is_sole() {
             return;
         }
-        let head = self.head();
-        let layout = Self::layout(head);
+        let layout = self.own_layout();
         let block = block::new(layout);
-        let children = (0..=255).filter_map(|byte| self.child(byte));
-        children.cloned().for_each(std::mem::forget);
-        self.leaves().iter().cloned().for_each(std::mem::forget);
+        if let Some(bucket) = self.bucket() {
+            bucket.leaves().iter().cloned().for_each(std::mem::forget);
+        } else {
+            let children = (0..=255).filter_map(|byte| self.child(byte));
+            children.cloned().for_each(std::mem::forget);
+            self.leaves().iter().cloned().for_each(std::mem::forget);
+        }
         // SAFETY: two blocks of one layout; the references in the copy were counted above.
         unsafe {
             block.copy_from_nonoverlapping(self.block(), layout.size());
-            block.cast::<Head>().as_mut().count = AtomicU32::new(1);
+            block.cast::<Common>().as_mut().count = AtomicU32::new(1);
         }
-        *self = Self(block);
-        self.retag();
+        let tags = self.entry() & (ALIGN - 1);
+        *self = Self(block.map_addr(|at| at | tags));
     }
 
-    /// Takes the node apart.
+    /// Takes a branch apart.
     pub(super) fn take(mut self) -> Parts {
         self.make_sole();
         let head = self.head();
-        let mut parts = Parts::new(head.skip, head.skip_len.into()).best(head.best);
+        let mut parts = Parts::new(head.skip, head.skip_len.into()).best(head.common.best);
         for byte in 0..=255u8 {
             let at = self.index(byte);
             let entry = self.entries()[at];
@@ -376,22 +374,33 @@ impl Node {
         }
     }
 
+    /// What a node skips: a bucket, nothing.
     pub(super) fn skip(&self) -> (u64, usize) {
+        if self.bucket().is_some() {
+            return (0, 0);
+        }
         (self.head().skip, self.head().skip_len.into())
     }
 
     pub(super) fn best(&self) -> *mut u8 {
-        self.head().best
+        self.common().best
     }
 
     /// Makes a row the best before this node.
-    fn set_best(&mut self, best: *mut u8) {
-        if self.head().best != best {
+    pub(super) fn set_best(&mut self, best: *mut u8) {
+        if self.best() != best {
             self.make_sole();
             // SAFETY: just made the only one.
-            unsafe { self.head_mut() }.best = best;
-            self.retag();
+            unsafe { self.common_mut() }.best = best;
+            if self.bucket().is_none() {
+                self.retag();
+            }
         }
+    }
+
+    /// A branch's children.
+    pub(super) fn children(&self) -> usize {
+        self.head().children.into()
     }
 
     /// The child of a byte.
@@ -464,15 +473,15 @@ impl Node {
 
     /// Bytes of memory below and in this node, rows counted once.
     pub(super) fn memory(&self, rows: &mut HashSet<usize>) -> usize {
-        let new = self
-            .leaves()
-            .iter()
-            .filter(|leaf| rows.insert(leaf.addr().addr()));
-        let leaves: usize = new
-            .map(|leaf| Leaf::layout(leaf.value().len()).size())
-            .sum();
-        let children = (0..=255).filter_map(|byte| self.child(byte));
-        Self::layout(self.head()).size() + leaves + children.map(|c| c.memory(rows)).sum::<usize>()
+        let (leaves, below) = match self.bucket() {
+            Some(bucket) => (bucket.leaves(), 0),
+            None => {
+                let children = (0..=255).filter_map(|byte| self.child(byte));
+                (self.leaves(), children.map(|c| c.memory(rows)).sum())
+            }
+        };
+        let new = leaves.iter().filter(|leaf| rows.insert(leaf.addr().addr()));
+        self.own_layout().size() + new.map(Leaf::memory).sum::<usize>() + below
     }
 }
 
@@ -484,7 +493,7 @@ impl Parts {
             && let Some((byte, child)) = self.children.pop()
         {
             let skipped = child.skip().1;
-            if self.skip_len + 1 + skipped > MOST_SKIP {
+            if child.bucket().is_some() || self.skip_len + 1 + skipped > MOST_SKIP {
                 self.children.push((byte, child));
                 return self.build();
             }
@@ -501,7 +510,7 @@ impl Parts {
 impl Clone for Node {
     fn clone(&self) -> Self {
         // Relaxed: as for a leaf.
-        let before = self.head().count.fetch_add(1, Ordering::Relaxed);
+        let before = self.common().count.fetch_add(1, Ordering::Relaxed);
         assert!(
             before < u32::MAX / 2,
             "a node is referred to by tables only"
@@ -512,20 +521,24 @@ impl Clone for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if self.head().count.fetch_sub(1, Ordering::Release) != 1 {
+        if self.common().count.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
         fence(Ordering::Acquire);
-        for entry in self.entries().iter().filter(|entry| *entry & NODE != 0) {
-            // SAFETY: the entry's reference ends with the block that holds it.
-            drop(unsafe { Self::from_entry(*entry) });
+        let layout = self.own_layout();
+        let leaves = if let Some(bucket) = self.bucket() {
+            bucket.leaves()
+        } else {
+            for entry in self.entries().iter().filter(|entry| *entry & NODE != 0) {
+                // SAFETY: the entry's reference ends with the block that holds it.
+                drop(unsafe { Self::from_entry(*entry) });
+            }
+            self.leaves()
+        };
+        for leaf in leaves {
+            // SAFETY: as for entries: the block is not read again.
+            drop(unsafe { std::ptr::from_ref(leaf).read() });
         }
-        let (leaves, _) = self.locals_ptr();
-        for n in 0..usize::from(self.head().locals) {
-            // SAFETY: as above; `build` wrote as many leaves.
-            unsafe { leaves.add(n).drop_in_place() };
-        }
-        let layout = Self::layout(self.head());
         // SAFETY: no reference is left; the block was allocated with this layout.
         unsafe { block::free(self.block(), layout) }
     }
@@ -535,7 +548,7 @@ impl Drop for Node {
 fn rank(head: &Head, byte: u8) -> usize {
     let (word, bit) = (usize::from(byte >> 6), byte & 63);
     let upto = head.runs[word] & (u64::MAX >> (63 - bit));
-    usize::from(head.ranks[word]) + upto.count_ones() as usize - 1
+    usize::from(head.common.small[word]) + upto.count_ones() as usize - 1
 }
 
 /// Bits of a key that are still to be read, from the most significant.
@@ -574,13 +587,13 @@ impl Rest for u128 {
 /// `entry` is a live node's, or 0.
 #[inline(always)]
 pub(super) unsafe fn walk(mut entry: usize, mut rest: impl Rest, mut best: *mut u8) -> *mut u8 {
-    while entry & NODE != 0 {
+    while entry & BRANCH != 0 {
         let head: *const Head = std::ptr::with_exposed_provenance(entry & !(ALIGN - 1));
         // SAFETY: an entry with this tag is a live node's: a parent keeps its children.
         let node = unsafe { &*head };
         if entry & EXTRA != 0 {
-            if !node.best.is_null() {
-                best = node.best;
+            if !node.common.best.is_null() {
+                best = node.common.best;
             }
             let skip = usize::from(node.skip_len);
             // Skipped bytes are at the top, zero behind; at most 7, so the shift is below 64.
@@ -599,6 +612,11 @@ pub(super) unsafe fn walk(mut entry: usize, mut rest: impl Rest, mut best: *mut 
         };
         // SAFETY: entries follow the head: 256 of them, or as many as there are runs.
         entry = unsafe { *head.add(1).cast::<usize>().add(at) };
+    }
+    if entry & BUCKET != 0 {
+        let block = std::ptr::with_exposed_provenance(entry & !(ALIGN - 1));
+        // SAFETY: as for branches.
+        return unsafe { bucket::find(block, rest, best) };
     }
     if entry == 0 {
         best

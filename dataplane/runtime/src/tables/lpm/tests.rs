@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::Lpm;
 use super::block::in_use;
-use super::node::Leaf;
+use super::leaf::Leaf;
 
 /// Bytes of a key after its length.
 const DATA: usize = 12;
