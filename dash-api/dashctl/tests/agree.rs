@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dash_engine::{Engine, Filter, Options};
 use dash_model::StoreOptions;
 use dash_pipeline::plan::Settings;
-use dash_wire::tables::{FlowActions, FlowEntry, encap, flow_action, flow_state};
+use dash_wire::tables::{FlowActions, FlowEntry, encap, flow_action, flow_mark, flow_state};
 use dashctl::engines::{EngineName, start};
 use generate::{Rng, World};
 use nic_target::{Capacity, CounterSnapshot, Frame, PacketEngine, Verdict};
@@ -96,7 +96,7 @@ const ENOUGH: u64 = 8_000;
 type Kind = (&'static str, fn(&FlowEntry) -> bool);
 
 /// All of them must be met.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     ("was decided again", |f| f.epoch > 0 && f.packets[0] > 2),
     ("of an old epoch was used by replies", |f| {
         f.epoch > 0 && f.packets[1] > 0
@@ -111,6 +111,10 @@ const KINDS: [Kind; 10] = [
     ("changes its port", |f| does(f, flow_action::DNAT_PORT)),
     ("was answered in IPv6", |f| {
         f.sides[1].actions.actions & flow_action::NAT64 != 0 && f.packets[1] > 0
+    }),
+    ("was redirected", |f| f.marks & flow_mark::REDIRECTED != 0),
+    ("was redirected and used since", |f| {
+        f.marks & flow_mark::REDIRECTED != 0 && f.packets[0] > 1
     }),
     ("is a floating NIC's, answered", |f| {
         does(f, flow_action::OUTBOUND) && f.packets[1] > 0
@@ -258,9 +262,12 @@ fn agree(pairs: u64, seed: u64, settings: &Settings, share: u64) {
                     ),
                 }
             }
-            let verdict = match first.map(|f| f.1) {
-                Some(Verdict::Send(_)) => "sent",
-                Some(Verdict::Drop) => "dropped",
+            let verdict = match first.map(|(_, verdict, bytes)| (verdict, bytes)) {
+                Some((Verdict::Send(_), bytes)) => {
+                    world.sent(&bytes);
+                    "sent"
+                }
+                Some((Verdict::Drop, _)) => "dropped",
                 _ => "passed",
             };
             *verdicts.entry(verdict).or_default() += 1;

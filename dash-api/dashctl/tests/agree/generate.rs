@@ -124,6 +124,12 @@ pub(crate) struct World {
     rng: Rng,
     first: bool,
     recent: Vec<Connection>,
+    /// Whose packet the last was, and whether it was the VM's.
+    last: Option<(Connection, bool)>,
+    /// What TCP of the VM's was just sent as.
+    sent: Option<(Connection, Quoted)>,
+    /// Whose packet is next: its last got through, or a redirect of it came.
+    again: Option<Connection>,
     /// An ENI that went, to come back.
     deleted: Option<usize>,
 }
@@ -134,6 +140,9 @@ impl World {
             rng,
             first: true,
             recent: Vec::new(),
+            last: None,
+            sent: None,
+            again: None,
             deleted: None,
         }
     }
@@ -368,7 +377,7 @@ impl World {
     }
 
     fn trusted(&mut self) -> Vec<VniRange> {
-        if self.rng.once_in(6) {
+        if self.rng.once_in(3) {
             // The keys of redirects among them.
             return vec![VniRange {
                 min: vni(1),
@@ -678,9 +687,24 @@ impl World {
 
     /// A packet near something configured, often of a connection met before, in either direction;
     /// one in five is damaged.
+    /// Tells what the last packet was sent as.
+    pub(crate) fn sent(&mut self, bytes: &[u8]) {
+        let Some((c, outbound)) = self.last else {
+            return;
+        };
+        if outbound {
+            self.sent = Quoted::of_sent(bytes).map(|quoted| (c, quoted));
+        }
+        if self.rng.once_in(2) {
+            self.again = Some(c);
+        }
+    }
+
     pub(crate) fn packet(&mut self) -> Vec<u8> {
         let r = &mut self.rng;
-        let c = if self.recent.is_empty() || r.once_in(3) {
+        let c = if let Some(c) = self.again.take() {
+            c
+        } else if self.recent.is_empty() || r.once_in(3) {
             let c = Connection {
                 eni: if r.once_in(30) {
                     MACS[3]
@@ -708,11 +732,16 @@ impl World {
         } else {
             r.pick(&self.recent)
         };
-        if r.once_in(12) {
-            let bytes = redirect(r, &c);
+        self.last = None;
+        let answered = self.sent.take().filter(|_| r.once_in(2));
+        if answered.is_some() || r.once_in(24) {
+            self.again = answered.map(|(c, _)| c);
+            let (c, of) = answered.unwrap_or_else(|| (c, Quoted::guess(r, &c)));
+            let bytes = redirect(r, &c, &of);
             return damaged(r, bytes);
         }
         let outbound = !r.once_in(3);
+        self.last = Some((c, outbound));
         // Packets come to a floating NIC from both sides; now and then one comes as to another.
         let floating = c.eni == MACS[FLOATING] && !r.once_in(10);
         let vni = if outbound && !floating {
@@ -850,35 +879,94 @@ fn damaged(r: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
 /// Where flows may be redirected to.
 const BACKEND_MAC: [u8; 6] = [0, 0x22, 0x48, 0xc2, 0xa4, 0xbf];
 
-/// A load balancer's redirect for a connection, by what its packets may be sent as.
-fn redirect(r: &mut Rng, c: &Connection) -> Vec<u8> {
-    let protocol = if c.kind <= 2 && !r.once_in(10) { 6 } else { 17 };
-    let (sport, dport) = if r.once_in(8) {
-        (c.ports.1, c.ports.0)
-    } else {
-        c.ports
-    };
-    let vm = [10, 9, 9, c.vm as u8 + 1];
-    let low = |ip: [u8; 4]| u128::from(u32::from_be_bytes(ip));
-    let (is_v6, sip, dip, dport) = if c.v6 {
-        let vm = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, c.vm as u16 + 1);
-        (true, u128::from(vm), u128::from(v6(c.peer)), dport)
-    } else if r.once_in(2) {
-        (false, low(vm), low(V4[c.peer]), dport)
-    } else {
-        let bits = if r.once_in(2) {
-            (ENI_BITS, ENI_MASK)
+/// What a redirect tells of the packet it answers.
+#[derive(Clone, Copy, Debug)]
+struct Quoted {
+    protocol: u8,
+    v6: bool,
+    /// IPv4 in the low bits.
+    sip: u128,
+    dip: u128,
+    ports: (u16, u16),
+}
+
+impl Quoted {
+    /// What a connection's packets may be sent as.
+    fn guess(r: &mut Rng, c: &Connection) -> Self {
+        let protocol = if c.kind <= 2 && !r.once_in(10) { 6 } else { 17 };
+        let (sport, dport) = if r.once_in(8) {
+            (c.ports.1, c.ports.0)
         } else {
-            (0, 0)
+            c.ports
         };
-        let (host, port) = match r.below(4) {
-            0 => (low(V4[c.peer]), dport),
-            1 => (low(BACKEND), mapped(dport)),
-            _ => (OVERLAY_HOST, dport),
+        let vm = [10, 9, 9, c.vm as u8 + 1];
+        let low = |ip: [u8; 4]| u128::from(u32::from_be_bytes(ip));
+        let (v6, sip, dip, dport) = if c.v6 {
+            let vm = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, c.vm as u16 + 1);
+            (true, u128::from(vm), u128::from(v6(c.peer)), dport)
+        } else if r.once_in(2) {
+            (false, low(vm), low(V4[c.peer]), dport)
+        } else {
+            let bits = if r.once_in(2) {
+                (ENI_BITS, ENI_MASK)
+            } else {
+                (0, 0)
+            };
+            let (host, port) = match r.below(4) {
+                0 => (low(V4[c.peer]), dport),
+                1 => (low(BACKEND), mapped(dport)),
+                _ => (OVERLAY_HOST, dport),
+            };
+            let sip = (OVERLAY_SIP & !bits.1) | bits.0 | low(vm);
+            (true, sip, OVERLAY_DIP | host, port)
         };
-        let sip = (OVERLAY_SIP & !bits.1) | bits.0 | low(vm);
-        (true, sip, OVERLAY_DIP | host, port)
-    };
+        Self {
+            protocol,
+            v6,
+            sip,
+            dip,
+            ports: (sport, dport),
+        }
+    }
+
+    /// The packet inside the first encap; `None` where it is not TCP or not at its usual place.
+    fn of_sent(bytes: &[u8]) -> Option<Self> {
+        let outer = bytes.get(14..)?;
+        let tunnel = outer.get(usize::from(outer.first()? & 15) * 4..)?;
+        let frame = tunnel.get(if outer.get(9)? == &17 { 16 } else { 8 }..)?;
+        let ip = frame.get(14..)?;
+        let v6 = ip.first()? >> 4 == 6;
+        let wide = |at: usize, len: usize| {
+            let bytes = ip.get(at..at + len)?;
+            Some(bytes.iter().fold(0, |n, b| n << 8 | u128::from(*b)))
+        };
+        let (protocol, sip, dip, ports) = if v6 {
+            (*ip.get(6)?, wide(8, 16)?, wide(24, 16)?, 40)
+        } else {
+            (*ip.get(9)?, wide(12, 4)?, wide(16, 4)?, 20)
+        };
+        let port = |at| Some(wide(at, 2)? as u16);
+        let ports = (port(ports)?, port(ports + 2)?);
+        (protocol == 6).then_some(Self {
+            protocol,
+            v6,
+            sip,
+            dip,
+            ports,
+        })
+    }
+}
+
+/// A load balancer's redirect for a connection.
+fn redirect(r: &mut Rng, c: &Connection, of: &Quoted) -> Vec<u8> {
+    let vm = [10, 9, 9, c.vm as u8 + 1];
+    let Quoted {
+        protocol,
+        v6: is_v6,
+        sip,
+        dip,
+        ports: (sport, dport),
+    } = *of;
     let mut quoted = Vec::new();
     if is_v6 {
         // Redirected header option, and the header.
