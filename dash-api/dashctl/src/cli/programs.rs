@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use dash_verify::Judge;
 use dashctl::underlay::{Neighbor, RouteArg};
 
@@ -165,12 +165,13 @@ pub(crate) struct ProgProfile {
 
 /// Where maps are: one of both.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("place").required(true).args(["dir", "daemon"])))]
 pub(crate) struct MapPlace {
     /// Folder with a file for each pinned map.
-    #[arg(long = "pins", value_name = "DIR", required_unless_present = "daemon")]
+    #[arg(long = "pins", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Daemon, whose maps are named OBJECT/MAP, or by the name they are pinned under.
-    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "dir")]
+    #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) daemon: Option<String>,
     #[command(flatten)]
     pub(crate) connection: Connection,

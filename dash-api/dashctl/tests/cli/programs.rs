@@ -386,7 +386,10 @@ fn what_a_daemon_refuses_is_said_with_its_reason() {
     ] {
         assert_eq!(daemon.run(args).status.code(), Some(2), "{args:?}");
     }
-    assert_eq!(dashctl(&["map", "show"]).status.code(), Some(2));
+    let nowhere = dashctl(&["map", "show"]);
+    assert_eq!(nowhere.status.code(), Some(2));
+    let said = stderr(&nowhere);
+    assert!(said.contains("--pins <DIR>|--daemon <ADDR:PORT>"), "{said}");
     assert_eq!(daemon.inject(1), 1, "it forwards all the same");
 }
 
