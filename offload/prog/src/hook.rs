@@ -22,8 +22,7 @@ struct Hooked {
 impl HookRunner for Hooked {
     fn run(&mut self, packet: &mut HookPacket<'_>, about: &DashMeta) -> HookVerdict {
         if let Some(map) = &self.about {
-            // `link` saw that it is an array whose element 0 takes this, and no program of Linux's semantics may
-            // rely on more than that it is told: nothing is to be done about a refusal here.
+            // `link` saw that it has such an element. Only a frozen map refuses, and stays as it was.
             let _ = map.set_for_cpu(self.runner.cpu(), &[0; 4], about.as_bytes());
         }
         let ingress = Ingress {
