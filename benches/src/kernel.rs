@@ -287,8 +287,8 @@ fn stand(name: &str) -> Option<Stand> {
         "__htab_map_lookup_elem" | "htab_map_lookup_elem" | "trie_lookup_elem" => {
             call(lookup as *const ())
         }
-        "htab_map_update_elem" => call(update as *const ()),
-        "htab_map_delete_elem" => call(delete as *const ()),
+        "htab_map_update_elem" | "htab_lru_map_update_elem" => call(update as *const ()),
+        "htab_map_delete_elem" | "htab_lru_map_delete_elem" => call(delete as *const ()),
         "queue_stack_map_push_elem" => call(push as *const ()),
         "queue_map_pop_elem" | "stack_map_pop_elem" => call(pop as *const ()),
         "bpf_xdp_adjust_head" => call(adjust_head as *const ()),

@@ -159,6 +159,83 @@ pub struct MapHandle {
     pub peek: unsafe extern "C" fn(*const MapHandle, *mut u8) -> i64,
 }
 
+/// What follows the [`MapHandle`] of a hash map that compiled code may search by itself
+/// (`dash_native::Options::hash_maps`). The addresses and the secret stay as they are while the map lives.
+///
+/// The map is buckets, as many as the next power of two of its entries, and elements in one slab, both
+/// of them in memory as [`hash_map`] says. A bucket is a link: 0 for none, an element's number plus one, or
+/// [`END`](hash_map::END) and the bucket's number, by which chains end: a reader that arrives at another's was led
+/// astray and starts over. An element's version is odd while it is in the map; a reader takes a key for the
+/// element's if the version was the same before and after it read the key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct HashLayout {
+    /// Address of 32-bit links.
+    pub buckets: usize,
+    /// Address of the slab.
+    pub elements: usize,
+    /// Secret of the hash: see [`hash_map::SECRET`].
+    pub secret: [u64; hash_map::SECRET],
+}
+
+impl HashLayout {
+    /// Of other maps.
+    pub const NONE: Self = Self {
+        buckets: 0,
+        elements: 0,
+        secret: [0; hash_map::SECRET],
+    };
+}
+
+/// Byte offsets and numbers of [`HashLayout`], for code generators and who makes such maps.
+pub mod hash_map {
+    use super::{HashLayout, MapHandle};
+    use core::mem::offset_of;
+
+    /// Words of a key that are hashed: longer keys are not searched for by compiled code.
+    pub const KEY_WORDS: usize = 8;
+    /// Words of the secret `k`, followed by `f`, two more.
+    ///
+    /// Of a key's bytes as little-endian words, zeros behind them up to an even number, the sum over pairs of
+    /// `(w[i] + k[i]) * (w[i + 1] + k[i + 1])` (words modulo 2^64, products and sum modulo 2^128) has halves `l`
+    /// and `h`; `(l ^ f[0]) * (h ^ f[1])` has halves `x` and `y`. The hash is the lower 32 bits of
+    /// `(x ^ y) + l`; its lowest bits say the bucket.
+    pub const SECRET: usize = KEY_WORDS + 2;
+    /// Of a link: the chain ends.
+    pub const END: u32 = 1 << 31;
+
+    /// Of the buckets' address, from the [`MapHandle`].
+    pub const BUCKETS: i32 = (size_of::<MapHandle>() + offset_of!(HashLayout, buckets)) as i32;
+    /// Of the elements' address.
+    pub const ELEMENTS: i32 = (size_of::<MapHandle>() + offset_of!(HashLayout, elements)) as i32;
+    /// Of the secret's first word.
+    pub const SECRETS: i32 = (size_of::<MapHandle>() + offset_of!(HashLayout, secret)) as i32;
+
+    /// In an element: the next link.
+    pub const NEXT: usize = 0;
+    /// Its 32-bit version.
+    pub const VERSION: usize = 4;
+    /// The lower 32 bits of its key's hash.
+    pub const HASH: usize = 8;
+    /// Its key, with zeros up to a multiple of 8.
+    pub const KEY: usize = 24;
+
+    /// In an element: its value.
+    pub const fn value(key_size: usize) -> usize {
+        KEY + key_size.next_multiple_of(8)
+    }
+
+    /// Bytes of an element with one value.
+    pub const fn element(key_size: usize, value_size: usize) -> usize {
+        value(key_size) + value_size.next_multiple_of(8)
+    }
+
+    /// Buckets of a map with so many entries.
+    pub const fn buckets(max_entries: u32) -> u32 {
+        max_entries.next_power_of_two()
+    }
+}
+
 /// Byte offsets of [`RunCtx`] fields, for code generators.
 pub mod run_ctx {
     use super::RunCtx;

@@ -4,16 +4,17 @@
 //! Its result is one [`Note`] a step, all that lowering needs to know, and the list of stack
 //! accesses, from which [`stack`](crate::stack) decides what lives in registers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use dash_bpf::op::{AluOp, AtomicOp, Cond, Imm64};
 use dash_bpf::{Object, Op, Operand, ProgramKind, Reg, Size, Width, helper};
 
 use crate::calls::{self, Callee};
+use crate::code::{Options, Part};
 use crate::error::{NativeError, Reason};
 use crate::facts::{Escaped, Fact, State};
 use crate::liveness;
-use crate::region::{Action, CallBack, NONE, Region};
+use crate::region::{Action, CallBack, NONE, Region, register_bit};
 
 /// What lowering needs to know of a step beyond its instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +56,9 @@ pub(crate) struct StackUse {
     pub(crate) kind: UseKind,
 }
 
+/// Registers and what they hold, of the frame of a jump: where it is not taken, and where it is.
+pub(crate) type Ways = [Vec<(Reg, u64)>; 2];
+
 /// What is known of a region.
 #[derive(Debug)]
 pub(crate) struct Analysis {
@@ -66,6 +70,9 @@ pub(crate) struct Analysis {
     pub(crate) leader: Vec<bool>,
     pub(crate) uses: Vec<StackUse>,
     pub(crate) escaped: Escaped,
+    /// By step of a conditional jump: registers that are constants on its ways, if paths meet there. Made on
+    /// the way, and not before the jump, they cost nothing where it is not taken.
+    pub(crate) constants: HashMap<u32, Ways>,
     /// Programs this one may end in a tail call to.
     pub(crate) tail_calls: Vec<u32>,
     /// The program reads or moves the metadata in front of the packet.
@@ -77,12 +84,11 @@ pub(crate) fn analyse(
     region: &Region,
     object: &Object,
     kind: ProgramKind,
-    memo: Option<u32>,
-    alone: bool,
+    options: &Options,
 ) -> Result<Analysis, NativeError> {
     let postorder = liveness::postorder(region);
     let live = liveness::live_in(region, kind, &postorder);
-    let leader = leaders(region, &postorder);
+    let (leader, meet) = leaders(region, &postorder);
     let mut rank = vec![0u32; region.steps.len()];
     for (i, &step) in postorder.iter().rev().enumerate() {
         rank[step as usize] = i as u32;
@@ -95,9 +101,11 @@ pub(crate) fn analyse(
         region,
         object,
         kind,
-        memo,
-        alone,
+        options,
         escaped: Escaped::default(),
+        live: &live,
+        meet: &meet,
+        joined: Vec::new(),
         record: None,
     };
     // An escape discovered late weakens what stores are allowed to keep, so start over; each round
@@ -116,11 +124,13 @@ pub(crate) fn analyse(
         leader: Vec::new(),
         uses: Vec::new(),
         escaped: flow.escaped,
+        constants: HashMap::new(),
         tail_calls: Vec::new(),
         metadata: false,
     });
-    for (first, state) in states.into_iter().enumerate() {
-        if let Some(mut state) = state {
+    flow.joined = states;
+    for first in 0..steps {
+        if let Some(mut state) = flow.joined[first].clone() {
             flow.walk(first, &mut state, &leader, |_, _, _| {})?;
         }
     }
@@ -129,20 +139,22 @@ pub(crate) fn analyse(
     Ok(analysis)
 }
 
-/// Steps where a block starts: the entry, successors of branches, and where paths meet.
-fn leaders(region: &Region, postorder: &[u32]) -> Vec<bool> {
+/// Steps where a block starts: the entry, successors of branches, and where paths meet; and those last ones
+/// alone.
+fn leaders(region: &Region, postorder: &[u32]) -> (Vec<bool>, Vec<bool>) {
     let mut leader = vec![false; region.steps.len()];
-    let mut seen = leader.clone();
+    let (mut seen, mut meet) = (leader.clone(), leader.clone());
     leader[0] = true;
     for &i in postorder {
         let step = &region.steps[i as usize];
         for s in step.successors() {
             let s = s as usize;
             let again = std::mem::replace(&mut seen[s], true);
+            meet[s] |= again;
             leader[s] |= again || step.taken != NONE;
         }
     }
-    leader
+    (leader, meet)
 }
 
 /// Where control goes after a step.
@@ -159,11 +171,14 @@ struct Flow<'a> {
     region: &'a Region,
     object: &'a Object,
     kind: ProgramKind,
-    /// Map whose look-ups are remembered.
-    memo: Option<u32>,
-    /// Tail calls are left to the helper.
-    alone: bool,
+    options: &'a Options,
     escaped: Escaped,
+    /// By step: registers that may be read from there on.
+    live: &'a [u128],
+    /// By step: whether several others lead there.
+    meet: &'a [bool],
+    /// States at block starts, in the last pass.
+    joined: Vec<Option<State>>,
     /// Set in the last pass.
     record: Option<Analysis>,
 }
@@ -544,19 +559,52 @@ impl Flow<'_> {
                 self.note(i, Note::Decided(taken));
                 Flows::Only(to)
             }
-            None => Flows::All,
+            None => {
+                self.constants(i, state);
+                Flows::All
+            }
+        }
+    }
+
+    /// Notes what registers hold where the ways of a jump meet others.
+    fn constants(&mut self, i: usize, state: &State) {
+        let step = self.region.steps[i];
+        let depth = usize::from(step.depth);
+        let known = |to: u32| -> Vec<(Reg, u64)> {
+            if !self.meet[to as usize] {
+                return Vec::new();
+            }
+            let live = |reg: &Reg| self.live[to as usize] & register_bit(depth, *reg) != 0;
+            let registers = (0..10).filter_map(Reg::new).filter(live);
+            let there = self.joined.get(to as usize).and_then(Option::as_ref);
+            registers
+                .filter_map(|reg| match state.get(reg) {
+                    // What is the same on all ways is one value already.
+                    fact if there.is_none_or(|there| there.get(reg) == fact) => None,
+                    Fact::Const(value) => Some((reg, value)),
+                    _ => None,
+                })
+                .collect()
+        };
+        let ways = [step.next, step.taken].map(known);
+        if let Some(record) = &mut self.record
+            && ways.iter().any(|way| !way.is_empty())
+        {
+            record.constants.insert(i as u32, ways);
         }
     }
 
     fn call(&mut self, i: usize, state: &mut State, number: u32) -> Result<Flows, NativeError> {
         let depth = self.region.steps[i].depth;
+        // Tail calls of a program alone are left to the helper.
+        let alone = matches!(self.options.part, Part::Alone(_));
         let plan = match self.kind {
-            ProgramKind::Xdp if self.alone && number == helper::TAIL_CALL => {
+            ProgramKind::Xdp if alone && number == helper::TAIL_CALL => {
                 calls::tail_call_anywhere(state, depth)
             }
             ProgramKind::Xdp => {
                 let escaped = &mut self.escaped;
-                calls::plan(self.object, self.memo, state, number, depth, escaped)
+                calls::plan(self.object, self.options, state, number, depth, escaped)
             }
             ProgramKind::Raw => calls::plan_raw(number),
         };
@@ -569,6 +617,7 @@ impl Flow<'_> {
                 } else {
                     UseKind::Address
                 };
+                let off = off + i64::from(memory.off);
                 let place = self.stack_use(i, depth, off, memory.size, kind)?;
                 if memory.written {
                     state.forget(depth, place.off, memory.size);

@@ -5,9 +5,10 @@
 //! the map object; the rest goes through the helper table.
 
 use dash_bpf::{MapDef, MapKind, Object, Reg, helper};
-use dash_wire::abi::HELPER_SLOTS;
+use dash_wire::abi::{HELPER_SLOTS, hash_map};
 
 use crate::analysis::Place;
+use crate::code::Options;
 use crate::error::Reason;
 use crate::facts::{Escaped, Fact, State};
 
@@ -23,6 +24,12 @@ pub(crate) enum Callee {
     ArrayLookup {
         map: u32,
         key: Key,
+    },
+    /// A look-up in a hash map whose memory is known.
+    HashLookup {
+        map: u32,
+        /// Where in a frame the key is; else r2 points to it.
+        key: Option<Place>,
     },
     /// A look-up in a map of another kind.
     Lookup {
@@ -42,8 +49,7 @@ pub(crate) enum Callee {
     KtimeGetNs,
     GetSmpProcessorId,
     Redirect,
-    /// Inlined unless the object uses metadata, which moves along with the head: then the runtime
-    /// does it.
+    /// Inlined for packets without metadata, which moves along with the head: the runtime does that.
     AdjustHead,
     /// Inlined for shrinking; growing zeroes memory, which the runtime does.
     AdjustTail,
@@ -73,6 +79,8 @@ pub(crate) enum MapOperation {
 pub(crate) struct Memory {
     /// Register that holds its address.
     pub(crate) base: Reg,
+    /// Bytes after that address.
+    pub(crate) off: u32,
     pub(crate) size: usize,
     pub(crate) written: bool,
     /// It is read in place of the call, so its address does not matter.
@@ -104,6 +112,7 @@ impl Plan {
 fn reads(base: Reg, size: u32) -> Memory {
     Memory {
         base,
+        off: 0,
         size: size as usize,
         written: false,
         value: false,
@@ -120,7 +129,7 @@ fn writes(base: Reg, size: u32) -> Memory {
 /// Decides how to compile a call.
 pub(crate) fn plan(
     object: &Object,
-    memo: Option<u32>,
+    options: &Options,
     state: &State,
     number: u32,
     depth: u8,
@@ -158,8 +167,15 @@ pub(crate) fn plan(
         | helper::MAP_PUSH_ELEM
         | helper::MAP_POP_ELEM
         | helper::MAP_PEEK_ELEM => match known_map {
-            Some((index, def)) if number == helper::MAP_LOOKUP_ELEM && Some(index) == memo => {
+            Some((index, def))
+                if number == helper::MAP_LOOKUP_ELEM && Some(index) == options.memo =>
+            {
                 remembered(index, def, state)
+            }
+            Some((index, def))
+                if number == helper::MAP_LOOKUP_ELEM && options.hash_maps && searchable(def) =>
+            {
+                Ok(hash_lookup(index, def, state))
             }
             Some((index, def)) => Ok(map_call(index, def, state, number, escaped)),
             None => Ok(by_table(number, state)),
@@ -205,15 +221,54 @@ fn map_call(index: u32, def: &MapDef, state: &State, number: u32, escaped: &mut 
     }
 }
 
+/// Whether compiled code may search the map itself, where its memory is known.
+fn searchable(def: &MapDef) -> bool {
+    let key = 1..=hash_map::KEY_WORDS as u32 * 8;
+    def.kind == MapKind::Hash && key.contains(&def.key_size)
+}
+
+/// The place of the key that r2 points to, if it is on the stack.
+fn key_place(state: &State) -> Option<Place> {
+    match state.get(Reg::R2) {
+        Fact::Frame { depth, off } => i16::try_from(off).ok().map(|off| Place { depth, off }),
+        _ => None,
+    }
+}
+
+/// Accesses that read `size` bytes: offset and bytes of each.
+pub(crate) fn parts(size: u32) -> impl Iterator<Item = (u32, usize)> {
+    let words = (0..size / 8).map(|word| (word * 8, 8));
+    let rest = size % 8;
+    let from = size - rest;
+    // 4, 2 and 1 where the rest has them, in this order.
+    let parts = [4u32, 2, 1]
+        .into_iter()
+        .filter(move |part| rest & part != 0);
+    words.chain(parts.map(move |part| (from + (rest & !(2 * part - 1)), part as usize)))
+}
+
+/// A look-up in a hash map whose memory is known.
+fn hash_lookup(map: u32, def: &MapDef, state: &State) -> Plan {
+    let key = key_place(state);
+    let memory = match key {
+        Some(_) => parts(def.key_size)
+            .map(|(off, size)| Memory {
+                off,
+                value: true,
+                ..reads(Reg::R2, size as u32)
+            })
+            .collect(),
+        None => vec![reads(Reg::R2, def.key_size)],
+    };
+    Plan::followed(Callee::HashLookup { map, key }, memory)
+}
+
 /// A look-up in the map that the options say is remembered.
 fn remembered(index: u32, def: &MapDef, state: &State) -> Result<Plan, Reason> {
     if def.kind != MapKind::Hash || def.key_size != MEMO_KEY {
         return Err(Reason::MemoMap(index));
     }
-    let place = match state.get(Reg::R2) {
-        Fact::Frame { depth, off } => i16::try_from(off).ok().map(|off| Place { depth, off }),
-        _ => None,
-    };
+    let place = key_place(state);
     let key = Memory {
         value: place.is_some(),
         ..reads(Reg::R2, MEMO_KEY)

@@ -60,7 +60,6 @@ fn from(object: &Object, options: &Options, roots: &[u32]) -> Result<Vec<Unit>, 
         Part::Path(_, then) => p == then,
         Part::Whole | Part::Resume(..) | Part::Alone(_) => true,
     };
-    let alone = matches!(options.part, Part::Alone(_));
     let mut work: Vec<usize> = roots.iter().rev().map(|&root| root as usize).collect();
     while let Some(index) = work.pop() {
         let Some(program) = object.programs.get(index) else {
@@ -74,7 +73,7 @@ fn from(object: &Object, options: &Options, roots: &[u32]) -> Result<Vec<Unit>, 
             source,
         })?;
         let region = region::expand(index, &program.name, program.kind, &ops, &mut budget)?;
-        let analysis = analysis::analyse(&region, object, program.kind, options.memo, alone)?;
+        let analysis = analysis::analyse(&region, object, program.kind, options)?;
         // Each kind of program is a function of another signature.
         let kind_of = |p: u32| object.programs.get(p as usize).map(|p| p.kind);
         let foreign = |&p: &u32| kind_of(p) != Some(ProgramKind::Xdp);

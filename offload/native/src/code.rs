@@ -45,6 +45,9 @@ pub struct Options {
     /// Keep indexes into array maps inside the array also where the processor only guesses that they
     /// are (Spectre variant 1): for programs of others. A conditional move a look-up.
     pub mask_indexes: bool,
+    /// The object's hash maps are those of [`dash_wire::abi::HashLayout`]: look-ups in plain ones with keys of up to
+    /// 64 bytes are inlined.
+    pub hash_maps: bool,
 }
 
 /// Part of an object's chain of tail calls. A chain is cut so that a worker can run the first part
@@ -79,6 +82,7 @@ impl Default for Options {
             found: None,
             memo: None,
             mask_indexes: false,
+            hash_maps: false,
         }
     }
 }

@@ -13,6 +13,7 @@
 mod alu;
 mod back;
 mod calls;
+mod hash;
 mod memory;
 
 use cranelift_codegen::ir::{
@@ -31,8 +32,9 @@ use dash_wire::abi::run_ctx;
 use crate::analysis::Note;
 use crate::calls::Callee;
 use crate::chain::Unit;
-use crate::code::{Options, Part};
+use crate::code::{Machine, Options, Part};
 use crate::error::{NativeError, Reason};
+use crate::machine;
 use crate::region::{Action, NONE, Step};
 
 /// Memory flags by what is accessed. Different alias regions never share a byte, so a store to a
@@ -47,7 +49,7 @@ struct Flags {
     stack: MemFlagsData,
     /// Entries of remembered look-ups.
     memo: MemFlagsData,
-    /// Keys of remembered look-ups, on the stack.
+    /// Keys of look-ups that become calls, on the stack.
     key: MemFlagsData,
     /// Packets and map values.
     heap: MemFlagsData,
@@ -91,7 +93,8 @@ pub(crate) fn function(
     let mut function = Function::with_name_signature(UserFuncName::user(0, 0), signature);
     let mut context = FunctionBuilderContext::new();
     let builder = FunctionBuilder::new(&mut function, &mut context);
-    let mut lowering = Lowering::new(builder, units, object, kind, options, conv);
+    let machine = machine::machine(options.isa)?;
+    let mut lowering = Lowering::new(builder, units, object, kind, options, (machine, conv));
     for unit in units {
         lowering.unit(unit)?;
     }
@@ -103,6 +106,7 @@ struct Lowering<'a> {
     b: FunctionBuilder<'a>,
     object: &'a Object,
     kind: ProgramKind,
+    machine: Machine,
     flags: Flags,
     /// The context; null for raw programs.
     ctx: Value,
@@ -118,8 +122,9 @@ struct Lowering<'a> {
     found: Option<u32>,
     /// Indexes into arrays hold against guesses of the processor.
     mask_indexes: bool,
-    /// Stack memory for the key of a remembered look-up, once there was one.
-    key: Option<StackSlot>,
+    /// Stack memory for the key of a look-up that is a call in the end, with its size in bytes, once there
+    /// was one.
+    key: Option<(StackSlot, u32)>,
     /// Helpers that call functions, by the depth they are called at, once there was one.
     backs: Vec<Option<back::Back>>,
     /// First block of each program, by index in the object.
@@ -145,7 +150,7 @@ impl<'a> Lowering<'a> {
         object: &'a Object,
         kind: ProgramKind,
         options: &Options,
-        conv: CallConv,
+        (machine, conv): (Machine, CallConv),
     ) -> Self {
         let flags = flags(&mut b, units);
         let frames = units.iter().map(|u| u.region.frames).max().unwrap_or(1);
@@ -185,6 +190,7 @@ impl<'a> Lowering<'a> {
             b,
             object,
             kind,
+            machine,
             flags,
             ctx,
             helpers,
@@ -455,9 +461,29 @@ impl<'a> Lowering<'a> {
                     }
                     _ => {
                         let test = self.condition(depth, width, cond, dst, src);
-                        let taken = self.target(place, i, step.taken)?;
-                        let next = self.target(place, i, step.next)?;
+                        let next = self.way(place, i, step.next)?;
+                        let taken = self.way(place, i, step.taken)?;
                         self.b.ins().brif(test, taken, &[], next, &[]);
+                        let constants = place.unit.analysis.constants.get(&(i as u32));
+                        let ways = [(next, step.next), (taken, step.taken)];
+                        for ((block, to), constants) in
+                            ways.into_iter().zip(constants.into_iter().flatten())
+                        {
+                            if constants.is_empty() {
+                                continue;
+                            }
+                            self.b.switch_to_block(block);
+                            // Most packets take the ways that are not out of the program.
+                            if place.unit.region.ends_at(to) {
+                                self.b.set_cold_block(block);
+                            }
+                            for &(reg, value) in constants {
+                                let value = self.iconst(value as i64);
+                                self.set(depth, reg, value);
+                            }
+                            let to = self.target(place, i, to)?;
+                            self.b.ins().jump(to, &[]);
+                        }
                     }
                 }
                 return Ok(true);
@@ -475,6 +501,17 @@ impl<'a> Lowering<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// Where a conditional jump goes on one of its ways: to a block of its own where constants are made on it.
+    fn way(&mut self, place: &Place<'_>, i: usize, to: u32) -> Result<Block, NativeError> {
+        let step = &place.unit.region.steps[i];
+        let constants = place.unit.analysis.constants.get(&(i as u32));
+        let constants = constants.map(|[next, taken]| if to == step.next { next } else { taken });
+        match constants {
+            Some(constants) if !constants.is_empty() => Ok(self.b.create_block()),
+            _ => self.target(place, i, to),
+        }
     }
 
     /// Block of a step that is branched to.

@@ -110,6 +110,21 @@ pub(crate) struct Region {
 }
 
 impl Region {
+    /// Whether the program ends with a step or right after it.
+    pub(crate) fn ends_at(&self, step: u32) -> bool {
+        /// What is between: moves of the verdict.
+        const NEAR: usize = 3;
+        let mut at = step;
+        for _ in 0..NEAR {
+            match self.steps.get(at as usize) {
+                Some(step) if step.action == Action::Return => return true,
+                Some(step) if step.taken == NONE => at = step.next,
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// An error at a step.
     pub(crate) fn error(&self, step: usize, reason: Reason) -> NativeError {
         let pc = self.steps.get(step).map_or(0, |s| s.pc as usize);

@@ -10,9 +10,6 @@ use crate::analysis::{Analysis, StackUse, UseKind};
 /// Bytes of a frame (`MAX_BPF_STACK`).
 pub(crate) const FRAME_SIZE: usize = 512;
 
-/// An access made of more pieces than this goes to memory: shifts and masks would cost more.
-const MAX_PIECES: usize = 4;
-
 /// Bytes of a frame kept in one variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -122,15 +119,6 @@ fn pieces(cluster: &[StackUse]) -> Option<Vec<Piece>> {
         .collect();
     cuts.sort_unstable();
     cuts.dedup();
-    let too_fine = |u: &StackUse| {
-        let inside = cuts
-            .iter()
-            .filter(|&&c| i32::from(u.place.off) <= c && c < end(u));
-        inside.count() > MAX_PIECES
-    };
-    if cluster.iter().any(too_fine) {
-        return None;
-    }
     // Neighbouring cuts are at most one access, 8 bytes, apart: every byte of a cluster is used.
     let pieces = cuts.windows(2).map(|w| Piece {
         off: w[0] as i16,
@@ -188,9 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn eight_single_bytes_read_as_one_word_stay_in_memory() {
+    fn eight_single_bytes_read_as_one_word_are_eight_pieces() {
         let mut uses: Vec<_> = (-8..0).map(|off| value(off, 1)).collect();
         uses.push(value(-8, 8));
-        assert_eq!(laid_out(uses).home(-8, 8), Home::Memory);
+        let frame = laid_out(uses);
+        assert!(matches!(frame.home(-8, 8), Home::Pieces(0, pieces) if pieces.len() == 8));
     }
 }

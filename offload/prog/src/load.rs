@@ -431,6 +431,8 @@ fn native(object: &Verified<Object>, options: &LoadOptions) -> Result<Vec<CodePa
         let options = dash_native::Options {
             part: Part::Alone(index as u32),
             mask_indexes: options.mask_indexes,
+            // `map::View` starts with what such code reads.
+            hash_maps: true,
             ..dash_native::Options::default()
         };
         let code = compile(object, &options).map_err(|source| LoadError::Native {

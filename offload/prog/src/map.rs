@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dash_bpf::{MapDef, MapKind};
 use dash_runtime::tables::{Handled, MapOps, update_flags};
-use dash_wire::abi::MapHandle;
+use dash_wire::abi::{HashLayout, MapHandle};
 use thiserror::Error;
 
 use crate::errno::{Errno, to_helper};
@@ -84,7 +84,10 @@ pub(crate) enum Store {
 
 /// A map as one CPU's programs see it.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct View {
+    /// Of hash maps; compiled code finds it behind the map's operations.
+    layout: HashLayout,
     pub(crate) store: Arc<Store>,
     pub(crate) kind: MapKind,
     pub(crate) key_size: usize,
@@ -154,6 +157,10 @@ impl Map {
         let store = Arc::new(store);
         let view = |cpu| {
             Handled::new(View {
+                layout: match &*store {
+                    Store::Hash(hash) => hash.layout(),
+                    _ => HashLayout::NONE,
+                },
                 store: Arc::clone(&store),
                 kind: def.kind,
                 key_size: def.key_size as usize,

@@ -11,6 +11,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
+use dash_wire::abi::hash_map::{KEY_WORDS, SECRET};
+
 use super::MAX_KEY;
 
 /// Secret of a process's tables.
@@ -35,6 +37,14 @@ impl HashKey {
             words: std::array::from_fn(|i| state.hash_one(i)),
             fold: [state.hash_one("fold 0"), state.hash_one("fold 1")],
         }
+    }
+
+    /// The secret as compiled code reads it ([`dash_wire::abi::hash_map::SECRET`]).
+    pub fn words(&self) -> [u64; SECRET] {
+        let mut words = [0; SECRET];
+        words[..KEY_WORDS].copy_from_slice(&self.words);
+        words[KEY_WORDS..].copy_from_slice(&self.fold);
+        words
     }
 
     /// Hash of a key of at most [`MAX_KEY`] bytes; bytes beyond that do not count.

@@ -44,6 +44,15 @@ impl Lowering<'_> {
     }
 
     pub(super) fn alu(&mut self, depth: usize, width: Width, op: AluOp, dst: Reg, src: Operand) {
+        if let (AluOp::Mov, Operand::Imm(v)) = (op, src) {
+            let value = match width {
+                Width::W64 => i64::from(v),
+                Width::W32 => i64::from(v.cast_unsigned()),
+            };
+            let value = self.iconst(value);
+            self.set(depth, dst, value);
+            return;
+        }
         let y = self.operand(depth, width, src);
         let value = match op {
             AluOp::Mov => y,

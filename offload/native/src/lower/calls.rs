@@ -6,6 +6,7 @@ use crate::calls::{Key, MapOperation};
 use crate::helpers;
 use dash_bpf::Size;
 use dash_bpf::helper;
+use dash_bpf::op::{AluOp, Registers};
 use dash_wire::abi::{
     CONTINUE, HELPER_SLOTS, MEMO_BITS, MEMO_MULTIPLIER, MemoEntry, map_handle, memo_entry,
 };
@@ -68,6 +69,9 @@ impl Lowering<'_> {
                     false => self.lookup(depth),
                 }
             }
+            (Some(Callee::HashLookup { map, key }), _) => {
+                return self.hash_lookup(place, i, map, key);
+            }
             (Some(Callee::Remembered { key }), _) => return self.remembered(place, i, key),
             (Some(Callee::Map(operation)), _) => self.map_operation(depth, operation),
             (Some(Callee::TailCall(Some(program))), _) if self.leaves(program) => {
@@ -110,9 +114,6 @@ impl Lowering<'_> {
                 self.b.ins().uload32(flags, ctx, run_ctx::CPU)
             }
             (Some(Callee::Redirect), _) => self.redirect(depth),
-            (Some(Callee::AdjustHead), _) if self.metadata => {
-                self.call_helper(depth, helper::XDP_ADJUST_HEAD)
-            }
             (Some(Callee::AdjustHead), _) => return self.adjust_head(place, i),
             (Some(Callee::AdjustTail), _) => self.adjust_tail(depth),
             (None, Op::CallReg { reg }) => {
@@ -196,7 +197,7 @@ impl Lowering<'_> {
         self.lookup_in(map, key)
     }
 
-    fn lookup_in(&mut self, map: Value, key: Value) -> Value {
+    pub(super) fn lookup_in(&mut self, map: Value, key: Value) -> Value {
         let flags = self.flags.table;
         let at = map_handle::LOOKUP;
         let function = self.b.ins().load(types::I64, flags, map, at);
@@ -277,7 +278,7 @@ impl Lowering<'_> {
         self.b.ins().brif(value, hit, &value_arg, asked, &[]);
 
         self.b.switch_to_block(asked);
-        let slot = self.key_slot();
+        let slot = self.key_slot(8);
         let pointer = self.b.ins().stack_addr(types::I64, slot, 0);
         let flags = self.flags.key;
         self.b.ins().store(flags, key, pointer, 0);
@@ -290,38 +291,57 @@ impl Lowering<'_> {
         self.b.ins().store(memo, value, entry, memo_entry::VALUE);
         self.b.ins().jump(hit, &[BlockArg::Value(value)]);
 
-        let null_test = null_test(place, &step);
-        let next = match null_test {
-            Some(_) => None,
-            None => Some(self.b.create_block()),
+        self.either(place, i, (hit, result), miss)
+    }
+
+    /// After a look-up whose two ends are blocks of their own: on to where the program goes with a value and
+    /// with null. Returns whether it ended the block.
+    pub(super) fn either(
+        &mut self,
+        place: &Place<'_>,
+        i: usize,
+        (hit, result): (Block, Value),
+        miss: Block,
+    ) -> Result<bool, NativeError> {
+        let step = place.unit.region.steps[i];
+        let depth = usize::from(step.depth);
+        let Some(test) = null_test(place, &step) else {
+            let next = self.b.create_block();
+            for (block, result) in [(hit, Some(result)), (miss, None)] {
+                self.b.switch_to_block(block);
+                let value = result.unwrap_or_else(|| self.iconst(0));
+                self.clobber(depth, value);
+                self.b.ins().jump(next, &[]);
+            }
+            self.b.switch_to_block(next);
+            return Ok(false);
         };
-        for (block, result) in [(hit, Some(result)), (miss, None)] {
+        let (found, null) = test.to;
+        for (block, result, to) in [(hit, Some(result), found), (miss, None, null)] {
             self.b.switch_to_block(block);
             let value = result.unwrap_or_else(|| self.iconst(0));
             self.clobber(depth, value);
-            let to = match (null_test, result, next) {
-                (Some((found, _)), Some(_), _) => self.target(place, i, found)?,
-                (Some((_, null)), None, _) => self.target(place, i, null)?,
-                (None, _, Some(next)) => next,
-                (None, _, None) => continue,
-            };
+            for &at in &test.moves {
+                let at = at as usize;
+                self.step(place, at, &place.unit.region.steps[at])?;
+            }
+            let to = self.target(place, i, to)?;
             self.b.ins().jump(to, &[]);
         }
-        match next {
-            Some(next) => {
-                self.b.switch_to_block(next);
-                Ok(false)
-            }
-            None => Ok(true),
-        }
+        Ok(true)
     }
 
-    /// Stack memory for one key.
-    fn key_slot(&mut self) -> StackSlot {
-        *self.key.get_or_insert_with(|| {
-            let data = StackSlotData::new(StackSlotKind::ExplicitSlot, 8, 3);
-            self.b.create_sized_stack_slot(data)
-        })
+    /// Stack memory for one key of at most so many bytes.
+    pub(super) fn key_slot(&mut self, bytes: u32) -> StackSlot {
+        match self.key {
+            Some((slot, size)) if size >= bytes => slot,
+            _ => {
+                let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
+                let slot = self.b.create_sized_stack_slot(data);
+                self.key = Some((slot, bytes));
+                slot
+            }
+        }
     }
 
     /// Calls an operation at the head of the map object in r1.
@@ -392,16 +412,10 @@ impl Lowering<'_> {
         };
         let offset = self.b.ins().imul_imm_u(index, stride);
         let element = self.b.ins().iadd(base, offset);
-        if let Some((hit, miss)) = null_test(place, &step) {
-            let (hit, miss) = (self.target(place, i, hit)?, self.target(place, i, miss)?);
+        if null_test(place, &step).is_some() {
             let (on_hit, on_miss) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(in_range, on_hit, &[], on_miss, &[]);
-            for (block, result, to) in [(on_hit, element, hit), (on_miss, null, miss)] {
-                self.b.switch_to_block(block);
-                self.clobber(depth, result);
-                self.b.ins().jump(to, &[]);
-            }
-            return Ok(true);
+            return self.either(place, i, (on_hit, element), on_miss);
         }
         let result = self.b.ins().select(in_range, element, null);
         self.clobber(depth, result);
@@ -422,14 +436,29 @@ impl Lowering<'_> {
         self.b.ins().select(plain, redirect, aborted)
     }
 
-    /// `bpf_xdp_adjust_head` without metadata: the head moves by r2 (an `int`) within
-    /// `frame_start ..= data_end - 14`, and the (empty) metadata with it. Where the program tests
-    /// the result right away, what it says is where control goes. Returns whether it ended the block.
+    /// `bpf_xdp_adjust_head`: the head moves by r2 (an `int`) within `frame_start ..= data_end - 14`, and the
+    /// (empty) metadata with it. Metadata that is not empty moves along, which the runtime does. Where the
+    /// program tests the result right away, what it says is where control goes. Returns whether it ended the block.
     fn adjust_head(&mut self, place: &Place<'_>, i: usize) -> Result<bool, NativeError> {
-        let step = place.unit.region.steps[i];
-        let depth = usize::from(step.depth);
-        let delta = self.int_argument(depth, Reg::R2);
+        let depth = usize::from(place.unit.region.steps[i].depth);
+        let (done, failed) = (self.b.create_block(), self.b.create_block());
+        let error = self.b.append_block_param(failed, types::I64);
+        self.b.set_cold_block(failed);
         let data = self.ctx_pointer(run_ctx::DATA);
+        if self.metadata {
+            let meta = self.ctx_pointer(run_ctx::DATA_META);
+            let none = self.b.ins().icmp(IntCC::Equal, data, meta);
+            let (plain, called) = (self.b.create_block(), self.b.create_block());
+            self.b.set_cold_block(called);
+            self.b.ins().brif(none, plain, &[], called, &[]);
+            self.b.switch_to_block(called);
+            let result = self.call_helper(depth, helper::XDP_ADJUST_HEAD);
+            self.b
+                .ins()
+                .brif(result, failed, &[BlockArg::Value(result)], done, &[]);
+            self.b.switch_to_block(plain);
+        }
+        let delta = self.int_argument(depth, Reg::R2);
         let new = self.b.ins().iadd(data, delta);
         let start = self.ctx_pointer(run_ctx::FRAME_START);
         let end = self.ctx_pointer(run_ctx::DATA_END);
@@ -439,36 +468,21 @@ impl Lowering<'_> {
             .ins()
             .icmp(IntCC::UnsignedGreaterThanOrEqual, new, start);
         let high = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, new, last);
-        let moved = |this: &mut Self| {
-            this.set_ctx_pointer(run_ctx::DATA_META, new);
-            // Last, so that a load of it that follows needs no memory.
-            this.set_ctx_pointer(run_ctx::DATA, new);
-            this.iconst(0)
-        };
-        let Some((refused, done)) = null_test(place, &step) else {
-            let result = self.checked(&[low, high], moved);
-            self.clobber(depth, result);
-            return Ok(false);
-        };
-        let (refused, done) = (
-            self.target(place, i, refused)?,
-            self.target(place, i, done)?,
-        );
-        let fail = self.b.create_block();
-        self.b.set_cold_block(fail);
+        let refused = self.b.create_block();
+        self.b.set_cold_block(refused);
         for test in [low, high] {
             let next = self.b.create_block();
-            self.b.ins().brif(test, next, &[], fail, &[]);
+            self.b.ins().brif(test, next, &[], refused, &[]);
             self.b.switch_to_block(next);
         }
-        let result = moved(self);
-        self.clobber(depth, result);
+        self.set_ctx_pointer(run_ctx::DATA_META, new);
+        // Last, so that a load of it that follows needs no memory.
+        self.set_ctx_pointer(run_ctx::DATA, new);
         self.b.ins().jump(done, &[]);
-        self.b.switch_to_block(fail);
-        let error = self.iconst(EINVAL);
-        self.clobber(depth, error);
-        self.b.ins().jump(refused, &[]);
-        Ok(true)
+        self.b.switch_to_block(refused);
+        let invalid = self.iconst(EINVAL);
+        self.b.ins().jump(failed, &[BlockArg::Value(invalid)]);
+        self.either(place, i, (failed, error), done)
     }
 
     /// `bpf_xdp_adjust_tail`: shrinks in place down to 14 bytes. Growing zeroes the new bytes,
@@ -544,25 +558,59 @@ impl Lowering<'_> {
     }
 }
 
-/// Where control goes when the step after a look-up is nothing but the test of its result: for a
-/// value, and for null.
-fn null_test(place: &Place<'_>, lookup: &Step) -> Option<(u32, u32)> {
-    let test = place.unit.region.steps.get(lookup.next as usize)?;
-    if place.unit.analysis.leader[lookup.next as usize] {
-        return None;
-    }
-    match test.action {
-        Action::Op(Op::JumpIf {
-            width: Width::W64,
-            cond,
-            dst: Reg::R0,
-            src: Operand::Imm(0),
-            ..
-        }) => match cond {
-            Cond::Eq => Some((test.next, test.taken)),
-            Cond::Ne => Some((test.taken, test.next)),
-            _ => None,
-        },
-        _ => None,
+/// The test of a look-up's result for null, right after it or after moves between registers.
+struct NullTest {
+    /// Steps of the moves.
+    moves: Vec<u32>,
+    /// Where control goes for a value, and for null.
+    to: (u32, u32),
+}
+
+/// Finds it. Each way then gets the moves, and no test.
+fn null_test(place: &Place<'_>, lookup: &Step) -> Option<NullTest> {
+    /// More would be a loop.
+    const MOST_MOVES: usize = 8;
+    let mut copies = Registers::from(Reg::R0);
+    let mut moves = Vec::new();
+    let mut at = lookup.next;
+    loop {
+        let test = place.unit.region.steps.get(at as usize)?;
+        if place.unit.analysis.leader[at as usize] || moves.len() == MOST_MOVES {
+            return None;
+        }
+        match test.action {
+            Action::Op(Op::Alu {
+                width,
+                op: AluOp::Mov,
+                dst,
+                src,
+            }) => {
+                let copied = match src {
+                    Operand::Reg(r) => width == Width::W64 && copies.contains(r),
+                    Operand::Imm(_) => false,
+                };
+                copies = match copied {
+                    true => copies | dst.into(),
+                    false => copies & !Registers::from(dst),
+                };
+                moves.push(at);
+                at = test.next;
+            }
+            Action::Op(Op::JumpIf {
+                width: Width::W64,
+                cond,
+                dst,
+                src: Operand::Imm(0),
+                ..
+            }) if copies.contains(dst) => {
+                let to = match cond {
+                    Cond::Eq => (test.next, test.taken),
+                    Cond::Ne => (test.taken, test.next),
+                    _ => return None,
+                };
+                return Some(NullTest { moves, to });
+            }
+            _ => return None,
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::analysis;
+use crate::code::Machine;
 use crate::stack::{Home, Piece};
 use cranelift_codegen::ir::{AtomicRmwOp, Opcode};
 use dash_bpf::op::AtomicOp;
@@ -36,13 +37,18 @@ impl Lowering<'_> {
         size: Size,
         value: Value,
     ) {
-        let ins = self.b.ins();
-        match size {
-            Size::B => ins.istore8(flags, value, base, off),
-            Size::H => ins.istore16(flags, value, base, off),
-            Size::W => ins.istore32(flags, value, base, off),
-            Size::Dw => ins.store(flags, value, base, off),
+        // A narrow value, and not a narrow store of a wide one: machines that store constants do so then.
+        let narrow = match size {
+            Size::B => Some(types::I8),
+            Size::H => Some(types::I16),
+            Size::W => Some(types::I32),
+            Size::Dw => None,
         };
+        let value = match narrow {
+            Some(ty) => self.b.ins().ireduce(ty, value),
+            None => value,
+        };
+        self.b.ins().store(flags, value, base, off);
     }
 
     /// A field of `struct xdp_md`: packet pointers are whole pointers in our context.
@@ -149,12 +155,14 @@ impl Lowering<'_> {
 
     /// The low bytes of a value that fill a piece, the rest zero.
     fn low_bytes(&mut self, value: Value, piece: Piece) -> Value {
+        if self.fits(value, piece.size) {
+            return value;
+        }
         let narrow = match piece.size {
             1 => types::I8,
             2 => types::I16,
             4 => types::I32,
             8 => return value,
-            _ if self.fits(value, piece.size) => return value,
             odd => return self.b.ins().band_imm_u(value, (1i64 << (8 * odd)) - 1),
         };
         let low = self.b.ins().ireduce(narrow, value);
@@ -210,7 +218,10 @@ impl Lowering<'_> {
             AtomicOp::Xor => AtomicRmwOp::Xor,
             AtomicOp::Xchg => AtomicRmwOp::Xchg,
             AtomicOp::CmpXchg => {
-                let expected = self.register(depth, width, Reg::R0);
+                let expected = match width {
+                    Width::W64 => self.get(depth, Reg::R0),
+                    Width::W32 => self.narrow_expected(depth),
+                };
                 let old = self.b.ins().atomic_cas(flags, address, expected, operand);
                 let old = self.widen(width, old);
                 self.set(depth, Reg::R0, old);
@@ -224,6 +235,22 @@ impl Lowering<'_> {
         }
     }
 
+    /// The low half of r0, to be compared with 32 bits of memory.
+    ///
+    /// Cranelift's loop for 64-bit Arm without atomic instructions compares whole registers, of which memory's has
+    /// zeros above; a narrow value may have anything there. What it has after its bytes were swapped twice is zeros,
+    /// and nothing simplifies that away.
+    fn narrow_expected(&mut self, depth: usize) -> Value {
+        let r0 = self.get(depth, Reg::R0);
+        if self.machine != Machine::Aarch64 {
+            return self.b.ins().ireduce(types::I32, r0);
+        }
+        let swapped = self.b.ins().bswap(r0);
+        let low = self.b.ins().ushr_imm_u(swapped, 32);
+        let low = self.b.ins().ireduce(types::I32, low);
+        self.b.ins().bswap(low)
+    }
+
     fn widen(&mut self, width: Width, value: Value) -> Value {
         match width {
             Width::W64 => value,
@@ -232,7 +259,7 @@ impl Lowering<'_> {
     }
 }
 
-fn size_of_bytes(bytes: usize) -> Size {
+pub(super) fn size_of_bytes(bytes: usize) -> Size {
     match bytes {
         1 => Size::B,
         2 => Size::H,

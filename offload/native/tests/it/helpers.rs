@@ -239,9 +239,19 @@ fn moving_the_head_of_a_packet_with_metadata_is_left_to_the_runtime() {
         b.call(helper::XDP_ADJUST_HEAD);
         b.exit();
     });
-    let outcome = World::new(60).run(&program);
+    let mut world = World::new(60);
+    world.meta = 4;
+    let outcome = world.run(&program);
+    // What the helper of these tests returns.
+    assert_eq!(outcome.verdict, 1000 + 0xc7);
+    assert_eq!(outcome.data, ROOM as isize);
     assert_eq!(
         outcome.calls,
         [Called::Helper([0xc7c7, -8i64 as u64, 0, 0, 0])]
     );
+    // Without any there is nothing to move along.
+    let outcome = World::new(60).run(&program);
+    assert_eq!((outcome.verdict, outcome.calls), (0, Vec::new()));
+    let moved = ROOM as isize - 8;
+    assert_eq!((outcome.data, outcome.data_meta), (moved, moved));
 }

@@ -39,6 +39,8 @@ struct Map {
 pub(crate) struct World {
     pub(crate) frame: Vec<u8>,
     pub(crate) packet: std::ops::Range<usize>,
+    /// Bytes of metadata in front of the packet.
+    pub(crate) meta: usize,
     /// Elements of array maps, by map, as words; empty for others.
     pub(crate) arrays: Vec<Vec<u64>>,
     pub(crate) now_ns: u64,
@@ -74,6 +76,7 @@ impl World {
         Self {
             frame,
             packet: ROOM..ROOM + packet,
+            meta: 0,
             arrays: Vec::new(),
             now_ns: 0,
             ifindex: [0; 3],
@@ -145,7 +148,7 @@ impl World {
         let mut ctx = RunCtx {
             data: base.wrapping_add(self.packet.start),
             data_end: base.wrapping_add(self.packet.end),
-            data_meta: base.wrapping_add(self.packet.start),
+            data_meta: base.wrapping_add(self.packet.start - self.meta),
             ingress_ifindex: self.ifindex[0],
             rx_queue_index: self.ifindex[1],
             egress_ifindex: self.ifindex[2],

@@ -19,6 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dash_bpf::{MapDef, MapKind};
 use dash_runtime::tables::hash::HashKey;
 use dash_runtime::tables::update_flags::{EXIST, NOEXIST};
+use dash_wire::abi::HashLayout;
+use dash_wire::abi::hash_map::{self as layout, END};
 
 use super::{Who, check_flags};
 use crate::errno::Errno;
@@ -26,20 +28,18 @@ use crate::memory::{Shared, copy, equal, zero};
 
 /// Bytes of a key at most: as much as a program's stack (`MAX_BPF_STACK`).
 pub(crate) const MAX_KEY: usize = 512;
-/// Words in front of an element's key.
-const HEADER: usize = 24;
-/// Of `next`: this is no element, the chain of the bucket in the lower bits ends.
-const END: u32 = 1 << 31;
+/// Bytes in front of an element's key.
+const HEADER: usize = layout::KEY;
 /// Locks of a map that many may change at once.
 const LOCKS: usize = 64;
 /// Look-ups that were led astray so often wait for the lock.
 const TRIES: u32 = 32;
 
-// Words of an element's header.
-const NEXT: usize = 0;
+// Words of an element's header. Compiled code reads the first three.
+const NEXT: usize = layout::NEXT / 4;
 /// Odd while it is in the map.
-const VERSION: usize = 1;
-const HASH: usize = 2;
+const VERSION: usize = layout::VERSION / 4;
+const HASH: usize = layout::HASH / 4;
 const FREE: usize = 3;
 const USED: usize = 4;
 
@@ -101,7 +101,7 @@ impl Hash {
             .checked_mul(copies)
             .and_then(|values| values.checked_add(HEADER + key.next_multiple_of(8)))
             .ok_or(Errno::TooBig)?;
-        let buckets = def.max_entries.next_power_of_two();
+        let buckets = layout::buckets(def.max_entries);
         let slab = element
             .checked_mul(def.max_entries as usize)
             .ok_or(Errno::TooBig)?;
@@ -127,6 +127,15 @@ impl Hash {
             }),
             count: AtomicUsize::new(0),
         })
+    }
+
+    /// What compiled code searches by.
+    pub(crate) fn layout(&self) -> HashLayout {
+        HashLayout {
+            buckets: self.buckets.at(0).expose_provenance(),
+            elements: self.elements.at(0).expose_provenance(),
+            secret: HashKey::process().words(),
+        }
     }
 
     /// Elements in the map.

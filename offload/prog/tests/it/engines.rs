@@ -262,3 +262,79 @@ fn what_only_the_pipeline_may_call_is_refused_when_it_is_loaded() {
         assert!(said.contains("helper 250 (dash_hook)"), "{engine}: {said}");
     }
 }
+
+/// Looks the first bytes of the packet up, copied to the stack by the widest moves there are or where they
+/// are; the value is the verdict.
+fn lookup_of(key: i16, on_stack: bool) -> String {
+    let mut text = format!(
+        "r6 = *(u32 *)(r1 + 0)
+        r2 = *(u32 *)(r1 + 4)
+        r3 = r6
+        r3 += {key}
+        if r3 > r2 goto out\n"
+    );
+    let mut at = 0;
+    for (bytes, name) in [(8, "u64"), (4, "u32"), (2, "u16"), (1, "u8")] {
+        while on_stack && key - at >= bytes {
+            text += &format!(
+                "r1 = *({name} *)(r6 + {at})\n*({name} *)(r10 - {}) = r1\n",
+                72 - at
+            );
+            at += bytes;
+        }
+    }
+    let pointer = if on_stack {
+        "r2 = r10\nr2 += -72"
+    } else {
+        "r2 = r6"
+    };
+    text + &format!(
+        "r1 = map[0] ll
+        {pointer}
+        call 1
+        if r0 == 0 goto out
+        r0 = *(u32 *)(r0 + 0)
+        exit
+        out:
+        r0 = 0
+        exit"
+    )
+}
+
+#[test]
+fn look_ups_that_are_inlined_find_what_the_map_finds() {
+    for key in [
+        1i16, 2, 3, 4, 5, 7, 8, 11, 12, 13, 15, 16, 20, 24, 31, 40, 57, 63, 64, 65,
+    ] {
+        for on_stack in [true, false] {
+            // Few buckets for many elements: chains are walked.
+            let flows = def("flows", MapKind::Hash, key as u32, 12, 5);
+            let object = object(vec![flows], &[&lookup_of(key, on_stack)]);
+            for engine in Engine::ALL {
+                let loaded = load(&object, engine);
+                let map = loaded.maps().get("flows").expect("map");
+                let frame = |first: u8, last: u8| {
+                    let mut frame = vec![first; 80];
+                    frame[key as usize - 1] = last;
+                    frame
+                };
+                let mut there = Vec::new();
+                for (value, first) in (1u32..).zip([0, 3, 7, 200, 255]) {
+                    let frame = frame(first, first ^ 1);
+                    let bytes = [value.to_ne_bytes(), [9; 4], [9; 4]].concat();
+                    map.update(&frame[..key as usize], &bytes, 0).expect("room");
+                    there.push((frame, value));
+                }
+                let gone = there.remove(2);
+                map.delete(&gone.0[..key as usize]).expect("there");
+                let other = (frame(gone.0[0], gone.0[key as usize - 1] ^ 0x40), 0);
+                for (frame, value) in there.iter().chain([&(gone.0, 0), &other]) {
+                    let outcome = run(&loaded, frame).0;
+                    assert_eq!(outcome.trap, None);
+                    let what = format!("{engine}, {key} bytes, on the stack: {on_stack}");
+                    assert_eq!(outcome.code, *value, "{what}");
+                }
+            }
+        }
+    }
+}
