@@ -3,12 +3,13 @@
 
 #![no_main]
 
+use dash_verify::Judge;
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../bodies/verify_own.rs"]
+#[path = "../bodies/verify.rs"]
 mod body;
 
 #[path = "../../offload/verify/tests/it/machine.rs"]
 mod machine;
 
-fuzz_target!(|data: &[u8]| body::run(data));
+fuzz_target!(|data: &[u8]| body::run(data, Judge::Own));

@@ -20,7 +20,7 @@ use nic_linux::sys::bpf::{self, Map};
 const SEEDS: &str = include_str!("../../../offload/verify/tests/seeds.txt");
 
 /// What the kernel says where we may accept all the same, and why that is no hole.
-const EXPLAINED: [(&str, &str); 8] = [
+const EXPLAINED: [(&str, &str); 10] = [
     (
         "misaligned stack access",
         "the kernel follows stored registers by 8-byte slots; we follow bytes, and engines read bytes",
@@ -48,6 +48,15 @@ const EXPLAINED: [(&str, &str); 8] = [
     (
         "does not point to a readonly map",
         "the kernel wants a map of constants frozen against its loader too, which this load does not do",
+    ),
+    (
+        "invalid func unknown#250",
+        "the hook of our pipeline, which the kernel does not have; users' programs that call it are not loaded",
+    ),
+    (
+        "missing btf func_info",
+        "functions that helpers call need type information there, which mutants have not: the kernel does not look \
+         at the program at all",
     ),
     (
         "div by zero",
@@ -93,7 +102,7 @@ fn maps() -> Vec<MapDef> {
         map("ring", MapKind::RingBuf, 0, 0, 4096, 0),
         map("events", MapKind::PerfEventArray, 4, 4, 1, 0),
         MapDef {
-            contents: b"eth0\0port\0no end..".to_vec(),
+            contents: b"eth0\0port\0no end...".to_vec(),
             ..map("rodata", MapKind::Array, 4, 19, 1, F_RDONLY_PROG)
         },
     ]

@@ -31,9 +31,9 @@ const MAX_ELEMENT: u32 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Judge {
     /// Our own verifier: walks all paths, joins where they are too many.
+    #[default]
     Own,
     /// Rules of ours, then PREVAIL.
-    #[default]
     Prevail,
     /// Both must accept.
     Both,

@@ -1,5 +1,5 @@
-//! A machine that believes nothing, for programs that are said to be safe. The fuzz target
-//! `verify_own` runs programs on it too.
+//! A machine that believes nothing, for programs that are said to be safe. The fuzz targets
+//! `verify` and `verify_own` run programs on it too.
 
 use dash_bpf::helper;
 use dash_bpf::interp::{
@@ -49,7 +49,7 @@ pub(crate) fn maps() -> Vec<MapDef> {
         map("events", MapKind::PerfEventArray, 4, 4, 1), // 11
         MapDef {
             flags: F_RDONLY_PROG,
-            contents: b"eth0\0port\0no end..".to_vec(),
+            contents: b"eth0\0port\0no end...".to_vec(),
             ..map("rodata", MapKind::Array, 4, 19, 1) // 12
         },
     ]
@@ -435,6 +435,11 @@ impl Env for Machine {
                 }
                 self.end = end as usize;
                 return Ok(HelperResult::Value(0));
+            }
+            // What is behind the hook may move the packet.
+            helper::DASH_HOOK => {
+                self.adjust(args[0])?;
+                return Ok(HelperResult::Value(luck));
             }
             helper::TAIL_CALL => {
                 self.map(args[1], &[MapKind::ProgArray])?;

@@ -6,6 +6,7 @@ mod clang;
 mod conformance;
 mod fuzz;
 mod machine;
+mod messages;
 mod objects;
 mod own;
 mod rejected;

@@ -2,7 +2,7 @@
 
 use dash_bpf::decode::DecodeRule;
 use dash_bpf::{Insn, Object};
-use dash_verify::{Options, Policy, Reason, Refusal, Verifier, VerifyError};
+use dash_verify::{Judge, Options, Policy, Reason, Refusal, Verifier, VerifyError};
 
 use crate::support::{object, own, program, reason};
 
@@ -450,6 +450,7 @@ fn loops_end() {
     let endless = "r0 = 0\nagain:\nr0 += 1\nr0 &= 1\nif r0 != 5 goto again\nexit";
     by_prevail("endless", endless, 1, "");
     let trusting = Policy {
+        judge: Judge::Prevail,
         check_termination: false,
         ..Policy::default()
     };
@@ -470,6 +471,7 @@ fn strict_wants_array_indices_in_range() {
         format!("{}{OUT}", lookup(1)).replace("(u64 *)(r10 - 8) = 0", "(u32 *)(r10 - 8) = 8");
     let verify = |strict| {
         let policy = Policy {
+            judge: Judge::Prevail,
             strict,
             ..Policy::default()
         };
@@ -507,11 +509,21 @@ fn malformed_programs_are_refused_before_any_analysis() {
 fn the_first_program_refused_is_named() {
     let mut object: Object = object("fine", "r0 = 2\nexit");
     object.programs.push(program("leaky", "r0 = r10\nexit"));
-    let e = Verifier::new(Options::default())
-        .verify(&object)
-        .expect_err("leaks");
-    assert_eq!(
-        e.to_string(),
-        "program 1 (leaky), instruction 1: r0 is not a number at exit"
-    );
+    for (judge, what) in [
+        (Judge::Own, "r0 is stack0(+0) at exit, not a number"),
+        (Judge::Prevail, "r0 is not a number at exit"),
+    ] {
+        let policy = Policy {
+            judge,
+            ..Policy::default()
+        };
+        let options = Options {
+            policy,
+            ..Options::default()
+        };
+        let refused = Verifier::new(options).verify(&object);
+        let said = refused.expect_err("leaks").to_string();
+        let expected = format!("program 1 (leaky), instruction 1: {what}");
+        assert!(said.starts_with(&expected), "{said}");
+    }
 }
