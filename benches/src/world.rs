@@ -172,6 +172,31 @@ pub fn outbound(n: u32, payload: usize) -> Vec<u8> {
         .build()
 }
 
+/// A SYN of the `n`th sender of a flood; none of [`outbound`]'s flows.
+pub fn syn(n: u32) -> Vec<u8> {
+    let (source, port) = flow(n);
+    from_vm(VIP, ENI)
+        .ipv4(source, [10, 1, 1, 1])
+        .tcp(port, 80)
+        .flags(2)
+        .payload([])
+        .build()
+}
+
+/// The `piece`th fragment of a datagram of the `n`th outbound flow, 3 of 512 bytes each.
+pub fn fragment(n: u32, piece: u16) -> Vec<u8> {
+    const PIECE: u16 = 512;
+    let (source, port) = flow(n);
+    let ip = from_vm(VIP, ENI)
+        .ipv4(source, [10, 1, 1, 1])
+        .id(n as u16)
+        .fragment(piece * PIECE / 8, piece < 2);
+    match piece {
+        0 => ip.udp(port, 2000).payload([1; PIECE as usize - 8]).build(),
+        _ => ip.protocol(17).payload([1; PIECE as usize]).build(),
+    }
+}
+
 /// The `n`th flow's outbound packet over IPv6.
 pub fn outbound_v6(n: u32, payload: usize) -> Vec<u8> {
     let (_, port) = flow(n);

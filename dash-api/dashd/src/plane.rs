@@ -99,6 +99,7 @@ impl Plane {
                 sport_security: args.vxlan_security,
                 mtu,
                 dscp_pipe: args.dscp_pipe,
+                workers: u16::try_from(workers).unwrap_or(u16::MAX),
                 ..Settings::default()
             }),
             capacity,

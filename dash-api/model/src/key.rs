@@ -52,6 +52,8 @@ name! {
     PortMapId,
     /// Id of a meter policy.
     MeterPolicyId,
+    /// Name of a QoS profile.
+    QosName,
 }
 
 /// Routing types by SONiC's names; the key of `DASH_ROUTING_TYPE_TABLE` (case-insensitive).
@@ -129,11 +131,12 @@ pub enum Table {
     PaValidation,
     MeterPolicy,
     MeterRule,
+    Qos,
 }
 
 impl Table {
     /// Every table, in the order [`ObjectKey`] sorts.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Appliance,
         Self::RoutingType,
         Self::Vnet,
@@ -154,6 +157,7 @@ impl Table {
         Self::PaValidation,
         Self::MeterPolicy,
         Self::MeterRule,
+        Self::Qos,
     ];
 
     /// The name in APPL_DB.
@@ -179,6 +183,7 @@ impl Table {
             Self::PaValidation => "DASH_PA_VALIDATION_TABLE",
             Self::MeterPolicy => "DASH_METER_POLICY_TABLE",
             Self::MeterRule => "DASH_METER_RULE_TABLE",
+            Self::Qos => "DASH_QOS_TABLE",
         }
     }
 
@@ -217,6 +222,7 @@ pub enum ObjectKey {
     MeterPolicy(MeterPolicyId),
     /// Policy and rule number text (`rule_num` is opaque: the priority is in the rule).
     MeterRule(MeterPolicyId, Arc<str>),
+    Qos(QosName),
     /// Table name and key text of a row that is only stored.
     Opaque(Arc<str>, Arc<str>),
 }
@@ -284,6 +290,7 @@ impl ObjectKey {
             Self::PaValidation(_) => Table::PaValidation,
             Self::MeterPolicy(_) => Table::MeterPolicy,
             Self::MeterRule(..) => Table::MeterRule,
+            Self::Qos(_) => Table::Qos,
             Self::Opaque(..) => return None,
         })
     }
@@ -333,6 +340,7 @@ impl fmt::Display for KeyText<'_> {
             ObjectKey::PaValidation(vni) => write!(f, "{vni}"),
             ObjectKey::MeterPolicy(policy) => write!(f, "{policy}"),
             ObjectKey::MeterRule(policy, rule) => write!(f, "{policy}:{rule}"),
+            ObjectKey::Qos(qos) => write!(f, "{qos}"),
             ObjectKey::Opaque(_, key) => f.write_str(key),
         }
     }

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, MeterPolicyId, PortMapId, RouteGroupId, RoutingType, SourcePrefix, Table, TagName,
-    TunnelName, VnetName,
+    AclGroupId, MeterPolicyId, PortMapId, QosName, RouteGroupId, RoutingType, SourcePrefix, Table,
+    TagName, TunnelName, VnetName,
 };
 use crate::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 
@@ -143,6 +143,8 @@ pub struct Eni {
     pub v4_meter_policy: Option<MeterPolicyId>,
     /// The same for inner IPv6.
     pub v6_meter_policy: Option<MeterPolicyId>,
+    /// Limits; a profile that does not exist limits nothing.
+    pub qos: Option<QosName>,
 }
 
 /// What an ENI stands for.
@@ -412,6 +414,17 @@ pub struct MeterRule {
     pub class: MeterClass,
 }
 
+/// `DASH_QOS_TABLE`: limits of the ENIs that name it. 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Qos {
+    /// Inner frames of each direction, kbit/s (A27).
+    pub bandwidth_kbps: u32,
+    /// New flows a second.
+    pub connections_per_second: u32,
+    /// Live flows.
+    pub flows: u32,
+}
+
 impl RouteAction {
     /// The VNET whose mappings the route searches.
     pub fn vnet(&self) -> Option<&VnetName> {
@@ -481,6 +494,7 @@ pub enum Object {
     PaValidation(PaValidation),
     MeterPolicy(MeterPolicy),
     MeterRule(MeterRule),
+    Qos(Qos),
     /// A DASH table this release stores, reads back and does not act on.
     Opaque,
 }
@@ -509,6 +523,7 @@ impl Object {
             Self::PaValidation(_) => Table::PaValidation,
             Self::MeterPolicy(_) => Table::MeterPolicy,
             Self::MeterRule(_) => Table::MeterRule,
+            Self::Qos(_) => Table::Qos,
             Self::Opaque => return None,
         })
     }

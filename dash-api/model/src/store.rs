@@ -2,7 +2,8 @@
 //!
 //! One owner writes ([`Store::commit`], [`Store::revert`]); readers borrow. Between commits:
 //!
-//! * every reference leads to a row, except an ACL rule's tags (A22) and an ENI's empty VNET;
+//! * every reference leads to a row, except an ACL rule's tags (A22), an ENI's empty VNET and its QoS
+//!   profile;
 //! * there is one appliance at most, and one whenever there is a VNET or an ENI;
 //! * no two ENIs have one MAC;
 //! * a routing type whose encap something needs has one, with a key; a tunnel has an endpoint;
@@ -17,14 +18,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, ApplianceId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId,
+    AclGroupId, ApplianceId, EniKey, MeterPolicyId, ObjectKey, PortMapId, QosName, RouteGroupId,
     RouteRuleKey, RoutingType, Table, TagName, TunnelName, VnetName,
 };
 use crate::net::{IpPrefix, Mac, PortRange, Vni};
 use crate::objects::{
     AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, MeterPolicy, MeterRule, Object,
-    PaValidation, PortMapRange, PrefixTag, Route, RouteGroup, RouteRule, RoutingTypeDef, Tunnel,
-    Vnet, VnetMapping,
+    PaValidation, PortMapRange, PrefixTag, Qos, Route, RouteGroup, RouteRule, RoutingTypeDef,
+    Tunnel, Vnet, VnetMapping,
 };
 use crate::txn::Entry;
 
@@ -308,6 +309,16 @@ impl Store {
     ) -> impl Iterator<Item = (&Arc<str>, &MeterRule)> + use<'_> {
         let rows = self.rows.meter_rules.children(policy);
         rows.filter_map(|(key, entry)| Some((key, object!(Some(entry), MeterRule)?)))
+    }
+
+    /// A QoS profile.
+    pub fn qos(&self, qos: &QosName) -> Option<&Qos> {
+        object!(self.rows.qos.get(qos), Qos)
+    }
+
+    /// ENIs that name a QoS profile, whether or not it exists.
+    pub fn enis_of_qos(&self, qos: &QosName) -> impl Iterator<Item = &EniKey> + use<'_> {
+        self.refs.qos_enis.users(qos)
     }
 
     /// ENIs in a VNET.

@@ -1,7 +1,7 @@
 //! Messages to objects of the model, with every check that a row allows on its own.
 //!
-//! What the pipeline of this release cannot do is refused here; what has no effect on packets
-//! (QoS) is accepted with a warning that names it.
+//! What the pipeline of this release cannot do is refused here; what has no effect on packets is
+//! accepted with a warning that names it.
 //! Not checked here: anything that needs another row. The store does that.
 
 mod acl;
@@ -67,7 +67,7 @@ pub(crate) fn object(
             notes,
         )?),
         ObjectKey::Vnet(_) => Object::Vnet(card::vnet(decode(Table::Vnet, raw, notes)?, notes)?),
-        ObjectKey::Eni(_) => Object::Eni(card::eni(decode(Table::Eni, raw, notes)?, notes)?),
+        ObjectKey::Eni(_) => Object::Eni(card::eni(decode(Table::Eni, raw, notes)?)?),
         ObjectKey::RouteGroup(_) => {
             Object::RouteGroup(routing::route_group(decode(Table::RouteGroup, raw, notes)?))
         }
@@ -127,6 +127,7 @@ pub(crate) fn object(
         ObjectKey::MeterRule(..) => {
             Object::MeterRule(meter::rule(&decode(Table::MeterRule, raw, notes)?)?)
         }
+        ObjectKey::Qos(_) => Object::Qos(meter::qos(&decode(Table::Qos, raw, notes)?)),
         ObjectKey::Opaque(table, _) => {
             opaque(table, raw)?;
             // Two tables without objects of their own, which the engine reads.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dash_model::ObjectKey;
 use dash_model::net::{IpPrefix, Mac, PortRange, Vni};
 use dash_model::objects::{
-    AclAction, EncapType, EniMode, Family, MeterClass, MeterRule, Object, PortMapRange, Route,
+    AclAction, EncapType, EniMode, Family, MeterClass, MeterRule, Object, PortMapRange, Qos, Route,
     RouteAction, RuleAction, VnetMapping,
 };
 use dash_proto::{DecodedRow, Kind, RowError, RowValue, decode_row};
@@ -216,7 +216,7 @@ fn eni_fields_without_effect_are_named() {
             "mac_address": "F4939FEFC47E", "underlay_ip": "25.1.1.1", "qos": "q",
         }),
     );
-    assert_eq!(row.warnings, ["stored, not acted on: qos"]);
+    assert_eq!(row.warnings, [] as [&str; 0]);
 }
 
 #[test]
@@ -946,11 +946,28 @@ fn acl_groups_bindings_and_tags() {
 }
 
 #[test]
-fn other_tables_are_stored_if_they_are_their_message() {
-    let qos = ok("DASH_QOS_TABLE", "q", json!({"qos_id": "q", "bw": "1"}));
-    assert_eq!(qos.object, Object::Opaque);
-    assert_eq!(qos.warnings, ["stored, not acted on"]);
+fn qos_profiles() {
+    let row = |json| ok("DASH_QOS_TABLE", "q", json);
+    let qos = row(json!({"qos_id": "q", "bw": "1", "cps": 2, "flows": 3}));
+    let limits = Qos {
+        bandwidth_kbps: 1,
+        connections_per_second: 2,
+        flows: 3,
+    };
+    assert_eq!((qos.object, qos.warnings.len()), (Object::Qos(limits), 0));
+    // What is not said is no limit.
+    assert_eq!(row(json!({})).object, Object::Qos(Qos::default()));
     let error = decode_row("DASH_QOS_TABLE", "q", RowValue::Pb(&[0x0a, 0x05])).unwrap_err();
+    assert_eq!(error.kind, Kind::Malformed);
+}
+
+#[test]
+fn other_tables_are_stored_if_they_are_their_message() {
+    let (t, key) = ("DASH_ROUTING_APPLIANCE_TABLE", "22");
+    let stored = ok(t, key, json!({"vni": 100}));
+    assert_eq!(stored.object, Object::Opaque);
+    assert_eq!(stored.warnings, ["stored, not acted on"]);
+    let error = decode_row(t, key, RowValue::Pb(&[0x0a, 0x05])).unwrap_err();
     assert_eq!(error.kind, Kind::Malformed);
     let unknown = decode_row("DASH_NEW_TABLE", "k", RowValue::Pb(&[0xff, 0xff])).unwrap();
     assert_eq!(unknown.raw.as_ref(), [0xff, 0xff]);

@@ -403,7 +403,7 @@ fn a_value_we_cannot_read_never_becomes_a_delete() {
 fn warnings_carry_the_place_of_their_update() {
     let request = updates(vec![
         vnet("a", 1),
-        update("DASH_QOS_TABLE[key=q]", ietf(&json!({"bw": 1}))),
+        update("DASH_RESET_STATUS[key=q]", ietf(&json!({"done": "false"}))),
     ]);
     let set = decode_set(&request).unwrap();
     assert_eq!(set.warnings.len(), 1);

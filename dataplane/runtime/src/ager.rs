@@ -115,6 +115,9 @@ fn deadline(tables: &CoreTables, slot: u32) -> Option<(u64, Ageing)> {
 
 /// Ends every flow in `slots` whose ENI is no more, uncounted.
 pub fn purge(tables: &mut CoreTables, enis: &[u32], slots: Range<u32>) {
+    for &eni in enis {
+        tables.forget_limits(eni, 0);
+    }
     // Slots that were never taken are not touched.
     for slot in slots.start..slots.end.min(tables.high_water()) {
         if let Some(ageing) = tables.ageing(slot)
@@ -125,6 +128,7 @@ pub fn purge(tables: &mut CoreTables, enis: &[u32], slots: Range<u32>) {
                 uncount_redirected(tables, ageing.eni.into());
             }
             release(tables, slot);
+            tables.forget_limits(ageing.eni.into(), 1);
         }
     }
 }

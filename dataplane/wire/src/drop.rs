@@ -110,6 +110,12 @@ reasons! {
     HookDrop = "hook-drop", port [], eni [OtherDropPackets TotalDropPackets];
     /// A program attached to the ENI failed, or said XDP_ABORTED or what is no verdict.
     HookAborted = "hook-aborted", port [], eni [OtherDropPackets TotalDropPackets];
+    /// The ENI's bandwidth in this direction is used up.
+    BandwidthLimit = "bandwidth-limit", port [], eni [OtherDropPackets TotalDropPackets];
+    /// The ENI makes more new flows a second than it may.
+    ConnectionRate = "connection-rate", port [], eni [SessionLimitExceededDropPackets TotalDropPackets];
+    /// The ENI has as many flows as it may.
+    FlowLimit = "flow-limit", port [], eni [SessionLimitExceededDropPackets TotalDropPackets];
 }
 
 #[cfg(test)]

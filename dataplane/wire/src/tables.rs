@@ -236,6 +236,11 @@ pub const TRUSTED_VNI_GLOBAL: [u8; 2] = [0xff, 0xff];
 pub const NO_VNI: u32 = u32::MAX;
 /// How long a first fragment is remembered (DASH reference 4.8).
 pub const FRAGMENT_NS: u64 = 1_000_000_000;
+/// Limits of an ENI.
+pub mod qos {
+    /// Costs of bytes and flows are times in units of 2^-16 ns.
+    pub const COST_BITS: u32 = 16;
+}
 
 /// ACL stages in each direction.
 pub const ACL_STAGES: usize = 5;
@@ -578,6 +583,35 @@ layout! {
         outbound: u64,
         /// Bytes of inner frames to the VM, as they left.
         inbound: u64,
+    }
+
+    /// Row of `qos`, by ENI index: a worker's share of the ENI's limits. 0 is no limit.
+    QosRow[40] {
+        /// Time a byte takes at the ENI's bandwidth, in parts ([`qos::COST_BITS`]).
+        byte_cost: u64,
+        /// How far the bytes let through may be ahead of their time, ns.
+        byte_burst_ns: u64,
+        /// Time between two new flows, in parts.
+        flow_cost: u64,
+        /// How far the flows let through may be ahead of their time, ns.
+        flow_burst_ns: u64,
+        /// Live flows.
+        flows: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// Row of `qos_state`, by ENI index: when what was let through will have been paid for, by the
+    /// clock, ns.
+    QosState[32] {
+        /// Bytes from the VM.
+        outbound_ns: u64,
+        /// Bytes to the VM.
+        inbound_ns: u64,
+        /// New flows.
+        flow_ns: u64,
+        /// Flows that ended with an ENI that had this index: they are counted nowhere else.
+        purged: u64,
     }
 
     /// Key of `underlay`: where a destination leaves.

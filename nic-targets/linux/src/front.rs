@@ -56,7 +56,7 @@ use crate::sys::mapped::Mapped;
 use crate::upcall::{self, Way};
 
 /// Tables the kernel's stages name, but for the stages' own.
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 11] = [
     Table::Globals,
     Table::EniMac,
     Table::Eni,
@@ -66,10 +66,18 @@ const TABLES: [Table; 9] = [
     Table::EniStats,
     Table::PortStats,
     Table::Meta,
+    Table::Qos,
+    Table::QosState,
 ];
 
 /// Those of them that control writes.
-pub(crate) const POLICY: [Table; 4] = [Table::Globals, Table::EniMac, Table::Eni, Table::Underlay];
+pub(crate) const POLICY: [Table; 5] = [
+    Table::Globals,
+    Table::EniMac,
+    Table::Eni,
+    Table::Underlay,
+    Table::Qos,
+];
 
 /// Index of the map that only code which meters names.
 const METERS: u32 = Table::MeterStats as u32;
@@ -137,6 +145,7 @@ pub struct Front {
     /// the kernel gives them memory of every CPU at once.
     meters: OnceLock<Arc<Map>>,
     slab: Arc<Mapped>,
+    limits: Arc<Mapped>,
     live: Option<Live>,
     installed: Option<Installed>,
     /// Code before the last: a packet may still be in it when other code is installed.
@@ -154,21 +163,27 @@ impl Front {
         let mut maps = vec![None; Table::ALL.len()];
         for table in TABLES {
             let mut def = table.def(capacity);
-            if table == Table::FlowSlab {
+            if [Table::FlowSlab, Table::QosState].contains(&table) {
                 def.flags |= F_MMAPABLE;
             }
             let map = loader::create_map(&def).map_err(refused)?;
             maps[table.index() as usize] = Some(Arc::new(map));
         }
-        let slab = maps[Table::FlowSlab.index() as usize].clone();
-        let slab = slab.ok_or_else(|| unsupported("no flow slab"))?;
-        let slab = Mapped::new(slab).map_err(os("mapping map flow_slab"))?;
+        let mapped = |table: Table| {
+            let name = table.name();
+            let map = maps[table.index() as usize].clone();
+            let map = map.ok_or_else(|| unsupported(format!("no map {name}")))?;
+            let mapped = Mapped::new(map).map_err(os(format!("mapping map {name}")))?;
+            Ok::<_, TargetError>(Arc::new(mapped))
+        };
+        let (slab, limits) = (mapped(Table::FlowSlab)?, mapped(Table::QosState)?);
         Ok(Self {
             capacity: capacity.clone(),
             rows: Rows::new(capacity.clone()),
             maps,
             meters: OnceLock::new(),
-            slab: Arc::new(slab),
+            slab,
+            limits,
             live: None,
             installed: None,
             retired: None,
@@ -219,6 +234,7 @@ impl Front {
     pub fn flows(&self) -> SharedFlows {
         SharedFlows {
             slab: Arc::clone(&self.slab) as _,
+            limits: Arc::clone(&self.limits) as _,
             mirror: Box::new(KernelIndex {
                 index: self.map(Table::FlowIndex).cloned(),
                 refused: Arc::clone(&self.refused),

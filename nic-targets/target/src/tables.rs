@@ -145,6 +145,10 @@ tables! {
     MeterStats = "meter_stats", PercpuArray, Core, key 4, value size_of::<t::MeterBucket>(), entries |c: &Capacity| c.enis.saturating_mul(t::meter::BUCKETS);
     /// What a core keeps of each ENI.
     EniLife = "eni_life", Array, Core, key 4, value size_of::<t::EniLife>(), entries |c: &Capacity| c.enis;
+    /// Limits of ENIs by index.
+    Qos = "qos", Array, Policy, key 4, value size_of::<t::QosRow>(), entries |c: &Capacity| c.enis;
+    /// What ENIs used of their limits.
+    QosState = "qos_state", Array, Core, key 4, value size_of::<t::QosState>(), entries |c: &Capacity| c.enis;
 }
 
 impl Table {

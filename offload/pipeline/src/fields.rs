@@ -253,7 +253,9 @@ pub fn key_schema(table: Table) -> &'static [FieldDef] {
         | Table::Meta
         | Table::EniLife
         | Table::Stages
-        | Table::MeterStats => &[],
+        | Table::MeterStats
+        | Table::Qos
+        | Table::QosState => &[],
     }
 }
 
@@ -399,7 +401,9 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         | Table::Meta
         | Table::EniLife
         | Table::Stages
-        | Table::MeterStats => &[],
+        | Table::MeterStats
+        | Table::Qos
+        | Table::QosState => &[],
     }
 }
 

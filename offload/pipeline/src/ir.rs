@@ -235,6 +235,15 @@ pub enum Stmt {
         /// Bytes.
         len: Expr,
     },
+    /// `police LEN;`: takes `LEN` bytes of the bandwidth of `eni` in `direction`, or drops
+    /// `bandwidth-limit`.
+    Police {
+        /// Bytes.
+        len: Expr,
+    },
+    /// `admit;`: drops `flow-limit` when `eni` has as many flows as it may, and `connection-rate` when it
+    /// makes more a second than it may.
+    Admit,
     /// `flow lookup { hit } else { miss }`: looks `key` up. On a hit the stored actions are in
     /// `actions`, the entry is refreshed and its TCP state advanced (see [`crate::model::flow`]); a
     /// SYN on a live connection deletes the pair and is a miss.

@@ -12,6 +12,7 @@ mod epoch;
 mod expr;
 mod flow;
 mod hits;
+mod limits;
 mod parse;
 mod redirect;
 mod stage;

@@ -30,6 +30,7 @@ pub mod coverage;
 mod eval;
 pub mod flow;
 mod fragment;
+mod limits;
 mod packet;
 mod redirect;
 mod reset;
@@ -55,6 +56,7 @@ use counters::Counters;
 use coverage::{Coverage, Recorder};
 use eval::{Packet, Run, Scope};
 use flow::Flows;
+use limits::Limits;
 use reset::Resets;
 use tables::Tables;
 
@@ -70,6 +72,7 @@ pub struct Model {
     tables: Tables,
     flows: Flows,
     counters: Counters,
+    limits: Limits,
     now_ns: u64,
     resets: Resets,
 }
@@ -84,6 +87,7 @@ impl Model {
             tables: Tables::new(capacity),
             flows: Flows::new(capacity.flows),
             counters: Counters::new(capacity.enis),
+            limits: Limits::default(),
             now_ns: 0,
             resets: Resets::default(),
         }
@@ -136,6 +140,7 @@ impl Model {
             flows: &mut self.flows,
             counters: &mut self.counters,
             resets: &mut self.resets,
+            limits: &mut self.limits,
             trace,
             coverage: self.coverage.as_mut(),
             now_ns: self.now_ns,
@@ -177,6 +182,7 @@ impl Target for Model {
                 EniStat::LbFastPathActiveFlow,
                 0u64.wrapping_sub(marked),
             );
+            self.limits.forget(eni);
         }
         if let Some((pipeline, lines)) = pipeline {
             self.settle_coverage();

@@ -10,6 +10,7 @@
 //!  priority  rules by priority to rows by longest prefix
 //!  inbound   route rules, so
 //!  meter     rules of meter policies, so
+//!  limits    QoS profiles to rows of ENIs
 //!  pas       which PAs of a VNET are valid: as long as a mapping names them (A43), and those that
 //!            are listed for its VNI (A44)
 //!  acl       a group's rules with the lists of their tags (A21, A22)
@@ -45,6 +46,7 @@ mod census;
 mod explain;
 mod ids;
 mod inbound;
+mod limits;
 mod meter;
 mod ops;
 mod pas;
@@ -96,6 +98,8 @@ pub struct Settings {
     pub resimulate_changes: bool,
     /// TCP that an ACL denies in the middle of a connection is answered with a reset to each end.
     pub tcp_reset: bool,
+    /// Workers that share an ENI's limits.
+    pub workers: u16,
 }
 
 impl Default for Settings {
@@ -113,6 +117,7 @@ impl Default for Settings {
             tcp_nonsyn_drop: false,
             resimulate_changes: false,
             tcp_reset: false,
+            workers: 1,
         }
     }
 }
@@ -154,6 +159,10 @@ pub struct Shape {
     pub redirect: bool,
     /// Something gives new flows a metering class.
     pub meter: bool,
+    /// An ENI has a bandwidth limit.
+    pub bandwidth: bool,
+    /// An ENI may make only so many flows.
+    pub admission: bool,
     /// What flows that are there may need.
     pub flows: FlowNeeds,
     /// VXLAN is taken from some source ports only.
@@ -196,6 +205,8 @@ impl Shape {
             floating: true,
             redirect: true,
             meter: true,
+            bandwidth: true,
+            admission: true,
             flows: FlowNeeds {
                 translate: true,
                 nvgre: true,
@@ -320,6 +331,7 @@ pub struct Planner {
     enis: BTreeMap<u32, EniRow>,
     inbound: Inbound,
     meter_rules: meter::Rules,
+    limits: limits::Limits,
     pas: Pas,
     permits: Permits,
     underlay: Underlay,
@@ -357,6 +369,7 @@ impl Planner {
             enis: BTreeMap::new(),
             inbound: Inbound::default(),
             meter_rules: meter::Rules::default(),
+            limits: limits::Limits::default(),
             pas: Pas::default(),
             permits: Permits::default(),
             underlay: Underlay::default(),
@@ -613,6 +626,9 @@ impl Planner {
             }
         }
         self.update_enis(store, &edits, &bumped, &mut ops);
+        let workers = self.settings.workers;
+        self.limits
+            .update(store, &self.ids, workers, &edits, &mut ops);
         self.update_globals(store, &mut ops);
         Ok(self.finish(ops))
     }
@@ -630,6 +646,7 @@ impl Planner {
                 trusted::remove(edit, trusted::owner(index), ops);
                 if gone {
                     self.enis.remove(&index);
+                    self.limits.remove(index, ops);
                     ops.delete_index(Table::Eni, index);
                     ops.delete(Table::EniMac, &eni_mac(eni.mac.0));
                 }
@@ -774,6 +791,8 @@ impl Planner {
         let shape = Shape {
             underlay_routes: self.underlay.has_routes(),
             drop_unmapped_ports: census.port_map && self.settings.drop_unmapped_ports,
+            bandwidth: self.limits.bandwidth(),
+            admission: self.limits.admission(),
             flows: self.flows,
             sport_security: self.settings.sport_security,
             mtu: self.settings.mtu.is_some(),

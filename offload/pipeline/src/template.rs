@@ -10,6 +10,7 @@ mod life;
 use crate::plan::Shape;
 
 mod floating;
+mod limits;
 mod meter;
 mod outside;
 mod redirect;
@@ -802,7 +803,7 @@ stage create {{
     entropy ractions.sport from rkey;
 {}{}    # A reset opens nothing.
     if (tcp_flags & 4) == 0 {{
-        flow create{};
+{}        flow create{};
     }}
 {}    goto apply;
 }}
@@ -821,6 +822,7 @@ stage create {{
         },
         life::resets(shape),
         part(flows.translate, related::TRANSLATABLE),
+        limits::admission(shape),
         create_words(shape),
         part(
             flows.translate,
@@ -844,9 +846,10 @@ METER    goto apply;
 fn stage_apply(out: &mut String, shape: &Shape) {
     let _ = write!(
         out,
-        "# The stage that writes packet bytes{}.\nstage apply {{\n    account;\n{}{}    apply{}{}{};\n",
+        "# The stage that writes packet bytes{}.\nstage apply {{\n    account;\n{}{}{}    apply{}{}{};\n",
         part(shape.flows.translate, ", but for addresses and ports"),
         outside::before_apply(shape),
+        limits::police(shape),
         meter::count(shape),
         part(shape.flows.nvgre, " nvgre"),
         part(shape.flows.u1, " u1"),

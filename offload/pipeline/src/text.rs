@@ -76,6 +76,8 @@ pub const KEYWORDS: &[&str] = &[
     "translatable",
     "meter",
     "hook",
+    "police",
+    "admit",
 ];
 
 /// Where a text is not a pipeline, and why.

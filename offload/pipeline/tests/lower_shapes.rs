@@ -60,6 +60,8 @@ fn transforms() -> impl Iterator<Item = Shape> {
         underlay_routes: true,
         acl_out: 0b11111,
         acl_in: 0b11111,
+        bandwidth: true,
+        admission: true,
         ..Shape::default()
     };
     [little, much].into_iter().flat_map(|policy| {
@@ -225,9 +227,13 @@ fn the_programs_for_known_flows_are_the_same_whatever_policy_they_skip() {
             Table::Meta,
             Table::Stages,
             Table::MeterStats,
+            Table::Qos,
+            Table::QosState,
         ];
         wanted.retain(|t| shape.underlay_routes || *t != Table::Underlay);
         wanted.retain(|t| shape.flows.meter || *t != Table::MeterStats);
+        let limits = [Table::Qos, Table::QosState];
+        wanted.retain(|t| shape.bandwidth || !limits.contains(t));
         assert_eq!(tables, wanted, "{shape:?}");
         // Nothing that adds to a map or takes from it.
         for forbidden in [

@@ -94,6 +94,7 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         Stmt::Hook,
         Stmt::Translate,
         Stmt::Translatable,
+        Stmt::Admit,
         Stmt::Pass,
         Stmt::Send,
     ];
@@ -114,6 +115,7 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         (prop::sample::select(EniStat::ALL), expr())
             .prop_map(|(stat, amount)| Stmt::Count { stat, amount }),
         expr().prop_map(|len| Stmt::Meter { len }),
+        expr().prop_map(|len| Stmt::Police { len }),
         name().prop_map(Stmt::Goto),
         name().prop_map(Stmt::Forward),
         prop::sample::select(DropReason::ALL).prop_map(Stmt::Drop),
@@ -199,6 +201,8 @@ fn whole_template() -> String {
         floating: true,
         redirect: true,
         meter: true,
+        bandwidth: true,
+        admission: true,
         flows: FlowNeeds {
             translate: true,
             nvgre: true,

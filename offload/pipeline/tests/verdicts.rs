@@ -66,6 +66,8 @@ fn our_own_verifier_accepts_every_program_of_the_pipeline() {
                 underlay_routes: bits & 4 != 0,
                 acl_out,
                 acl_in,
+                bandwidth: bits & 3 == 3,
+                admission: bits & 5 == 5,
                 ..transform
             };
             let pipeline = text::parse(&template::pipeline_text(&shape)).expect("parses");

@@ -124,6 +124,7 @@ impl Config {
                     disable_fast_path: false,
                     v4_meter_policy: None,
                     v6_meter_policy: None,
+                    qos: None,
                 }),
             ),
             row(

@@ -128,6 +128,7 @@ fn set_requests(ops: &[Op], instance: &str, chunk: usize) -> Vec<gnmi::SetReques
                     | ObjectKey::PortMapRange(..)
                     | ObjectKey::MeterPolicy(_)
                     | ObjectKey::MeterRule(..)
+                    | ObjectKey::Qos(_)
             )
         };
         ops.sort_by_key(|op| (!first(&op.key), &op.key));

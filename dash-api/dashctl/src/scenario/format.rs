@@ -113,6 +113,7 @@ impl SettingsText {
             tcp_nonsyn_drop: self.tcp_nonsyn_drop,
             resimulate_changes: self.resimulate_changes,
             tcp_reset: self.tcp_reset,
+            ..default
         })
     }
 }

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dash_model::key::{
-    AclGroupId, EniKey, MeterPolicyId, PortMapId, RouteGroupId, RouteRuleKey, RoutingType,
+    AclGroupId, EniKey, MeterPolicyId, PortMapId, QosName, RouteGroupId, RouteRuleKey, RoutingType,
     SourcePrefix, TagName, TunnelName, VnetName,
 };
 use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::{
     AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
     MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PaValidation, PortMap,
-    PortMapRange, PrefixTag, PrivateLink, Route, RouteAction, RouteGroup, RouteRule,
+    PortMapRange, PrefixTag, PrivateLink, Qos, Route, RouteAction, RouteGroup, RouteRule,
     RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel, Vnet, VnetMapping,
 };
 use dash_model::{ObjectKey, Op, Txn};
@@ -274,7 +274,7 @@ impl World {
 
     fn change(&mut self, ops: &mut Vec<(ObjectKey, Option<Object>)>) {
         let n = self.rng.below(ENIS);
-        let (mut op, may_delete) = match self.rng.below(29) {
+        let (mut op, may_delete) = match self.rng.below(30) {
             23 => {
                 let kinds = [
                     RoutingType::ServiceTunnel,
@@ -297,6 +297,10 @@ impl World {
                 };
                 let key = ObjectKey::PaValidation(vni(self.rng.pick(&VNIS)));
                 ((key, Some(Object::PaValidation(permits))), true)
+            }
+            29 => {
+                let key = ObjectKey::Qos(self.qos_name());
+                ((key, Some(Object::Qos(self.qos()))), true)
             }
             27 | 28 => {
                 let p = self.rng.below(2);
@@ -432,6 +436,7 @@ impl World {
             disable_fast_path: self.rng.once_in(8),
             v4_meter_policy: self.rng.once_in(2).then(|| meter_policy(0)),
             v6_meter_policy: self.rng.once_in(2).then(|| meter_policy(1)),
+            qos: self.rng.once_in(4).then(|| self.qos_name()),
         }
     }
 
@@ -542,6 +547,21 @@ impl World {
             meter: meter_bits(r),
         };
         (ObjectKey::RouteRule(key), Some(Object::RouteRule(rule)))
+    }
+
+    /// One that is often there, and one that is not.
+    fn qos_name(&mut self) -> QosName {
+        QosName::from(self.rng.pick(&["q0", "q1"]))
+    }
+
+    /// Limits that the packets come near: they are some 100 bytes each, and most pauses are some ms.
+    fn qos(&mut self) -> Qos {
+        let r = &mut self.rng;
+        Qos {
+            bandwidth_kbps: r.pick(&[0, 0, 1, 80, u32::MAX]),
+            connections_per_second: r.pick(&[0, 0, 1, 20, u32::MAX]),
+            flows: r.pick(&[0, 0, 1, 3, 20]),
+        }
     }
 
     fn meter_rule(&mut self, p: usize) -> (ObjectKey, Option<Object>) {

@@ -151,7 +151,7 @@ fn push_in_chunks_sends_parents_first_and_says_which_rows_are_only_stored() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("rows.json");
     // Children first, and a row that is written and then deleted.
-    let rows = r#"[{"DASH_QOS_TABLE:q": {"qos_id": "q", "bw": 10}, "OP": "SET"},
+    let rows = r#"[{"DASH_RESET_STATUS:now": {"done": "false"}, "OP": "SET"},
       {"DASH_ROUTE_TABLE:g:10.0.0.0/8": {"routing_type": "drop"}, "OP": "SET"},
       {"DASH_ROUTE_GROUP_TABLE:g": {"version": "1"}, "OP": "SET"},
       {"DASH_VNET_TABLE:V": {"vni": 5}, "OP": "SET"}, {"DASH_VNET_TABLE:V": {}, "OP": "DEL"},
@@ -170,7 +170,7 @@ fn push_in_chunks_sends_parents_first_and_says_which_rows_are_only_stored() {
         ]);
         assert!(output.status.success(), "{}", stderr(&output));
         assert!(
-            stderr(&output).contains("DASH_QOS_TABLE:q: stored, not acted on"),
+            stderr(&output).contains("DASH_RESET_STATUS:now: stored, not acted on"),
             "{}",
             stderr(&output)
         );
@@ -194,7 +194,7 @@ fn push_in_chunks_sends_parents_first_and_says_which_rows_are_only_stored() {
         sent,
         [
             (0, text(["g", "g:10.0.0.0/8"])),
-            (1, text(["V:10.0.0.1", "q"])),
+            (1, text(["V:10.0.0.1", "now"])),
             (1, vec!["V".to_owned()])
         ]
     );

@@ -191,6 +191,7 @@ impl ObjectKey {
                 let rule = non_empty("rule number", rule)?;
                 Self::MeterRule(name(METER_POLICY, policy)?.into(), rule.into())
             }
+            Table::Qos => Self::Qos(non_empty("QoS profile name", key)?.into()),
         })
     }
 
@@ -246,6 +247,7 @@ impl ObjectKey {
                 non_empty("rule number", rule)?;
                 name(METER_POLICY, policy.as_str()).map(drop)
             }
+            Self::Qos(qos) => non_empty("QoS profile name", qos.as_str()).map(drop),
             Self::Opaque(table, key) => match Self::parse(table, key)? {
                 Self::Opaque(..) => Ok(()),
                 _ => Err(KeyError::ActingTable {

@@ -213,7 +213,8 @@ impl Judge<'_> {
                 ObjectKey::RoutingType(_)
                 | ObjectKey::RouteGroup(_)
                 | ObjectKey::PortMap(_)
-                | ObjectKey::PaValidation(_),
+                | ObjectKey::PaValidation(_)
+                | ObjectKey::Qos(_),
                 _,
             ) => {}
             // Refused before it was written: the object is not of the key's table.
@@ -311,6 +312,12 @@ impl Judge<'_> {
                     });
                 }
             }
+        }
+        if let Some(qos) = eni.qos.as_ref().filter(|qos| self.store.qos(qos).is_none()) {
+            self.warn(format!(
+                "{} does not exist: the ENI has no limits until it does",
+                ObjectKey::Qos(qos.clone())
+            ));
         }
         let mac = eni.mac;
         self.refuse_if(!mac.is_unicast(), || Reason::MacNotUnicast { mac });
@@ -461,6 +468,11 @@ impl Judge<'_> {
             }
             ObjectKey::PortMap(map) => store.port_map_users(map),
             ObjectKey::MeterPolicy(policy) => store.meter_policy_users(policy),
+            ObjectKey::Qos(qos) => {
+                let enis = &store.refs.qos_enis;
+                let eni = enis.first(qos).cloned().map(ObjectKey::Eni);
+                (eni, enis.rows(qos))
+            }
             ObjectKey::PortMapRange(..)
             | ObjectKey::PaValidation(_)
             | ObjectKey::MeterRule(..)
@@ -483,7 +495,6 @@ fn why_stored(table: &str) -> &'static str {
     match table {
         "DASH_ROUTING_APPLIANCE_TABLE" => "DASH_TUNNEL_TABLE has taken its place",
         "DASH_METER_TABLE" => "it is for reading",
-        "DASH_QOS_TABLE" => "it is not built yet",
         _ if table.starts_with("DASH_HA_") || table.starts_with("DASH_FLOW_SYNC_") => {
             "high availability is not built yet"
         }

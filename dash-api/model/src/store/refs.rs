@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::key::{
-    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, RoutingType, TagName,
-    TunnelName, VnetName,
+    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, QosName, RouteGroupId, RoutingType,
+    TagName, TunnelName, VnetName,
 };
 use crate::net::Mac;
 use crate::objects::Object;
@@ -101,6 +101,7 @@ pub(super) struct Refs {
     pub(super) tunnel_users: Uses<TunnelName, ObjectKey>,
     pub(super) port_map_vnets: Uses<PortMapId, VnetName>,
     pub(super) meter_policy_enis: Uses<MeterPolicyId, EniKey>,
+    pub(super) qos_enis: Uses<QosName, EniKey>,
 }
 
 impl Refs {
@@ -124,6 +125,9 @@ impl Refs {
                 let policies = [&eni.v4_meter_policy, &eni.v6_meter_policy];
                 for policy in policies.into_iter().flatten() {
                     self.meter_policy_enis.edit(edit, policy, key);
+                }
+                if let Some(qos) = &eni.qos {
+                    self.qos_enis.edit(edit, qos, key);
                 }
             }
             (ObjectKey::Route(group, _), Object::Route(route)) => {

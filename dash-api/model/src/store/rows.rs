@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::key::{
-    AclGroupId, ApplianceId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId,
+    AclGroupId, ApplianceId, EniKey, MeterPolicyId, ObjectKey, PortMapId, QosName, RouteGroupId,
     RouteRuleKey, RoutingType, Table, TagName, TunnelName, VnetName,
 };
 use crate::net::{IpPrefix, PortRange, Vni};
@@ -107,6 +107,7 @@ pub(super) struct Rows {
     pub(super) port_ranges: Nested<PortMapId, PortRange>,
     pub(super) meter_policies: BTreeMap<MeterPolicyId, Entry>,
     pub(super) meter_rules: Nested<MeterPolicyId, Arc<str>>,
+    pub(super) qos: BTreeMap<QosName, Entry>,
     pub(super) opaque: Nested<Arc<str>, Arc<str>>,
     pub(super) pa_validations: BTreeMap<Vni, Entry>,
 }
@@ -137,6 +138,7 @@ impl Rows {
             ObjectKey::PaValidation(vni) => self.pa_validations.get(vni),
             ObjectKey::MeterPolicy(policy) => self.meter_policies.get(policy),
             ObjectKey::MeterRule(policy, rule) => self.meter_rules.get(policy, rule),
+            ObjectKey::Qos(qos) => self.qos.get(qos),
             ObjectKey::Opaque(table, row) => self.opaque.get(table, row),
         }
     }
@@ -164,6 +166,7 @@ impl Rows {
             ObjectKey::PaValidation(vni) => put(&mut self.pa_validations, vni, entry),
             ObjectKey::MeterPolicy(policy) => put(&mut self.meter_policies, policy, entry),
             ObjectKey::MeterRule(policy, rule) => self.meter_rules.put(policy, rule, entry),
+            ObjectKey::Qos(qos) => put(&mut self.qos, qos, entry),
             ObjectKey::Opaque(table, row) => self.opaque.put(table, row, entry),
         }
     }
@@ -190,6 +193,7 @@ impl Rows {
             Table::PaValidation => self.pa_validations.len(),
             Table::MeterPolicy => self.meter_policies.len(),
             Table::MeterRule => self.meter_rules.len(),
+            Table::Qos => self.qos.len(),
         }
     }
 
@@ -231,6 +235,7 @@ impl Rows {
             Table::PaValidation => flat(&self.pa_validations, ObjectKey::PaValidation),
             Table::MeterPolicy => flat(&self.meter_policies, ObjectKey::MeterPolicy),
             Table::MeterRule => nested(&self.meter_rules, ObjectKey::MeterRule),
+            Table::Qos => flat(&self.qos, ObjectKey::Qos),
         }
     }
 

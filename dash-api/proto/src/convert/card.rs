@@ -40,7 +40,7 @@ pub(super) fn vnet(row: dash::vnet::Vnet, notes: &mut Notes) -> Result<Vnet, Fie
     })
 }
 
-pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldError> {
+pub(super) fn eni(row: dash::eni::Eni) -> Result<Eni, FieldError> {
     let mac = net::mac("mac_address", &row.mac_address)?;
     if !mac.is_unicast() {
         return Err(FieldError::invalid(
@@ -50,8 +50,6 @@ pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldEr
     }
     let mode: PbMode = net::constant("eni_mode", row.eni_mode.unwrap_or_default(), "an ENI mode")?;
     let state: State = net::constant("admin_state", row.admin_state, "an admin state")?;
-
-    notes.ignored_if(!row.qos.is_empty(), "qos");
 
     Ok(Eni {
         mac,
@@ -71,6 +69,7 @@ pub(super) fn eni(row: dash::eni::Eni, notes: &mut Notes) -> Result<Eni, FieldEr
         disable_fast_path: row.disable_fast_path_icmp_flow_redirection == Some(true),
         v4_meter_policy: net::text(row.v4_meter_policy_id.as_ref()).map(Into::into),
         v6_meter_policy: net::text(row.v6_meter_policy_id.as_ref()).map(Into::into),
+        qos: net::text(Some(&row.qos)).map(Into::into),
     })
 }
 

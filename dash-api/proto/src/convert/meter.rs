@@ -1,6 +1,6 @@
-//! Metering: policies, their rules, and the bits that other rows give.
+//! Metering: policies, their rules, and the bits that other rows give. QoS profiles.
 
-use dash_model::objects::{Family, MeterBits, MeterClass, MeterPolicy, MeterRule};
+use dash_model::objects::{Family, MeterBits, MeterClass, MeterPolicy, MeterRule, Qos};
 
 use super::{Notes, net};
 use crate::dash;
@@ -31,6 +31,14 @@ pub(super) fn rule(row: &dash::meter_rule::MeterRule) -> Result<MeterRule, Field
         prefix,
         class: class("metering_class", row.metering_class)?,
     })
+}
+
+pub(super) fn qos(row: &dash::qos::Qos) -> Qos {
+    Qos {
+        bandwidth_kbps: row.bw,
+        connections_per_second: row.cps,
+        flows: row.flows,
+    }
 }
 
 /// A class that ENIs have a bucket for, or 0.

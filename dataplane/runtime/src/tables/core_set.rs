@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use dash_wire::abi::MapHandle;
 use dash_wire::stats::{EniStat, PortStat};
-use dash_wire::tables::{FlowEntry, FlowHalf, FlowKey, MeterBucket, flow_mark, flow_state, meter};
+use dash_wire::tables::{
+    FlowEntry, FlowHalf, FlowKey, MeterBucket, QosState, flow_mark, flow_state, meter,
+};
 use nic_target::tables::Discipline;
 use nic_target::{Capacity, CounterSnapshot, FlowQuery, Table, TargetError};
 use zerocopy::{FromBytes, IntoBytes};
@@ -17,7 +19,7 @@ use super::flow_index::{Ahead, FlowIndex, Slab};
 use super::fragments::FragmentView;
 use super::free_slots::FreeSlots;
 use super::memory::{Mapping, MemoryError};
-use super::mirror::SharedFlows;
+use super::mirror::{SharedFlows, SlabMemory};
 use super::ring::Ring;
 use crate::prefetch::{prefetch, prefetch_write};
 
@@ -44,6 +46,8 @@ pub struct CoreTables {
     pub meter_stats: Box<Handled<Array>>,
     /// What is kept of each ENI.
     pub eni_life: Box<Handled<Array>>,
+    /// What ENIs used of their limits.
+    pub qos_state: Box<Handled<Array>>,
 }
 
 /// What decides when a connection is gone.
@@ -77,7 +81,9 @@ impl CoreTables {
         let bytes = def.stride() as usize * def.max_entries as usize;
         let memory = Mapping::new("the flow slab", bytes)?;
         let slab = Array::over(&def, Arc::new(memory));
-        Self::with(capacity, slab.expect("mapped with the size of the slab"))
+        let slab = slab.expect("mapped with the size of the slab");
+        let limits = Array::new(&Table::QosState.def(capacity));
+        Self::with(capacity, slab, limits)
     }
 
     /// The same over a flow slab that another processor shares.
@@ -85,21 +91,25 @@ impl CoreTables {
     /// # Errors
     /// The slab's memory is too small, or the system gives no address space for the rest.
     pub fn shared(capacity: &Capacity, flows: SharedFlows) -> Result<Self, TargetError> {
-        let def = Table::FlowSlab.def(capacity);
-        let (has, wants) = (
-            flows.slab.len(),
-            def.stride() as usize * def.max_entries as usize,
-        );
-        let slab = Array::over(&def, flows.slab).ok_or_else(|| TargetError::Os {
-            what: format!("a flow slab of {wants} bytes in shared memory of {has}"),
-            source: std::io::ErrorKind::InvalidInput.into(),
-        })?;
-        let mut new = Self::with(capacity, slab)?;
+        let over = |table: Table, what: &str, memory: Arc<dyn SlabMemory>| {
+            let def = table.def(capacity);
+            let (has, wants) = (
+                memory.len(),
+                def.stride() as usize * def.max_entries as usize,
+            );
+            Array::over(&def, memory).ok_or_else(|| TargetError::Os {
+                what: format!("{what} of {wants} bytes in shared memory of {has}"),
+                source: std::io::ErrorKind::InvalidInput.into(),
+            })
+        };
+        let slab = over(Table::FlowSlab, "a flow slab", flows.slab)?;
+        let limits = over(Table::QosState, "limits", flows.limits)?;
+        let mut new = Self::with(capacity, slab, limits)?;
         new.flow_index.watch(flows.mirror);
         Ok(new)
     }
 
-    fn with(capacity: &Capacity, flow_slab: Array) -> Result<Self, MemoryError> {
+    fn with(capacity: &Capacity, flow_slab: Array, limits: Array) -> Result<Self, MemoryError> {
         let def = |table: Table| table.def(capacity);
         let array = |table| Box::new(Handled::new(Array::new(&def(table))));
         const { assert!(size_of::<FlowEntry>().is_multiple_of(8)) };
@@ -121,6 +131,7 @@ impl CoreTables {
             ))),
             meter_stats: array(Table::MeterStats),
             eni_life: array(Table::EniLife),
+            qos_state: Box::new(Handled::new(limits)),
         })
     }
 
@@ -138,6 +149,7 @@ impl CoreTables {
             Table::Meta => (array(&self.meta), Some(&**self.meta)),
             Table::MeterStats => (array(&self.meter_stats), Some(&**self.meter_stats)),
             Table::EniLife => (array(&self.eni_life), Some(&**self.eni_life)),
+            Table::QosState => (array(&self.qos_state), Some(&**self.qos_state)),
             _ => return None,
         };
         debug_assert_eq!(table.discipline(), Discipline::Core);
@@ -272,6 +284,20 @@ impl CoreTables {
     /// Adds to a counter of the card.
     pub fn count_port(&mut self, stat: PortStat, n: u64) {
         add(&self.port_stats, 0, stat.offset(), n);
+    }
+
+    /// The ENI of an index is gone: the next one owes nothing, and `flows` of the old one's ended without
+    /// being counted.
+    pub(crate) fn forget_limits(&mut self, eni: u32, flows: u64) {
+        let mut state = QosState::default();
+        if self.qos_state.read(eni, state.as_mut_bytes()) {
+            let purged = state.purged.wrapping_add(flows);
+            let state = QosState {
+                purged,
+                ..QosState::default()
+            };
+            self.qos_state.write(eni, state.as_bytes());
+        }
     }
 
     /// Counters now, but for those of metering: see [`meters`](Self::meters).

@@ -41,6 +41,8 @@ pub unsafe trait SlabMemory: Send + Sync + Debug {
 pub struct SharedFlows {
     /// Where connections are: at least the slab's size (`Table::FlowSlab`).
     pub slab: Arc<dyn SlabMemory>,
+    /// What ENIs used of their limits (`Table::QosState`): times are moved on by both.
+    pub limits: Arc<dyn SlabMemory>,
     /// Who hears of them.
     pub mirror: Box<dyn FlowMirror>,
 }

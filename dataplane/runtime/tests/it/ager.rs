@@ -239,6 +239,12 @@ mod mirror {
         }
     }
 
+    fn limits() -> Arc<Memory> {
+        let def = nic_target::Table::QosState.def(&capacity());
+        let bytes = def.stride() as usize * def.max_entries as usize;
+        Arc::new(Memory(Bytes::zeroed(bytes)))
+    }
+
     #[derive(Clone, Debug, Default)]
     struct Heard(Arc<Mutex<BTreeMap<u32, FlowEntry>>>);
 
@@ -256,7 +262,12 @@ mod mirror {
     fn memory_that_is_too_small_is_refused() {
         let slab = Arc::new(Memory(Bytes::zeroed(64)));
         let mirror = Box::new(Heard::default());
-        let error = CoreTables::shared(&capacity(), SharedFlows { slab, mirror }).unwrap_err();
+        let flows = SharedFlows {
+            slab,
+            limits: limits(),
+            mirror,
+        };
+        let error = CoreTables::shared(&capacity(), flows).unwrap_err();
         assert!(
             error.to_string().contains("in shared memory of 64"),
             "{error}"
@@ -268,7 +279,7 @@ mod mirror {
         fn a_mirror_hears_of_every_connection(orders in prop::collection::vec((0u8..4, 0u16..12, 1u32..200), 0..200)) {
             let heard = Heard::default();
             let slab = Arc::new(Memory(Bytes::zeroed(size_of::<FlowEntry>() * FLOWS as usize)));
-            let flows = SharedFlows { slab, mirror: Box::new(heard.clone()) };
+            let flows = SharedFlows { slab, limits: limits(), mirror: Box::new(heard.clone()) };
             let mut tables = CoreTables::shared(&capacity(), flows).unwrap();
             let mut ager = Ager::new(FLOWS).unwrap();
             let (mut now, mut live) = (0, BTreeMap::new());

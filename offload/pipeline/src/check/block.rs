@@ -312,6 +312,12 @@ impl<'p> Checker<'p> {
                 at.reads(|f| f == "redirect" || f.starts_with("key."))?;
             }
             Stmt::Consume => return Ok(None),
+            Stmt::Police { len } => {
+                at.after(&[ACCOUNT_HERE])?;
+                at.reads(|f| f == "direction")?;
+                self.typed(len, Kind::Number, "`police`", at)?;
+            }
+            Stmt::Admit => at.after(&[INNER, ACCOUNT_HERE])?,
             Stmt::Meter { len } => {
                 at.after(&[ACCOUNT_HERE])?;
                 at.reads(|f| ["direction", "meter_class"].contains(&f))?;

@@ -262,6 +262,18 @@ impl StageLower<'_> {
                 self.eval(amount, Reg::R2)?;
                 self.add(*stat, Reg::R2);
             }
+            Stmt::Police { len } => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("police inside a match"));
+                }
+                self.police(len)?;
+            }
+            Stmt::Admit => {
+                if !self.rows.is_empty() {
+                    return Err(self.unsupported("admit inside a match"));
+                }
+                self.admit();
+            }
             Stmt::Meter { len } => self.meter(len)?,
             Stmt::FlowLookup {
                 peek,
@@ -370,12 +382,17 @@ impl StageLower<'_> {
     }
 
     /// r0 = address of the ENI's counter block. May use r1 to r5.
-    fn counters(&mut self) {
+    pub(super) fn counters(&mut self) {
         if self.counts_always {
             self.b.load(Size::Dw, Reg::R0, FP, self.stats_slot);
         } else {
             self.find_counters();
         }
+    }
+
+    /// Where a program goes that failed.
+    pub(super) fn aborted(&self) -> Label {
+        self.aborted
     }
 
     /// Adds a register (r6 to r9) to an ENI counter. May use r0 to r5.

@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::coverage::{Arm, Recorder};
 use super::flow::{Flows, Fresh, Lookup, Seen, state_name};
 use super::fragment::First;
+use super::limits::{Limits, Rate};
 use super::packet::{
     self, Encap, Ethernet, ICMP, ICMPV6, IPV6_FRAGMENT, Inner, Outer, Related, TCP, UDP, Underlay,
     Vxlan, combine_ecn, parse_inner, parse_nvgre, parse_underlay, parse_vxlan, udp_source,
@@ -47,6 +48,7 @@ pub(super) struct Run<'m, 'p> {
     pub(super) flows: &'m mut Flows,
     pub(super) counters: &'m mut Counters,
     pub(super) resets: &'m mut Resets,
+    pub(super) limits: &'m mut Limits,
     pub(super) trace: Option<&'m mut Vec<TraceLine>>,
     pub(super) coverage: Option<&'m mut Recorder>,
     pub(super) now_ns: u64,
@@ -193,6 +195,8 @@ impl<'p> Run<'_, 'p> {
                 self.count(*stat, amount)
             }
             Stmt::FlowLookup { peek: true, .. } => self.flow_peek(stmt),
+            Stmt::Police { len } => self.police(len),
+            Stmt::Admit => self.admit(),
             Stmt::Meter { len } => self.meter(len),
             Stmt::FlowLookup { .. } => self.flow_lookup(stmt),
             Stmt::FlowCreate { pair, epoch, .. } => self.flow_create(*pair, *epoch),
@@ -677,6 +681,34 @@ impl<'p> Run<'_, 'p> {
             tcp_flags: meta.tcp_flags,
             inner_len: meta.inner_len,
         }
+    }
+
+    fn police(&mut self, len: &'p Expr) -> Step<'p> {
+        let Meta { eni, direction, .. } = self.packet.meta;
+        let len = self.eval(len).and_then(Value::num).ok_or(ABORT)?;
+        let limits = self.tables.limits(eni).ok_or(ABORT)?;
+        let rate = match direction == Direction::Inbound as u8 {
+            true => Rate::Inbound,
+            false => Rate::Outbound,
+        };
+        if !self.limits.take(eni, rate, len, &limits, self.now_ns) {
+            return self.drop_for(DropReason::BandwidthLimit, Verdict::Drop);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self) -> Step<'p> {
+        let eni = self.packet.meta.eni;
+        let limits = self.tables.limits(eni).ok_or(ABORT)?;
+        let of_eni = |flow: &&FlowEntry| u32::from(flow.eni) == eni;
+        let live = self.flows.entries().filter(of_eni).count();
+        if limits.flows != 0 && live >= limits.flows as usize {
+            return self.drop_for(DropReason::FlowLimit, Verdict::Drop);
+        }
+        if !self.limits.take(eni, Rate::Flows, 1, &limits, self.now_ns) {
+            return self.drop_for(DropReason::ConnectionRate, Verdict::Drop);
+        }
+        Ok(())
     }
 
     fn meter(&mut self, len: &'p Expr) -> Step<'p> {

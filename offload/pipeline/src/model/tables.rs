@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dash_bpf::MapKind;
 use dash_wire::tables::{
     AclKey, EniMacKey, Globals, InboundKey, MappingKey, MeterRuleKey, PaKey, PaPrefixKey,
-    PortRangeKey, Route4Key, Route6Key, TrustedVniKey, TunnelKey, UnderlayKey,
+    PortRangeKey, QosRow, Route4Key, Route6Key, TrustedVniKey, TunnelKey, UnderlayKey,
 };
 use nic_target::tables::Discipline;
 use nic_target::{AclPrefixes, AclRuleRow, Capacity, Table, TableDelta, TableOp, TargetError};
@@ -115,6 +115,18 @@ impl Tables {
         match row {
             Some(Row::Globals(g)) => *g,
             _ => Globals::default(),
+        }
+    }
+
+    /// Limits of an ENI; `None` for one that the capacity has no place for.
+    pub(super) fn limits(&self, eni: u32) -> Option<QosRow> {
+        if eni >= self.capacity.enis {
+            return None;
+        }
+        let rows = self.exact.get(&Table::Qos);
+        match rows.and_then(|rows| rows.get(eni.as_bytes())) {
+            Some(Row::Qos(row)) => Some(*row),
+            _ => Some(QosRow::default()),
         }
     }
 

@@ -8,8 +8,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dash_wire::tables::{
-    EniRow, Globals, InboundRow, MappingMoreRow, MappingRow, Meta, PortRangeRow, RouteMoreRow,
-    RouteRow, RoutingTypeRow, TunnelRow, UnderlayRow,
+    EniRow, Globals, InboundRow, MappingMoreRow, MappingRow, Meta, PortRangeRow, QosRow,
+    RouteMoreRow, RouteRow, RoutingTypeRow, TunnelRow, UnderlayRow,
 };
 use nic_target::Table;
 use zerocopy::FromBytes;
@@ -351,6 +351,7 @@ pub(super) enum Row {
     RoutingType(RoutingTypeRow),
     Tunnel(TunnelRow),
     PortRange(PortRangeRow),
+    Qos(QosRow),
 }
 
 impl Row {
@@ -377,6 +378,7 @@ impl Row {
             Table::PortRange => PortRangeRow::read_from_bytes(bytes)
                 .ok()
                 .map(Self::PortRange),
+            Table::Qos => QosRow::read_from_bytes(bytes).ok().map(Self::Qos),
             Table::EniMac
             | Table::TrustedVni
             | Table::PaValidation
@@ -393,7 +395,8 @@ impl Row {
             | Table::Meta
             | Table::EniLife
             | Table::Stages
-            | Table::MeterStats => None,
+            | Table::MeterStats
+            | Table::QosState => None,
         }
     }
 
@@ -412,6 +415,8 @@ impl Row {
             Self::RoutingType(r) => read_routing_type(r, name),
             Self::Tunnel(r) => read_tunnel(r, name),
             Self::PortRange(r) => read_port_range(r, name),
+            // Read by `police` and `admit` alone.
+            Self::Qos(_) => None,
         }
     }
 }

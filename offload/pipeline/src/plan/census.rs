@@ -120,7 +120,7 @@ impl Census {
         }
     }
 
-    /// The shape, but for the underlay, the settings, and the flows that were made before.
+    /// The shape, but for the underlay, the settings, limits and the flows that were made before.
     pub(super) fn shape(&self) -> Shape {
         let (service_tunnel, private_link) = (self.service_tunnels > 0, self.private_links > 0);
         let (tunnel, meter) = (self.tunneled > 0, self.metering > 0);
@@ -144,6 +144,8 @@ impl Census {
             floating: self.floating > 0,
             redirect,
             meter,
+            bandwidth: false,
+            admission: false,
             flows: FlowNeeds {
                 translate: service_tunnel || private_link,
                 nvgre: (tunnel && self.nvgre_tunnels > 0)

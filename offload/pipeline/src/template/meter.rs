@@ -6,9 +6,18 @@
 
 use crate::plan::Shape;
 
-/// The length that is metered is not that of the packet which leaves.
+/// The length that counts is not always that of the packet which leaves.
 pub(super) fn keeps_len(shape: &Shape) -> bool {
-    shape.flows.meter && shape.flows.translate
+    (shape.flows.meter || shape.bandwidth) && shape.flows.translate
+}
+
+/// The length that counts, for what is about to be written.
+pub(super) fn len(shape: &Shape) -> &'static str {
+    if keeps_len(shape) {
+        "meter_len"
+    } else {
+        "inner_len"
+    }
 }
 
 /// As received: right for what comes from the VM.
@@ -22,11 +31,10 @@ pub(super) const LEN_IN: &str = "    if direction != 1 {
 
 /// Counts the packet that is about to be written: nothing drops it any more but a missing neighbour, and
 /// `apply` has no use for its inner length afterwards.
-pub(super) fn count(shape: &Shape) -> &'static str {
-    match (shape.flows.meter, keeps_len(shape)) {
-        (false, _) => "",
-        (true, false) => "    meter inner_len;\n",
-        (true, true) => "    meter meter_len;\n",
+pub(super) fn count(shape: &Shape) -> String {
+    match shape.flows.meter {
+        false => String::new(),
+        true => format!("    meter {};\n", len(shape)),
     }
 }
 

@@ -396,6 +396,8 @@ impl<'t> Parser<'t, '_> {
                     amount: self.expr()?,
                 }
             }
+            "police" => Stmt::Police { len: self.expr()? },
+            "admit" => Stmt::Admit,
             "meter" => Stmt::Meter { len: self.expr()? },
             "count" => {
                 let Kind::Word(name) = self.peek() else {

@@ -78,6 +78,8 @@ pub(super) fn head(stmt: &Stmt) -> String {
                 expr(amount)
             )
         }
+        Stmt::Police { len } => format!("police {}", expr(len)),
+        Stmt::Admit => "admit".to_owned(),
         Stmt::Meter { len } => format!("meter {}", expr(len)),
         Stmt::FlowLookup {
             peek,

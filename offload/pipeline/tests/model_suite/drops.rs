@@ -500,6 +500,7 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
     // `not-translatable` a service tunnel: scenario `service-tunnel-vxlan`; redirects of load balancers are
     // scenario `e35-fast-path-vip`; the others need settings (`e23-port-map-drop`,
     // `vxlan-source-port-security`, `mtu`, `e31-strict-openings`) or programs of users, which no model has.
+    // Limits have scenarios, too.
     let rest: Vec<_> = DropReason::ALL
         .iter()
         .filter(|r| !met.contains(r))
@@ -520,6 +521,9 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
             &DropReason::TcpNonSynMiss,
             &DropReason::HookDrop,
             &DropReason::HookAborted,
+            &DropReason::BandwidthLimit,
+            &DropReason::ConnectionRate,
+            &DropReason::FlowLimit
         ]
     );
 }

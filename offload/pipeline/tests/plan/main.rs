@@ -3,6 +3,7 @@
 mod acl;
 mod equivalence;
 mod inbound;
+mod limits;
 mod meter;
 mod moves;
 mod named;

@@ -206,6 +206,10 @@ impl Names<'_> {
                 let key = format!("{vnet} {:?}/{}", key.sip, key.prefix_len);
                 (key, format!("{row:?}"))
             }
+            Table::Qos => {
+                let row = format!("{:?}", read::<t::QosRow>(row));
+                (self.eni(read(key)), row)
+            }
             Table::MeterRule => {
                 let key: t::MeterRuleKey = read(key);
                 let policy = self.meter_policy(key.policy);

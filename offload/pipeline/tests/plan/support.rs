@@ -213,6 +213,7 @@ pub(crate) fn eni(key: &str, last: u8, vnet: &str, trusted: &[(u32, u32)]) -> Ed
         disable_fast_path: false,
         v4_meter_policy: None,
         v6_meter_policy: None,
+        qos: None,
     });
     (ObjectKey::Eni(key.into()), Some(object))
 }

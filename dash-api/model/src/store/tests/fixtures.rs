@@ -7,8 +7,8 @@ use crate::key::ObjectKey;
 use crate::net::{IpPrefix, Mac, Vni};
 use crate::objects::{
     AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
-    MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PrefixTag, RouteAction,
-    RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet, VnetMapping,
+    MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PrefixTag, Qos,
+    RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet, VnetMapping,
 };
 use crate::store::{Store, StoreOptions};
 use crate::txn::{Op, Txn};
@@ -74,6 +74,7 @@ pub(super) fn eni(last: u8, vnet: &str) -> Eni {
         disable_fast_path: false,
         v4_meter_policy: None,
         v6_meter_policy: None,
+        qos: None,
     }
 }
 
@@ -145,6 +146,13 @@ pub(super) fn bind(v4: Option<&str>, v6: Option<&str>) -> AclBind {
         v4: v4.map(Into::into),
         v6: v6.map(Into::into),
     }
+}
+
+pub(super) fn qos(bandwidth_kbps: u32) -> Object {
+    Object::Qos(Qos {
+        bandwidth_kbps,
+        ..Qos::default()
+    })
 }
 
 pub(super) fn meter_policy(family: Family) -> Object {
@@ -240,7 +248,8 @@ pub(super) fn full_config() -> Vec<Op> {
             "DASH_ACL_OUT_TABLE:e1:3",
             Object::AclOut(bind(Some("a4"), None)),
         ),
-        set("DASH_QOS_TABLE:q1", Object::Opaque),
+        set("DASH_QOS_TABLE:q1", qos(10_000)),
+        set("DASH_HA_SET_TABLE:h1", Object::Opaque),
         set("DASH_METER_POLICY_TABLE:m1", meter_policy(Family::V4)),
         set("DASH_METER_RULE_TABLE:m1:1", meter_rule("10.2.0.0/16", 520)),
     ]

@@ -25,6 +25,7 @@ const ENIS: &[&str] = &["e1", "e2", "e3"];
 const GROUPS: &[&str] = &["g1", "g2", "g3"];
 const ACLS: &[&str] = &["a2", "a4", "a6"];
 const TAGS: &[&str] = &["t4", "t5", "t6"];
+const QOS: &[&str] = &["q1", "q2"];
 const POLICIES: &[&str] = &["m4", "m5", "m6"];
 const CIDRS4: &[&str] = &["0.0.0.0/0", "10.1.0.0/16"];
 const CIDRS: &[&str] = &["0.0.0.0/0", "10.1.0.0/16", "fd00::/64"];
@@ -79,7 +80,8 @@ fn row() -> impl Strategy<Value = (String, Object)> {
             vnet(if n == 0 { 77 } else { own }),
         )
     });
-    let policies = || (policy_of(Family::V4), policy_of(Family::V6));
+    let qos_of = || proptest::option::weighted(0.2, pick(QOS));
+    let policies = || (policy_of(Family::V4), policy_of(Family::V6), qos_of());
     let enis =
         (pick(ENIS), any::<bool>(), 0u8..20, policies()).prop_map(|(name, enabled, n, named)| {
             let own = name.as_bytes()[1] - b'0';
@@ -102,6 +104,7 @@ fn row() -> impl Strategy<Value = (String, Object)> {
                     enabled,
                     v4_meter_policy: named.0.map(Into::into),
                     v6_meter_policy: named.1.map(Into::into),
+                    qos: named.2.map(Into::into),
                     ..eni
                 }),
             )
@@ -171,7 +174,10 @@ fn row() -> impl Strategy<Value = (String, Object)> {
                 meter_rule(to, class),
             )
         });
-    let opaque = pick(&["q1", "q2"]).prop_map(|n| (format!("DASH_QOS_TABLE:{n}"), Object::Opaque));
+    let opaque =
+        pick(&["h1", "h2"]).prop_map(|n| (format!("DASH_HA_SET_TABLE:{n}"), Object::Opaque));
+    let profiles =
+        (pick(QOS), 0u32..3).prop_map(|(n, bw)| (format!("DASH_QOS_TABLE:{n}"), qos(bw)));
     let misfit = pick(VNETS).prop_map(|n| (format!("DASH_VNET_TABLE:{n}"), direct()));
     let upper = prop_oneof![
         2 => appliance, 5 => vnets, 8 => enis, 6 => groups, 10 => routes, 6 => eni_routes,
@@ -179,7 +185,7 @@ fn row() -> impl Strategy<Value = (String, Object)> {
     ];
     let lower = prop_oneof![
         5 => acls, 10 => acl_rules, 6 => acl_in, 6 => acl_out, 6 => tags, 2 => opaque,
-        1 => misfit, 5 => meter_policies, 8 => meter_rules,
+        1 => misfit, 5 => meter_policies, 8 => meter_rules, 4 => profiles,
     ];
     prop_oneof![upper, lower]
 }

@@ -236,11 +236,11 @@ fn a_delete_and_a_set_of_one_key_are_an_update() {
     let changes = accepted(
         &mut store,
         vec![
-            set("DASH_QOS_TABLE:q1", Object::Opaque),
-            del("DASH_QOS_TABLE:q1"),
+            set("DASH_HA_SET_TABLE:h1", Object::Opaque),
+            del("DASH_HA_SET_TABLE:h1"),
         ],
     );
-    assert_eq!(changed_keys(&changes), ["DASH_QOS_TABLE:q1"]);
+    assert_eq!(changed_keys(&changes), ["DASH_HA_SET_TABLE:h1"]);
 }
 
 #[test]
@@ -848,6 +848,39 @@ fn meter_policies_are_of_one_family_and_frozen_while_an_eni_names_them() {
 }
 
 #[test]
+fn an_eni_may_name_limits_that_do_not_exist_and_those_that_do_stay() {
+    let mut store = full_store(FROZEN);
+    let named = |name: &str| {
+        Object::Eni(Eni {
+            qos: Some(name.into()),
+            ..eni(1, "v1")
+        })
+    };
+    let changes = accepted(&mut store, vec![set("DASH_ENI_TABLE:e1", named("q2"))]);
+    let warnings: Vec<&str> = changes.warnings.iter().map(|w| w.text.as_str()).collect();
+    assert_eq!(
+        warnings,
+        ["DASH_QOS_TABLE:q2 does not exist: the ENI has no limits until it does"]
+    );
+    accepted(&mut store, vec![set("DASH_QOS_TABLE:q2", qos(1))]);
+    let enis: Vec<_> = store.enis_of_qos(&"q2".into()).collect();
+    assert_eq!(enis, [&"e1".into()]);
+    refused(
+        &mut store,
+        vec![del("DASH_QOS_TABLE:q2")],
+        &[(0, in_use("DASH_ENI_TABLE:e1", 1))],
+    );
+    accepted(
+        &mut store,
+        vec![
+            set("DASH_QOS_TABLE:q2", qos(2)),
+            set("DASH_ENI_TABLE:e1", Object::Eni(eni(1, "v1"))),
+        ],
+    );
+    accepted(&mut store, vec![del("DASH_QOS_TABLE:q2")]);
+}
+
+#[test]
 fn metering_bits_may_change_where_their_rows_may() {
     let mut store = full_store(LIVE);
     let bits = MeterBits {
@@ -944,7 +977,7 @@ fn an_object_of_another_table_is_refused() {
         vec![
             set("DASH_VNET_TABLE:v9", group()),
             set("DASH_VNET_TABLE:v8", Object::Opaque),
-            set("DASH_QOS_TABLE:q9", vnet(1)),
+            set("DASH_HA_SET_TABLE:q9", vnet(1)),
             Op::set(
                 0,
                 ObjectKey::AclIn("e1".into(), 9),

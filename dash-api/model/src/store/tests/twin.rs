@@ -162,6 +162,7 @@ fn consistent(rows: &Rows) -> bool {
             | (ObjectKey::RouteGroup(_), Object::RouteGroup(_))
             | (ObjectKey::AclGroup(_), Object::AclGroup(_))
             | (ObjectKey::MeterPolicy(_), Object::MeterPolicy(_))
+            | (ObjectKey::Qos(_), Object::Qos(_))
             | (ObjectKey::Opaque(..), Object::Opaque) => true,
             (ObjectKey::Vnet(_), Object::Vnet(_)) => appliances == 1,
             (ObjectKey::Eni(this), Object::Eni(eni)) => {
@@ -216,8 +217,11 @@ fn consistent(rows: &Rows) -> bool {
 fn legal_step(old: &Rows, new: &Rows, options: StoreOptions) -> bool {
     let unchanging = old.iter().all(|(key, before)| {
         let Some(after) = new.get(key) else {
-            // A tag goes only when no rule names it.
+            // A tag goes only when no rule names it, limits when no ENI does.
             return match key {
+                ObjectKey::Qos(qos) => !new.values().any(
+                    |e| matches!(&e.object, Object::Eni(eni) if eni.qos.as_ref() == Some(qos)),
+                ),
                 ObjectKey::PrefixTag(tag) => !new
                     .values()
                     .any(|e| matches!(&e.object, Object::AclRule(rule) if names(rule, tag))),
