@@ -1,11 +1,12 @@
 //! Floods of SYNs: counted, bounded, and no harm to those who were there.
 
 use dash_bench::world;
+use dash_pipeline::ir::Timeouts;
 use dash_pipeline::plan::Settings;
 use dash_wire::stats::EniStat;
 use nic_target::Target as _;
 
-use crate::rig::{Rig, native_code};
+use crate::rig::{Rig, native_code, wait};
 
 /// Connections that have answers.
 const ESTABLISHED: u32 = 300;
@@ -19,8 +20,8 @@ struct Flooded {
 
 /// Established connections, and then SYNs of as many senders by all queues at once, with packets of
 /// the connections among them: none of these may be lost.
-fn flood(workers: usize, more: &str) -> Flooded {
-    let mut rig = Rig::with(workers, Settings::default(), more);
+fn flood(workers: usize, settings: Settings, more: &str) -> Flooded {
+    let mut rig = Rig::with(workers, settings, more);
     let out: Vec<_> = (0..ESTABLISHED)
         .map(|n| world::outbound(n, world::SMALL))
         .collect();
@@ -70,7 +71,7 @@ fn a_flood_fills_the_table_and_established_flows_go_on() {
         return;
     }
     for workers in [1, 2] {
-        let Flooded { mut rig, flows } = flood(workers, "[]");
+        let Flooded { mut rig, flows } = flood(workers, Settings::default(), "[]");
         assert_eq!(flows, 4_096, "no place of any worker's is left");
         let refused = u64::from(FLOOD) + u64::from(ESTABLISHED) - flows as u64;
         assert_eq!(rig.eni(EniStat::FlowCreateFailed), refused);
@@ -87,10 +88,48 @@ fn an_eni_with_a_limit_does_not_fill_the_table_with_a_flood() {
         {"DASH_ENI_TABLE:F4939FEFC47E": {"mac_address": "F4:93:9F:EF:C4:7E", "underlay_ip": "25.1.1.1",
           "admin_state": "enabled", "vnet": "Vnet1", "qos": "q"}, "OP": "SET"}]"#;
     for workers in [1, 2] {
-        let Flooded { mut rig, flows } = flood(workers, rows);
+        let Flooded { mut rig, flows } = flood(workers, Settings::default(), rows);
         assert_eq!(flows, 1_000);
         assert_eq!(rig.eni(EniStat::FlowCreateFailed), 0);
         let refused = u64::from(FLOOD) + u64::from(ESTABLISHED) - 1_000;
         assert_eq!(rig.eni(EniStat::SessionLimitExceededDropPackets), refused);
+    }
+}
+
+#[test]
+fn the_flows_of_a_flood_end_in_time_whatever_else_there_is_to_do() {
+    if !native_code() {
+        return;
+    }
+    // They are due while the flood goes on, and after it all at once.
+    let settings = || Settings {
+        timeouts: Timeouts {
+            half_open: 20,
+            ..Timeouts::default()
+        },
+        ..Settings::default()
+    };
+    for workers in [1, 2] {
+        let mut rig = Rig::with(workers, settings(), "[]");
+        let known: Vec<_> = (0..ESTABLISHED)
+            .map(|n| world::outbound(n, world::SMALL))
+            .collect();
+        rig.feed(&known, |at| at);
+        for (round, syns) in (0..FLOOD).collect::<Vec<_>>().chunks(1_000).enumerate() {
+            let syns: Vec<_> = syns.iter().map(|&n| world::syn(n)).collect();
+            rig.feed(&syns, |at| at + round);
+        }
+        let made = rig.eni(EniStat::FlowCreated);
+        wait("all but the known ones are gone", || {
+            rig.engine.target_mut().flow_count().unwrap() == ESTABLISHED as usize
+        });
+        assert_eq!(rig.eni(EniStat::FlowAged), made - u64::from(ESTABLISHED));
+        let sent = rig.output.lock().unwrap().output.len();
+        rig.feed(&known, |at| at);
+        assert_eq!(rig.output.lock().unwrap().output.len(), sent + known.len());
+        wait("nothing is due any more", || {
+            let stats = rig.engine.target().worker_stats();
+            stats.iter().all(|worker| worker.ageing_late_ns == 0)
+        });
     }
 }

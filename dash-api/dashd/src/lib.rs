@@ -28,7 +28,6 @@ pub mod args;
 pub mod control;
 pub mod dataplane;
 pub mod flow_control;
-mod fullness;
 pub mod gate;
 pub mod gnmi;
 pub mod metrics;
@@ -38,6 +37,7 @@ pub mod plane;
 pub mod programs;
 pub mod server;
 pub mod sessions;
+mod shortage;
 pub mod simulator;
 mod usage;
 

@@ -222,6 +222,15 @@ fn by_worker(out: &mut String, workers: &[WorkerStats], stuck: &[usize]) {
         "1 while the worker has not gone round for a second.",
         samples,
     );
+    let late = workers.iter().map(|worker| worker.ageing_late_ns);
+    let samples = labels.iter().map(String::as_str).zip(late);
+    family(
+        out,
+        "dashwire_worker_ageing_late_nanoseconds",
+        "gauge",
+        "How long flows that are due have waited to be taken away.",
+        samples,
+    );
     type Number = fn(&WorkerStats) -> u64;
     let counters: [(&str, &str, Number); 6] = [
         (

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use dash_engine::{Commit, Engine, EngineError, FlowSelection, Options};
-use dash_model::objects::Object;
+use dash_model::objects::{Eni, Object};
 use dash_model::{Action, StoreOptions, Txn};
 use dash_pipeline::plan::{Settings, UnderlayTable};
 use dash_runtime::runtime::Change;
@@ -19,17 +19,20 @@ use serde_json::{Map, Value};
 
 use crate::args::{Args, MtuArg};
 use crate::dataplane::{self, DataPlane};
-use crate::fullness::Fullness;
 use crate::gate::Gate;
 use crate::neighbors::Neighbors;
 use crate::programs::services::Underlay;
 use crate::programs::{self, Programs, ProgramsError};
 use crate::sessions::Sessions;
+use crate::shortage::Shortage;
 
 /// Most punted packets served at a time.
 const PUNTS: usize = 256;
 /// Largest IP packet that Ethernet takes, in bytes.
 const ETHERNET_MTU: u16 = 1_500;
+
+/// Flows should be gone within a second of their time (DASH reference 4.5); a worker that is this late is told of.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A data plane with its configuration.
 pub struct Plane {
@@ -46,7 +49,7 @@ pub struct Plane {
     neighbors: Neighbors,
     ports: usize,
     sessions: Sessions,
-    fullness: Fullness,
+    shortage: Shortage,
 }
 
 impl Plane {
@@ -147,7 +150,7 @@ impl Plane {
             neighbors,
             ports: ports_count,
             sessions: Sessions::new(args.flow_dumps.clone()),
-            fullness: Fullness::new(),
+            shortage: Shortage::new(),
         };
         Ok((plane, opened.sim))
     }
@@ -255,30 +258,57 @@ impl Plane {
         self.sessions.rows()
     }
 
-    /// Logs packets that needed a flow and found the table full: once a second at most.
+    /// Logs what flows could not have: places in the table, leave of their ENI, their end in time. Once a
+    /// second at most.
     pub fn watch_flows(&mut self) {
-        let capacity = self.engine.target().capacity().flows as usize;
-        let workers = self.engine.target().worker_stats().len();
-        let Some(since) = self.fullness.due(Instant::now()) else {
+        let Some(since) = self.shortage.due(Instant::now()) else {
             return;
         };
+        let workers = self.engine.target().worker_stats();
+        for (worker, stats) in workers.iter().enumerate() {
+            let late = Duration::from_nanos(stats.ageing_late_ns);
+            if late >= LATE {
+                tracing::warn!(
+                    worker,
+                    "so many flows end that the worker is {late:.1?} late: packets go first"
+                );
+            }
+        }
         // Counters are asked for only where they may have moved.
+        let capacity = self.engine.target().capacity().flows as usize;
         let live = self.engine.target_mut().flow_count().unwrap_or(0);
-        if live + capacity / 8 < capacity * workers && !self.fullness.counted() {
+        let limited = |(_, eni): (_, &Eni)| {
+            let profile = eni
+                .qos
+                .as_ref()
+                .and_then(|qos| self.engine.store().qos(qos));
+            profile.is_some_and(|qos| qos.connections_per_second > 0 || qos.flows > 0)
+        };
+        let room = live + capacity / 8 < capacity * workers.len();
+        if room && !self.shortage.counted() && !self.engine.store().enis().any(limited) {
             return;
         }
         let Ok(counters) = self.engine.target_mut().counters() else {
             return;
         };
-        let failed = counters
-            .eni
-            .values()
-            .filter_map(|block| block.get(EniStat::FlowCreateFailed as usize))
-            .sum();
-        if let Some(dropped) = self.fullness.new_failures(failed) {
+        let sum = |stat: EniStat| -> u64 {
+            let blocks = counters.eni.values();
+            blocks.filter_map(|block| block.get(stat as usize)).sum()
+        };
+        let full = sum(EniStat::FlowCreateFailed);
+        let refused = sum(EniStat::SessionLimitExceededDropPackets).saturating_sub(full);
+        let new = self.shortage.new_drops(full, refused);
+        if let Some(dropped) = new.full {
             tracing::warn!(
                 live,
                 "the flow table was full for {dropped} packets of new connections in {since:.1?}: \
+                 established ones go on"
+            );
+        }
+        if let Some(dropped) = new.refused {
+            tracing::warn!(
+                live,
+                "limits of ENIs stopped {dropped} packets of new connections in {since:.1?}: \
                  established ones go on"
             );
         }

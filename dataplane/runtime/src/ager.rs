@@ -29,6 +29,7 @@ const MOVES: usize = 4;
 #[derive(Debug)]
 pub struct Ager {
     wheel: Wheel,
+    late_ns: u64,
 }
 
 impl Ager {
@@ -39,6 +40,7 @@ impl Ager {
     pub fn new(flows: u32) -> Result<Self, MemoryError> {
         Ok(Self {
             wheel: Wheel::new(flows)?,
+            late_ns: 0,
         })
     }
 
@@ -91,7 +93,14 @@ impl Ager {
             }
             expired += count;
         }
+        // What nothing holds up has come to `now`.
+        self.late_ns = now.saturating_sub(self.wheel.elapsed());
         expired
+    }
+
+    /// How long flows that the last run did not get to have been due, ns; 0 when it got to all.
+    pub fn late_ns(&self) -> u64 {
+        self.late_ns
     }
 
     /// Schedules the slots in `flow_events`.

@@ -204,6 +204,11 @@ impl Datapath {
         self.ager.run(&mut self.tables, self.now_ns, budget)
     }
 
+    /// How far ageing is behind the clock, ns ([`Ager::late_ns`]).
+    pub fn ageing_late_ns(&self) -> u64 {
+        self.ager.late_ns()
+    }
+
     /// The core's tables.
     pub fn tables(&self) -> &CoreTables {
         &self.tables

@@ -368,4 +368,6 @@ pub struct WorkerStats {
     pub busy_rounds: u64,
     /// Rounds that found nothing to do.
     pub idle_rounds: u64,
+    /// How long flows that are due have waited to be taken away, ns; 0 when none waits.
+    pub ageing_late_ns: u64,
 }

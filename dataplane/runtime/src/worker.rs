@@ -100,6 +100,7 @@ impl<P: Port> Worker<P> {
         // Half a millennium of nanoseconds fits.
         let now = self.started.elapsed().as_nanos() as u64;
         self.core.advance(now, AGE_BUDGET);
+        self.rings.tally.late_ns.set(self.core.ageing_late_ns());
         let mut work = self.take_over(pin);
         for at in 0..self.lanes.len() {
             let received = self.receive(at);

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+mod flood;
 mod flows;
 mod gnmi;
 mod kernel;

@@ -234,6 +234,7 @@ impl<P> RuntimeHandle<P> {
                 busy_rounds: busy,
                 // The two were read one after the other.
                 idle_rounds: rounds.saturating_sub(busy),
+                ageing_late_ns: tally.late_ns.get(),
             }
         };
         self.hands.iter().map(stats).collect()

@@ -111,6 +111,11 @@ impl Count {
         self.0.store(now.wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Becomes `n`.
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -125,6 +130,8 @@ pub(crate) struct Tally {
     pub(crate) rounds: Count,
     /// Rounds that found something to do.
     pub(crate) busy: Count,
+    /// How far ageing is behind, ns.
+    pub(crate) late_ns: Count,
     pub(crate) packets: Count,
     /// Packets given to the workers that have their flows.
     pub(crate) handed: Count,

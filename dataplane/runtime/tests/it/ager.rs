@@ -186,6 +186,37 @@ fn a_budget_bounds_the_work_and_nothing_is_lost() {
 }
 
 #[test]
+fn an_ager_that_cannot_keep_up_says_how_late_it_is() {
+    let mut tables = CoreTables::new(&capacity()).unwrap();
+    let mut ager = Ager::new(FLOWS).unwrap();
+    // More end at once than a run looks at, and one that stays.
+    let due = FLOWS as u16 - 1;
+    for id in 0..due {
+        create(&mut tables, id, 0, 1).unwrap();
+    }
+    create(&mut tables, due, 0, 60_000).unwrap();
+    assert_eq!((ager.run(&mut tables, MS - 1, 100), ager.late_ns()), (0, 0));
+    let (mut now, mut gone, mut late) = (MS, 0, Vec::new());
+    while gone < due.into() {
+        let expired = ager.run(&mut tables, now, 2);
+        assert!(expired <= 2);
+        gone += expired;
+        if gone < due.into() {
+            // Never more than what has passed since they were due.
+            assert!(ager.late_ns() <= now - MS + (1 << 20), "{}", ager.late_ns());
+            late.push(ager.late_ns());
+        }
+        now += MS;
+    }
+    assert!(
+        late.is_sorted() && late.last() > Some(&(3 * MS)),
+        "{late:?}"
+    );
+    assert_eq!((ager.run(&mut tables, now, 100), ager.late_ns()), (0, 0));
+    assert_eq!(tables.flow_free.len(), FLOWS as usize - 1);
+}
+
+#[test]
 fn a_key_taken_over_by_another_flow_stays() {
     let mut tables = CoreTables::new(&capacity()).unwrap();
     let mut ager = Ager::new(FLOWS).unwrap();
