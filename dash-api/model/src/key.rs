@@ -129,11 +129,15 @@ pub enum Table {
     PaValidation,
     MeterPolicy,
     MeterRule,
+    /// Ours: what SAI has of an ENI and SONiC's tables have not.
+    EniSettings,
+    /// Ours: what SAI has of an outbound routing group and SONiC's tables have not.
+    RouteGroupSettings,
 }
 
 impl Table {
     /// Every table, in the order [`ObjectKey`] sorts.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Appliance,
         Self::RoutingType,
         Self::Vnet,
@@ -154,6 +158,8 @@ impl Table {
         Self::PaValidation,
         Self::MeterPolicy,
         Self::MeterRule,
+        Self::EniSettings,
+        Self::RouteGroupSettings,
     ];
 
     /// The name in APPL_DB.
@@ -179,6 +185,8 @@ impl Table {
             Self::PaValidation => "DASH_PA_VALIDATION_TABLE",
             Self::MeterPolicy => "DASH_METER_POLICY_TABLE",
             Self::MeterRule => "DASH_METER_RULE_TABLE",
+            Self::EniSettings => "DASHWIRE_ENI_TABLE",
+            Self::RouteGroupSettings => "DASHWIRE_ROUTE_GROUP_TABLE",
         }
     }
 
@@ -217,6 +225,8 @@ pub enum ObjectKey {
     MeterPolicy(MeterPolicyId),
     /// Policy and rule number text (`rule_num` is opaque: the priority is in the rule).
     MeterRule(MeterPolicyId, Arc<str>),
+    EniSettings(EniKey),
+    RouteGroupSettings(RouteGroupId),
     /// Table name and key text of a row that is only stored.
     Opaque(Arc<str>, Arc<str>),
 }
@@ -284,6 +294,8 @@ impl ObjectKey {
             Self::PaValidation(_) => Table::PaValidation,
             Self::MeterPolicy(_) => Table::MeterPolicy,
             Self::MeterRule(..) => Table::MeterRule,
+            Self::EniSettings(_) => Table::EniSettings,
+            Self::RouteGroupSettings(_) => Table::RouteGroupSettings,
             Self::Opaque(..) => return None,
         })
     }
@@ -311,8 +323,12 @@ impl fmt::Display for KeyText<'_> {
             ObjectKey::Appliance(id) => write!(f, "{id}"),
             ObjectKey::RoutingType(kind) => write!(f, "{kind}"),
             ObjectKey::Vnet(vnet) => write!(f, "{vnet}"),
-            ObjectKey::Eni(eni) | ObjectKey::EniRoute(eni) => write!(f, "{eni}"),
-            ObjectKey::RouteGroup(group) => write!(f, "{group}"),
+            ObjectKey::Eni(eni) | ObjectKey::EniRoute(eni) | ObjectKey::EniSettings(eni) => {
+                write!(f, "{eni}")
+            }
+            ObjectKey::RouteGroup(group) | ObjectKey::RouteGroupSettings(group) => {
+                write!(f, "{group}")
+            }
             ObjectKey::Route(group, prefix) => write!(f, "{group}:{prefix}"),
             ObjectKey::RouteRule(RouteRuleKey {
                 eni,

@@ -457,6 +457,38 @@ impl VnetMapping {
     }
 }
 
+/// `DASHWIRE_ENI_TABLE`: attributes of an ENI that SAI has and SONiC's tables have no field for, or
+/// that orchagent does not pass on. They go with the ENI. What is unset is as the card has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EniSettings {
+    /// DSCP of encaps (`SAI_ENI_ATTR_DASH_TUNNEL_DSCP_MODE`, `SAI_ENI_ATTR_DSCP`).
+    pub dscp: Option<DscpMode>,
+    /// Redirects of load balancers change no flow; unset, `DASH_ENI_TABLE` says it.
+    pub disable_fast_path: Option<bool>,
+    /// Most flows that a worker decides again in a second, 0 for any number
+    /// (`SAI_ENI_ATTR_MAX_RESIMULATED_FLOW_PER_SECOND`).
+    pub max_resimulated: Option<u32>,
+    /// Longest IP packet that may leave, its outermost header counted. SAI has none for an ENI.
+    pub mtu: Option<u16>,
+}
+
+/// Where the DSCP of encaps comes from, as `sai_dash_tunnel_dscp_mode_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DscpMode {
+    /// From the received outer header.
+    Preserve,
+    /// It is this number, 0 to 63.
+    Pipe(u8),
+}
+
+/// `DASHWIRE_ROUTE_GROUP_TABLE`: attributes of a route group that SONiC's tables have no field for. They
+/// go with the group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteGroupSettings {
+    /// Outbound packets without a flow are dropped (`SAI_OUTBOUND_ROUTING_GROUP_ATTR_DISABLED`).
+    pub disabled: bool,
+}
+
 /// One object of a table that acts, or the bytes of one that is only stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the table of its name")]
@@ -481,6 +513,8 @@ pub enum Object {
     PaValidation(PaValidation),
     MeterPolicy(MeterPolicy),
     MeterRule(MeterRule),
+    EniSettings(EniSettings),
+    RouteGroupSettings(RouteGroupSettings),
     /// A DASH table this release stores, reads back and does not act on.
     Opaque,
 }
@@ -509,6 +543,8 @@ impl Object {
             Self::PaValidation(_) => Table::PaValidation,
             Self::MeterPolicy(_) => Table::MeterPolicy,
             Self::MeterRule(_) => Table::MeterRule,
+            Self::EniSettings(_) => Table::EniSettings,
+            Self::RouteGroupSettings(_) => Table::RouteGroupSettings,
             Self::Opaque => return None,
         })
     }

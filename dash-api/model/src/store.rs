@@ -22,9 +22,9 @@ use crate::key::{
 };
 use crate::net::{IpPrefix, Mac, PortRange, Vni};
 use crate::objects::{
-    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, MeterPolicy, MeterRule, Object,
-    PaValidation, PortMapRange, PrefixTag, Route, RouteGroup, RouteRule, RoutingTypeDef, Tunnel,
-    Vnet, VnetMapping,
+    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, EniSettings, MeterPolicy, MeterRule,
+    Object, PaValidation, PortMapRange, PrefixTag, Route, RouteGroup, RouteGroupSettings,
+    RouteRule, RoutingTypeDef, Tunnel, Vnet, VnetMapping,
 };
 use crate::txn::Entry;
 
@@ -308,6 +308,21 @@ impl Store {
     ) -> impl Iterator<Item = (&Arc<str>, &MeterRule)> + use<'_> {
         let rows = self.rows.meter_rules.children(policy);
         rows.filter_map(|(key, entry)| Some((key, object!(Some(entry), MeterRule)?)))
+    }
+
+    /// What an ENI has beside SONiC's fields; all unset where nobody said anything.
+    pub fn eni_settings(&self, eni: &EniKey) -> EniSettings {
+        let row = object!(self.rows.eni_settings.get(eni), EniSettings);
+        row.copied().unwrap_or_default()
+    }
+
+    /// What a route group has beside SONiC's fields.
+    pub fn route_group_settings(&self, group: &RouteGroupId) -> RouteGroupSettings {
+        let row = object!(
+            self.rows.route_group_settings.get(group),
+            RouteGroupSettings
+        );
+        row.copied().unwrap_or_default()
     }
 
     /// ENIs in a VNET.

@@ -9,6 +9,7 @@ mod card;
 mod meter;
 mod net;
 mod routing;
+mod settings;
 mod tunnel;
 
 use dash_model::ObjectKey;
@@ -127,6 +128,12 @@ pub(crate) fn object(
         ObjectKey::MeterRule(..) => {
             Object::MeterRule(meter::rule(&decode(Table::MeterRule, raw, notes)?)?)
         }
+        ObjectKey::EniSettings(_) => {
+            Object::EniSettings(settings::eni(&decode(Table::EniSettings, raw, notes)?)?)
+        }
+        ObjectKey::RouteGroupSettings(_) => Object::RouteGroupSettings(settings::route_group(
+            &decode(Table::RouteGroupSettings, raw, notes)?,
+        )),
         ObjectKey::Opaque(table, _) => {
             opaque(table, raw)?;
             // Two tables without objects of their own, which the engine reads.

@@ -9,6 +9,11 @@ use crate::FILE_DESCRIPTOR_SET;
 
 /// Tables whose rows are one protobuf message.
 const MESSAGES: &[(&str, &str)] = &[
+    ("DASHWIRE_ENI_TABLE", "dashwire.v1.EniSettings"),
+    (
+        "DASHWIRE_ROUTE_GROUP_TABLE",
+        "dashwire.v1.RouteGroupSettings",
+    ),
     ("DASH_ACL_GROUP_TABLE", "dash.acl_group.AclGroup"),
     ("DASH_ACL_IN_TABLE", "dash.acl_in.AclIn"),
     ("DASH_ACL_OUT_TABLE", "dash.acl_out.AclOut"),

@@ -110,6 +110,8 @@ reasons! {
     HookDrop = "hook-drop", port [], eni [OtherDropPackets TotalDropPackets];
     /// A program attached to the ENI failed, or said XDP_ABORTED or what is no verdict.
     HookAborted = "hook-aborted", port [], eni [OtherDropPackets TotalDropPackets];
+    /// The route group of the ENI is disabled.
+    RouteGroupDisabled = "route-group-disabled", port [], eni [OutboundRoutingGroupDisabledDropPackets TotalDropPackets];
 }
 
 #[cfg(test)]

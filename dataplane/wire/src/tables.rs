@@ -44,6 +44,10 @@ pub mod eni_flags {
     pub const FLOATING: u16 = 8;
     /// Redirects of load balancers change nothing.
     pub const NO_FAST_PATH: u16 = 16;
+    /// The bound route group takes no packets.
+    pub const ROUTE_GROUP_DISABLED: u16 = 32;
+    /// Encaps have the DSCP of `dscp_tos`.
+    pub const DSCP_PIPE: u16 = 64;
 }
 
 /// Values of [`RouteRow::action`], as `sai_outbound_routing_entry_action_t`.
@@ -257,13 +261,8 @@ layout! {
         sport_base: u16,
         /// Bits of the flow's hash that are added to it.
         sport_mask: u16,
-        /// Longest IP packet that may leave, its outermost header counted; of no meaning without the
-        /// setting.
-        mtu: u16,
-        /// TOS byte with the DSCP of every encap, ECN 0; of no meaning without the setting.
-        dscp_tos: u8,
         /// Zero.
-        pad: [u8; 5],
+        pad: [u8; 8],
     }
 
     /// Key of `eni_mac`; the row is the ENI's index, a `u32`.
@@ -288,8 +287,9 @@ layout! {
         vnet_vni: u32,
         /// Id of the ENI's VNET, 0 for none.
         vnet: u16,
-        /// Zero.
-        pad: u16,
+        /// Longest IP packet that may leave, its outermost header counted; the longest there is where
+        /// nobody set a limit.
+        mtu: u16,
         /// Outbound route group.
         route_group: u32,
         /// ACL group ids, 0 for none: outbound v4, outbound v6, inbound v4, inbound v6, each stage 1 to 5.
@@ -308,8 +308,8 @@ layout! {
         resim_keep: u16,
         /// Flows of another epoch were decided by a policy that is not to count any more.
         epoch: u8,
-        /// Zero.
-        pad2: u8,
+        /// TOS byte with the DSCP of encaps, ECN 0, where the flags say so.
+        dscp_tos: u8,
     }
 
     /// Row of `eni_life`, by ENI index.

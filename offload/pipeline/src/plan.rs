@@ -6,6 +6,7 @@
 //!
 //!  ids       names of ENIs, VNETs and groups to the numbers in rows
 //!  rows      one object to its row
+//!  settings  what holds of an ENI: its own settings, else the card's
 //!  trusted   VNI ranges to prefixes
 //!  priority  rules by priority to rows by longest prefix
 //!  inbound   route rules, so
@@ -51,12 +52,14 @@ mod pas;
 mod priority;
 mod resim;
 mod rows;
+mod settings;
 mod trusted;
 mod tunnels;
 mod underlay;
 
 pub use explain::Explained;
 pub use resim::{Recurring, Resimulation};
+pub use settings::EniInForce;
 pub use underlay::{UnderlayRoute, UnderlayTable};
 
 use census::Census;
@@ -126,6 +129,8 @@ pub struct Shape {
     pub acl_out: u8,
     /// Bit `k - 1`: an ENI binds a group to inbound stage `k`.
     pub acl_in: u8,
+    /// A route group is disabled.
+    pub route_group_disabled: bool,
     /// An inbound rule validates PAs.
     pub inbound_pa_validation: bool,
     /// And there are valid sources beside the PAs of mappings.
@@ -158,9 +163,9 @@ pub struct Shape {
     pub flows: FlowNeeds,
     /// VXLAN is taken from some source ports only.
     pub sport_security: bool,
-    /// Packets that leave have a limit.
+    /// Packets that leave have a limit: all, or those of an ENI.
     pub mtu: bool,
-    /// Encaps have a DSCP of their own.
+    /// Encaps have a DSCP of their own: all, or those of an ENI.
     pub dscp_pipe: bool,
     /// How long connections stay without a packet.
     pub timeouts: Timeouts,
@@ -182,6 +187,7 @@ impl Shape {
             trusted_vnis: true,
             acl_out: 0b11111,
             acl_in: 0b11111,
+            route_group_disabled: true,
             inbound_pa_validation: true,
             pa_prefixes: true,
             underlay_routes: true,
@@ -476,6 +482,9 @@ impl Planner {
         self.settings = settings;
         let mut ops = Ops::default();
         self.update_globals(store, &mut ops);
+        for (key, eni) in store.enis() {
+            self.put_eni(store, key, eni, &mut ops);
+        }
         self.finish(ops)
     }
 
@@ -488,6 +497,13 @@ impl Planner {
     pub fn hooks(&mut self, there: bool) -> Plan {
         self.hooks = there;
         self.finish(Ops::default())
+    }
+
+    /// What of an ENI's settings packets meet, whoever said it.
+    pub fn eni_in_force(&self, store: &Store, key: &EniKey) -> Option<EniInForce> {
+        let eni = store.eni(key)?;
+        let resim = self.resims.get(key).copied().unwrap_or_default();
+        Some(settings::in_force(store, &self.settings, &resim, key, eni))
     }
 
     /// Index of an ENI.
@@ -738,9 +754,11 @@ impl Planner {
                 ObjectKey::Eni(eni)
                 | ObjectKey::EniRoute(eni)
                 | ObjectKey::AclIn(eni, _)
-                | ObjectKey::AclOut(eni, _) => {
+                | ObjectKey::AclOut(eni, _)
+                | ObjectKey::EniSettings(eni) => {
                     touched.insert(eni);
                 }
+                ObjectKey::RouteGroupSettings(group) => touched.extend(store.enis_bound_to(group)),
                 _ => {}
             }
         }
@@ -754,7 +772,7 @@ impl Planner {
     fn put_eni(&mut self, store: &Store, key: &EniKey, eni: &Eni, ops: &mut Ops) {
         let index = self.ids.eni(key);
         let resim = self.resims.get(key).copied().unwrap_or_default();
-        let row = rows::eni(store, &self.ids, &resim, key, eni);
+        let row = rows::eni(store, &self.ids, &self.settings, &resim, key, eni);
         if self.enis.insert(index, row) != Some(row) {
             ops.put_index(Table::Eni, index, &row);
         }
@@ -776,8 +794,8 @@ impl Planner {
             drop_unmapped_ports: census.port_map && self.settings.drop_unmapped_ports,
             flows: self.flows,
             sport_security: self.settings.sport_security,
-            mtu: self.settings.mtu.is_some(),
-            dscp_pipe: self.settings.dscp_pipe.is_some(),
+            mtu: census.mtu || self.settings.mtu.is_some(),
+            dscp_pipe: census.dscp_pipe || self.settings.dscp_pipe.is_some(),
             timeouts: self.settings.timeouts,
             tcp_nonsyn_drop: self.settings.tcp_nonsyn_drop,
             tcp_reset: self.settings.tcp_reset && (census.acl_out | census.acl_in) != 0,

@@ -387,7 +387,7 @@ fn route_body(out: &mut String, shape: &Shape) {
         if (e.flags & 4) == 0 {{
             drop route-group-miss;
         }}
-        ip = key.dip;
+{}        ip = key.dip;
         ip_v6 = (key.flags & 1);
         if ip_v6 == 0 {{
             match route4[e.route_group, v4(key.dip)] as r {{
@@ -420,6 +420,7 @@ fn route_body(out: &mut String, shape: &Shape) {
         part(shape.tunnel, TUNNEL_VARS),
         part(shape.port_map, "    var port_map: u32;\n"),
         part(shape.meter, meter::ROUTE_VARS),
+        part(shape.route_group_disabled, GROUP_DISABLED),
         meter::policy_or_none(shape),
         part(shape.flows.u1, NO_U1),
         part(shape.floating, "        ractions.u0_encap = 1;\n"),
@@ -497,6 +498,9 @@ fn route_body(out: &mut String, shape: &Shape) {
         ),
     );
 }
+
+const GROUP_DISABLED: &str =
+    "        if (e.flags & 32) != 0 {\n            drop route-group-disabled;\n        }\n";
 
 const TUNNEL_VARS: &str = "    var via: u32;\n    var member: u32;\n";
 

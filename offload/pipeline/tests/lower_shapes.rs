@@ -20,6 +20,7 @@ fn settings() -> impl Iterator<Item = Shape> {
             sport_security: has(0),
             mtu: has(1),
             dscp_pipe: has(2),
+            route_group_disabled: has(3),
             flows: FlowNeeds {
                 translate: has(3),
                 nvgre: has(3),

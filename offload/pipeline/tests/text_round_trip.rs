@@ -185,6 +185,7 @@ fn whole_template() -> String {
         trusted_vnis: true,
         acl_out: 0b11111,
         acl_in: 0b11111,
+        route_group_disabled: true,
         inbound_pa_validation: true,
         pa_prefixes: true,
         underlay_routes: true,

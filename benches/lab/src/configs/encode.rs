@@ -139,6 +139,8 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
         | Object::PaValidation(_)
         | Object::MeterPolicy(_)
         | Object::MeterRule(_)
+        | Object::EniSettings(_)
+        | Object::RouteGroupSettings(_)
         | Object::Opaque => {
             unreachable!("the configurations have no such rows")
         }

@@ -8,10 +8,11 @@ use dash_model::key::{
 };
 use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
-    MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PaValidation, PortMap,
-    PortMapRange, PrefixTag, PrivateLink, Route, RouteAction, RouteGroup, RouteRule,
-    RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel, Vnet, VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, DscpMode, EncapType, Eni, EniMode, EniRoute,
+    EniSettings, Family, MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup,
+    PaValidation, PortMap, PortMapRange, PrefixTag, PrivateLink, Route, RouteAction, RouteGroup,
+    RouteGroupSettings, RouteRule, RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel,
+    Vnet, VnetMapping,
 };
 use dash_model::{ObjectKey, Op, Txn};
 use dash_pipeline::plan::{Resimulation, UnderlayRoute, UnderlayTable};
@@ -184,7 +185,7 @@ impl World {
         }
         let keep = [0, 0, 0x1, 0x8, 0x2, 0x3c0, 0x3cb];
         let how = Resimulation {
-            per_second: self.rng.pick(&[0, 0, 1, 3]),
+            per_second: self.rng.pick(&[None, Some(0), Some(1), Some(3)]),
             keep: self.rng.pick(&keep),
         };
         let all = !self.rng.once_in(3);
@@ -274,7 +275,7 @@ impl World {
 
     fn change(&mut self, ops: &mut Vec<(ObjectKey, Option<Object>)>) {
         let n = self.rng.below(ENIS);
-        let (mut op, may_delete) = match self.rng.below(29) {
+        let (mut op, may_delete) = match self.rng.below(31) {
             23 => {
                 let kinds = [
                     RoutingType::ServiceTunnel,
@@ -301,6 +302,17 @@ impl World {
             27 | 28 => {
                 let p = self.rng.below(2);
                 (self.meter_rule(p), true)
+            }
+            29 => {
+                let own = eni_settings(&mut self.rng);
+                ((ObjectKey::EniSettings(eni_key(n)), Some(own)), true)
+            }
+            30 => {
+                let g = self.rng.below(2);
+                let disabled = self.rng.once_in(6);
+                let own = RouteGroupSettings { disabled };
+                let key = ObjectKey::RouteGroupSettings(group(g));
+                ((key, Some(Object::RouteGroupSettings(own))), true)
             }
             25 => (port_range(self.rng.pick(&RANGES)), true),
             0 => (
@@ -1162,6 +1174,16 @@ fn dependants(n: usize) -> Vec<ObjectKey> {
         }
     }
     keys
+}
+
+/// What SAI has of an ENI and SONiC's tables have not.
+fn eni_settings(r: &mut Rng) -> Object {
+    Object::EniSettings(EniSettings {
+        dscp: r.pick(&[None, Some(DscpMode::Preserve), Some(DscpMode::Pipe(46))]),
+        disable_fast_path: r.pick(&[None, Some(false), Some(true)]),
+        max_resimulated: r.pick(&[None, Some(0), Some(2)]),
+        mtu: r.pick(&[None, None, Some(120), Some(1500)]),
+    })
 }
 
 fn txn(ops: Vec<(ObjectKey, Option<Object>)>) -> Txn {

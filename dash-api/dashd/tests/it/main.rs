@@ -11,4 +11,5 @@ mod packets;
 mod process;
 mod programs;
 mod services;
+mod settings;
 mod support;

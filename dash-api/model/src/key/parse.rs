@@ -191,6 +191,8 @@ impl ObjectKey {
                 let rule = non_empty("rule number", rule)?;
                 Self::MeterRule(name(METER_POLICY, policy)?.into(), rule.into())
             }
+            Table::EniSettings => Self::EniSettings(name(ENI, key)?.into()),
+            Table::RouteGroupSettings => Self::RouteGroupSettings(name(ROUTE_GROUP, key)?.into()),
         })
     }
 
@@ -208,8 +210,10 @@ impl ObjectKey {
             Self::Appliance(id) => non_empty("appliance id", id.as_str()).map(drop),
             Self::RoutingType(_) | Self::PaValidation(_) => Ok(()),
             Self::Vnet(vnet) | Self::VnetMapping(vnet, _) => vnet_ok(vnet),
-            Self::Eni(eni) | Self::EniRoute(eni) => eni_ok(eni),
-            Self::RouteGroup(group) | Self::Route(group, _) => routes_ok(group),
+            Self::Eni(eni) | Self::EniRoute(eni) | Self::EniSettings(eni) => eni_ok(eni),
+            Self::RouteGroup(group) | Self::Route(group, _) | Self::RouteGroupSettings(group) => {
+                routes_ok(group)
+            }
             Self::RouteRule(rule) => {
                 let source = rule.source;
                 if SourcePrefix::new(source.addr, source.len) != Some(source) {

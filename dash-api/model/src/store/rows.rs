@@ -109,6 +109,8 @@ pub(super) struct Rows {
     pub(super) meter_rules: Nested<MeterPolicyId, Arc<str>>,
     pub(super) opaque: Nested<Arc<str>, Arc<str>>,
     pub(super) pa_validations: BTreeMap<Vni, Entry>,
+    pub(super) eni_settings: BTreeMap<EniKey, Entry>,
+    pub(super) route_group_settings: BTreeMap<RouteGroupId, Entry>,
 }
 
 /// Rows with their keys made up on the fly.
@@ -137,6 +139,8 @@ impl Rows {
             ObjectKey::PaValidation(vni) => self.pa_validations.get(vni),
             ObjectKey::MeterPolicy(policy) => self.meter_policies.get(policy),
             ObjectKey::MeterRule(policy, rule) => self.meter_rules.get(policy, rule),
+            ObjectKey::EniSettings(eni) => self.eni_settings.get(eni),
+            ObjectKey::RouteGroupSettings(group) => self.route_group_settings.get(group),
             ObjectKey::Opaque(table, row) => self.opaque.get(table, row),
         }
     }
@@ -164,6 +168,10 @@ impl Rows {
             ObjectKey::PaValidation(vni) => put(&mut self.pa_validations, vni, entry),
             ObjectKey::MeterPolicy(policy) => put(&mut self.meter_policies, policy, entry),
             ObjectKey::MeterRule(policy, rule) => self.meter_rules.put(policy, rule, entry),
+            ObjectKey::EniSettings(eni) => put(&mut self.eni_settings, eni, entry),
+            ObjectKey::RouteGroupSettings(group) => {
+                put(&mut self.route_group_settings, group, entry)
+            }
             ObjectKey::Opaque(table, row) => self.opaque.put(table, row, entry),
         }
     }
@@ -190,6 +198,8 @@ impl Rows {
             Table::PaValidation => self.pa_validations.len(),
             Table::MeterPolicy => self.meter_policies.len(),
             Table::MeterRule => self.meter_rules.len(),
+            Table::EniSettings => self.eni_settings.len(),
+            Table::RouteGroupSettings => self.route_group_settings.len(),
         }
     }
 
@@ -231,6 +241,10 @@ impl Rows {
             Table::PaValidation => flat(&self.pa_validations, ObjectKey::PaValidation),
             Table::MeterPolicy => flat(&self.meter_policies, ObjectKey::MeterPolicy),
             Table::MeterRule => nested(&self.meter_rules, ObjectKey::MeterRule),
+            Table::EniSettings => flat(&self.eni_settings, ObjectKey::EniSettings),
+            Table::RouteGroupSettings => {
+                flat(&self.route_group_settings, ObjectKey::RouteGroupSettings)
+            }
         }
     }
 

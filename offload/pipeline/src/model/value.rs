@@ -227,11 +227,11 @@ named! { read_globals, r: Globals,
     "flags": r.flags,
     "sport_base": r.sport_base,
     "sport_mask": r.sport_mask,
-    "mtu": r.mtu,
-    "dscp_tos": r.dscp_tos,
 }
 
 named! { read_eni, r: EniRow,
+    "mtu": r.mtu,
+    "dscp_tos": r.dscp_tos,
     "flags": r.flags,
     "vm_underlay_dip": r.vm_underlay_dip,
     "vm_vni": r.vm_vni,

@@ -171,6 +171,14 @@ fn row() -> impl Strategy<Value = (String, Object)> {
                 meter_rule(to, class),
             )
         });
+    let eni_settings = (pick(ENIS), any::<bool>())
+        .prop_map(|(eni, off)| (format!("DASHWIRE_ENI_TABLE:{eni}"), eni_settings(off)));
+    let group_settings = (pick(GROUPS), any::<bool>()).prop_map(|(group, disabled)| {
+        (
+            format!("DASHWIRE_ROUTE_GROUP_TABLE:{group}"),
+            group_settings(disabled),
+        )
+    });
     let opaque = pick(&["q1", "q2"]).prop_map(|n| (format!("DASH_QOS_TABLE:{n}"), Object::Opaque));
     let misfit = pick(VNETS).prop_map(|n| (format!("DASH_VNET_TABLE:{n}"), direct()));
     let upper = prop_oneof![
@@ -179,7 +187,8 @@ fn row() -> impl Strategy<Value = (String, Object)> {
     ];
     let lower = prop_oneof![
         5 => acls, 10 => acl_rules, 6 => acl_in, 6 => acl_out, 6 => tags, 2 => opaque,
-        1 => misfit, 5 => meter_policies, 8 => meter_rules,
+        1 => misfit, 5 => meter_policies, 8 => meter_rules, 4 => eni_settings,
+        4 => group_settings,
     ];
     prop_oneof![upper, lower]
 }
@@ -391,7 +400,7 @@ fn the_generator_reaches_acceptance_refusal_and_every_table() {
     assert!(refused > 150, "{refused} refused");
     assert!(cascades > 5, "{cascades} rows went with their group");
     // All but the routing type, which has no rule: set and deleted.
-    assert!(changed.len() >= 26, "{changed:?}");
+    assert!(changed.len() >= 30, "{changed:?}");
 }
 
 /// The sizes of the DASH scale target for one ENI; what is tested is that nothing is quadratic

@@ -1,0 +1,65 @@
+//! Rows of our own tables: what SAI has and SONiC's messages have not.
+
+use dash_model::objects::{DscpMode, EniSettings, RouteGroupSettings};
+
+use super::net;
+use crate::dashwire::v1 as wire;
+use crate::row::FieldError;
+
+/// The longest header of IPv4, which every link carries (RFC 791).
+const MIN_MTU: u32 = 68;
+
+pub(super) fn eni(row: &wire::EniSettings) -> Result<EniSettings, FieldError> {
+    let mode: wire::DscpMode = net::constant(
+        "dscp_mode",
+        row.dscp_mode,
+        "a DSCP mode (1 preserve, 2 pipe)",
+    )?;
+    let dscp = match (mode, row.dscp) {
+        (wire::DscpMode::Pipe, dscp) => Some(DscpMode::Pipe(six_bits(dscp.unwrap_or(0))?)),
+        (_, Some(_)) => {
+            return Err(FieldError::invalid(
+                "dscp",
+                "it is of the pipe mode: say dscp_mode pipe too",
+            ));
+        }
+        (wire::DscpMode::Preserve, None) => Some(DscpMode::Preserve),
+        (wire::DscpMode::Unspecified, None) => None,
+    };
+    Ok(EniSettings {
+        dscp,
+        disable_fast_path: row.disable_fast_path_icmp_flow_redirection,
+        max_resimulated: row.max_resimulated_flow_per_second.map(rate).transpose()?,
+        mtu: row.mtu.map(mtu).transpose()?,
+    })
+}
+
+pub(super) fn route_group(row: &wire::RouteGroupSettings) -> RouteGroupSettings {
+    RouteGroupSettings {
+        disabled: row.disabled,
+    }
+}
+
+fn six_bits(dscp: u32) -> Result<u8, FieldError> {
+    let fits = u8::try_from(dscp).ok().filter(|dscp| *dscp < 64);
+    fits.ok_or_else(|| FieldError::invalid("dscp", format!("{dscp} is not a DSCP (0..=63)")))
+}
+
+fn rate(flows: u64) -> Result<u32, FieldError> {
+    u32::try_from(flows).map_err(|_| {
+        FieldError::invalid(
+            "max_resimulated_flow_per_second",
+            format!("{flows} is above {}; 0 is any number", u32::MAX),
+        )
+    })
+}
+
+fn mtu(bytes: u32) -> Result<u16, FieldError> {
+    let fits = u16::try_from(bytes).ok().filter(|_| bytes >= MIN_MTU);
+    fits.ok_or_else(|| {
+        FieldError::invalid(
+            "mtu",
+            format!("{bytes} is no length of IP packets ({MIN_MTU}..=65535)"),
+        )
+    })
+}

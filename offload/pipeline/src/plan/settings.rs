@@ -1,0 +1,41 @@
+//! Settings that an ENI may have of its own, and the card has for all others.
+
+use dash_model::Store;
+use dash_model::key::EniKey;
+use dash_model::objects::{DscpMode, Eni};
+
+use super::Settings;
+use super::resim::Resim;
+
+/// What of an ENI's settings packets meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EniInForce {
+    /// DSCP of encaps; without, that of the received outer header.
+    pub dscp: Option<u8>,
+    /// Redirects of load balancers change no flow.
+    pub disable_fast_path: bool,
+    /// Most flows that a worker decides again in a second, 0 for any number.
+    pub max_resimulated: u32,
+    /// Longest IP packet that may leave; without, ports judge.
+    pub mtu: Option<u16>,
+}
+
+pub(super) fn in_force(
+    store: &Store,
+    card: &Settings,
+    resim: &Resim,
+    key: &EniKey,
+    eni: &Eni,
+) -> EniInForce {
+    let own = store.eni_settings(key);
+    EniInForce {
+        dscp: match own.dscp {
+            Some(DscpMode::Pipe(dscp)) => Some(dscp),
+            Some(DscpMode::Preserve) => None,
+            None => card.dscp_pipe,
+        },
+        disable_fast_path: own.disable_fast_path.unwrap_or(eni.disable_fast_path),
+        max_resimulated: resim.per_second.or(own.max_resimulated).unwrap_or(0),
+        mtu: own.mtu.or(card.mtu),
+    }
+}
