@@ -260,6 +260,12 @@ pub(crate) struct SetEni {
     /// Longest IP packet that may leave.
     #[arg(long, value_name = "BYTES")]
     pub(crate) mtu: Option<u32>,
+    /// Whether replies go where packets come from, and follow when that changes.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) reverse_tunnel_learning: Option<bool>,
+    /// Outer source of such replies; 0.0.0.0 for the VIP.
+    #[arg(long, value_name = "IP")]
+    pub(crate) reverse_tunnel_sip: Option<std::net::Ipv4Addr>,
     /// Fields to unset, by the names that `eni show` has.
     #[arg(long, value_name = "FIELD,...", value_delimiter = ',')]
     pub(crate) unset: Vec<String>,

@@ -5,6 +5,8 @@ use dash_engine::EngineError;
 use dash_model::key::{EniKey, RouteGroupId};
 use dash_model::{CommitError, ObjectKey, Op, Txn};
 use dash_pipeline::plan::{EniInForce, Resimulation};
+use dash_proto::dash::types::IpAddress;
+use dash_proto::dash::types::ip_address::Ip;
 use dash_proto::dashwire::v1 as wire;
 use dash_proto::dashwire::v1::settings_server::Settings as Service;
 use dash_proto::set::code_of;
@@ -84,6 +86,8 @@ fn in_force(settings: &EniInForce) -> wire::EniSettings {
         disable_fast_path,
         max_resimulated,
         mtu,
+        learn,
+        reverse_sip,
     } = *settings;
     wire::EniSettings {
         dscp_mode: match dscp {
@@ -94,6 +98,11 @@ fn in_force(settings: &EniInForce) -> wire::EniSettings {
         disable_fast_path_icmp_flow_redirection: Some(disable_fast_path),
         max_resimulated_flow_per_second: Some(max_resimulated.into()),
         mtu: mtu.map(Into::into),
+        enable_reverse_tunnel_learning: Some(learn),
+        reverse_tunnel_sip: reverse_sip.map(|ip| IpAddress {
+            // The message's fixed32 is the dotted quad as a little-endian word.
+            ip: Some(Ip::Ipv4(u32::from_le_bytes(ip.octets()))),
+        }),
     }
 }
 
@@ -123,7 +132,7 @@ fn set_eni(plane: &mut Plane, request: &wire::SetEniRequest) -> Result<wire::Eni
     eni_report(plane, &eni)?;
     let key = ObjectKey::EniSettings(eni.clone());
     let before = plane.engine.get(&key).cloned().unwrap_or_default();
-    let change = request.settings.unwrap_or_default().encode_to_vec();
+    let change = request.settings.clone().unwrap_or_default().encode_to_vec();
     let raw = change_row(
         key.table_name(),
         eni.as_str(),

@@ -470,6 +470,11 @@ pub struct EniSettings {
     pub max_resimulated: Option<u32>,
     /// Longest IP packet that may leave, its outermost header counted. SAI has none for an ENI.
     pub mtu: Option<u16>,
+    /// Replies go where the first side's packets come from, and follow when that changes
+    /// (`SAI_ENI_ATTR_ENABLE_REVERSE_TUNNEL_LEARNING`).
+    pub learn: bool,
+    /// Outer source of replies that do (`SAI_ENI_ATTR_REVERSE_TUNNEL_SIP`); unset for the VIP.
+    pub reverse_sip: Option<Ipv4Addr>,
 }
 
 /// Where the DSCP of encaps comes from, as `sai_dash_tunnel_dscp_mode_t`.

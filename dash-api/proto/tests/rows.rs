@@ -1015,6 +1015,7 @@ fn settings_of_an_eni() {
         json!({
             "dscp_mode": "pipe", "dscp": "46", "mtu": 9000, "max_resimulated_flow_per_second": 7,
             "disable_fast_path_icmp_flow_redirection": "false",
+            "enable_reverse_tunnel_learning": true, "reverse_tunnel_sip": "10.0.0.9",
         }),
     )
     .object
@@ -1028,6 +1029,8 @@ fn settings_of_an_eni() {
             disable_fast_path: Some(false),
             max_resimulated: Some(7),
             mtu: Some(9000),
+            learn: true,
+            reverse_sip: Some(Ipv4Addr::new(10, 0, 0, 9)),
         }
     );
     let dscp = |fields: Value| match ok(t, "eni-1", fields).object {
@@ -1054,6 +1057,8 @@ fn settings_of_an_eni() {
     );
     refused(t, "e", json!({"dscp": 1}), BAD, "dscp");
     refused(t, "e", json!({"dscp_mode": 3}), BAD, "dscp_mode");
+    let sip = "reverse_tunnel_sip";
+    refused(t, "e", json!({sip: "fd00::1"}), LATER, sip);
     refused(t, "e", json!({"mtu": 67}), BAD, "mtu");
     refused(t, "e", json!({"mtu": 65536}), BAD, "mtu");
     let rate = "max_resimulated_flow_per_second";

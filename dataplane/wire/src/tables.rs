@@ -48,6 +48,8 @@ pub mod eni_flags {
     pub const ROUTE_GROUP_DISABLED: u16 = 32;
     /// Encaps have the DSCP of `dscp_tos`.
     pub const DSCP_PIPE: u16 = 64;
+    /// Replies go where the first side's packets come from.
+    pub const LEARN: u16 = 128;
 }
 
 /// Values of [`RouteRow::action`], as `sai_outbound_routing_entry_action_t`.
@@ -174,6 +176,8 @@ pub mod flow_action {
     /// What changes the inner addresses or ports. They become those of the other direction's key,
     /// turned round: that key is what the changed packet is answered with.
     pub const TRANSLATES: u16 = NAT46 | NAT64 | SNAT_PORT | DNAT_PORT;
+    /// What a redirect may have changed, of the side that it is about.
+    pub const REDIRECTABLE: u16 = ENCAP_U0 | ENCAP_U1 | SET_DMAC;
     /// What takes more than its own side of a connection.
     pub const NEEDS_PAIR: u16 = TRANSLATES | ENCAP_U1;
     /// Each with its name in traces and reports.
@@ -195,6 +199,10 @@ pub mod flow_mark {
     /// A load balancer's redirect changed where a side goes.
     pub const REDIRECTED: u8 = 1;
 }
+
+/// Beside a [`flow_state`] in [`Meta::renew`]: the flow is decided again because its packets come from
+/// elsewhere.
+pub const MOVED: u8 = 0x80;
 
 /// Values of [`Meta::redirect`]: what a load balancer's redirect is about (DASH reference 4.9), and the
 /// NVGRE keys that redirects come with.
@@ -274,7 +282,7 @@ layout! {
     }
 
     /// Row of `eni`, by ENI index.
-    EniRow[160] {
+    EniRow[168] {
         /// ENI MAC.
         mac: [u8; 6],
         /// [`eni_flags`].
@@ -310,6 +318,10 @@ layout! {
         epoch: u8,
         /// TOS byte with the DSCP of encaps, ECN 0, where the flags say so.
         dscp_tos: u8,
+        /// Outer source of replies, where the flags say that their way is learned; 0.0.0.0 for the VIP.
+        reverse_sip: [u8; 4],
+        /// Zero.
+        pad: [u8; 4],
     }
 
     /// Row of `eni_life`, by ENI index.
@@ -769,8 +781,8 @@ layout! {
         meter_len: u16,
         /// [`flow_state`] of the flow that this packet decides again, 0 for none.
         renew: u8,
-        /// Zero.
-        pad: u8,
+        /// [`encap`] of the received encap, where the ENI learns where packets come from; else 0.
+        learn: u8,
         /// L4 ports for the ACL, network order: 0 for what is not TCP or UDP.
         acl_sport: [u8; 2],
         /// See `acl_sport`.

@@ -165,6 +165,7 @@ pub const META: &[FieldDef] = &{
         num("meter_len", 2, offset_of!(t::Meta, meter_len)),
         num("epoch", 1, offset_of!(t::Meta, epoch)),
         num("renew", 1, offset_of!(t::Meta, renew)),
+        num("learn", 1, offset_of!(t::Meta, learn)),
     ]
 };
 
@@ -305,6 +306,7 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         num("epoch", 1, offset_of!(t::EniRow, epoch)),
         num("mtu", 2, offset_of!(t::EniRow, mtu)),
         num("dscp_tos", 1, offset_of!(t::EniRow, dscp_tos)),
+        bytes("reverse_sip", 4, offset_of!(t::EniRow, reverse_sip)),
     ];
     const ROUTE: &[FieldDef] = &[
         num("action", 1, offset_of!(t::RouteRow, action)),

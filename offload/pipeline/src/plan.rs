@@ -208,7 +208,9 @@ impl Shape {
                 u1: true,
                 redirects: true,
                 meter: true,
-                epoch: false,
+                // What is learned needs it.
+                epoch: true,
+                learn: true,
             },
             sport_security: true,
             mtu: true,
@@ -238,6 +240,8 @@ pub struct FlowNeeds {
     pub meter: bool,
     /// They are decided again when an ENI's epoch moves.
     pub epoch: bool,
+    /// They are decided again when the first side's packets come from elsewhere; then `epoch` is set too.
+    pub learn: bool,
 }
 
 impl FlowNeeds {
@@ -249,6 +253,7 @@ impl FlowNeeds {
             redirects: self.redirects || other.redirects,
             meter: self.meter || other.meter,
             epoch: self.epoch || other.epoch,
+            learn: self.learn || other.learn,
         }
     }
 

@@ -212,6 +212,7 @@ fn lookup_words(shape: &Shape) -> String {
         (flows.redirects, " marks"),
         (flows.meter, " meter"),
         (flows.epoch, " epoch"),
+        (flows.learn, " learn"),
     ]
     .map(|(there, word)| part(there, word))
     .concat()
@@ -224,6 +225,7 @@ fn create_words(shape: &Shape) -> String {
         (flows.pair(), " pair"),
         (flows.redirects, " marks"),
         (flows.epoch, " epoch"),
+        (flows.learn, " learn"),
     ]
     .map(|(there, word)| part(there, word))
     .concat()
@@ -804,7 +806,7 @@ stage create {{
         entropy actions.sport from key;
     }}
     entropy ractions.sport from rkey;
-{}{}    # A reset opens nothing.
+{}{}{}    # A reset opens nothing.
     if (tcp_flags & 4) == 0 {{
         flow create{};
     }}
@@ -823,6 +825,7 @@ stage create {{
         } else {
             "(actions.actions & 1) != 0"
         },
+        part(flows.learn, life::LEARNED),
         life::resets(shape),
         part(flows.translate, related::TRANSLATABLE),
         create_words(shape),

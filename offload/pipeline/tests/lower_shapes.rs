@@ -28,6 +28,7 @@ fn settings() -> impl Iterator<Item = Shape> {
                 redirects: has(3),
                 meter: has(2),
                 epoch: has(1),
+                learn: has(1) && has(0),
             },
             ..Shape::default()
         }
@@ -72,6 +73,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
                 redirects: true,
                 meter: true,
                 epoch: true,
+                learn: true,
             },
             ..policy.clone()
         };
@@ -96,6 +98,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
                     redirects: has(7),
                     meter: bits.is_multiple_of(3),
                     epoch: false,
+                    learn: false,
                 },
                 meter: bits.is_multiple_of(3),
                 ..policy.clone()

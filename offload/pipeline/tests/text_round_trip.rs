@@ -103,7 +103,12 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         expr().prop_map(Stmt::ParseVxlan),
         expr().prop_map(Stmt::ParseEncap),
         any::<[bool; 3]>().prop_map(|[nvgre, u1, smac]| Stmt::Apply { nvgre, u1, smac }),
-        any::<[bool; 3]>().prop_map(|[pair, marks, epoch]| Stmt::FlowCreate { pair, marks, epoch }),
+        any::<[bool; 4]>().prop_map(|[pair, marks, epoch, learn]| Stmt::FlowCreate {
+            pair,
+            marks,
+            epoch,
+            learn,
+        }),
         (prop::sample::select(PortStat::ALL), expr())
             .prop_map(|(stat, amount)| Stmt::CountPort { stat, amount }),
         (expr(), expr()).prop_map(|(base, mask)| Stmt::GuardSport { base, mask }),
@@ -136,14 +141,15 @@ fn stmt() -> impl Strategy<Value = Stmt> {
                     miss
                 }),
             (cond(), body(), body()).prop_map(|(cond, then, els)| Stmt::If { cond, then, els }),
-            (any::<[bool; 5]>(), body(), body()).prop_map(
-                |([peek, pair, marks, meter, epoch], hit, miss)| {
+            (any::<[bool; 6]>(), body(), body()).prop_map(
+                |([peek, pair, marks, meter, epoch, learn], hit, miss)| {
                     Stmt::FlowLookup {
                         peek,
                         marks,
                         pair,
                         meter,
                         epoch,
+                        learn,
                         hit,
                         miss,
                     }
@@ -207,6 +213,7 @@ fn whole_template() -> String {
             redirects: true,
             meter: true,
             epoch: true,
+            learn: true,
         },
         sport_security: true,
         mtu: true,

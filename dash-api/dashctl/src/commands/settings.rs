@@ -1,6 +1,8 @@
 //! `dashctl eni` and `dashctl route-group`: a daemon's settings beside SONiC's tables.
 
 use anyhow::Result;
+use dash_proto::dash::types::IpAddress;
+use dash_proto::dash::types::ip_address::Ip;
 use dash_proto::dashwire::v1 as wire;
 use dash_proto::dashwire::v1::settings_client::SettingsClient;
 use dash_proto::row_to_json;
@@ -82,6 +84,11 @@ fn set_eni(args: &SetEni) -> wire::SetEniRequest {
             disable_fast_path_icmp_flow_redirection: args.disable_fast_path,
             max_resimulated_flow_per_second: args.max_resimulated,
             mtu: args.mtu,
+            enable_reverse_tunnel_learning: args.reverse_tunnel_learning,
+            reverse_tunnel_sip: args.reverse_tunnel_sip.map(|ip| IpAddress {
+                // The message's fixed32 is the dotted quad as a little-endian word.
+                ip: Some(Ip::Ipv4(u32::from_le_bytes(ip.octets()))),
+            }),
         }),
         unset: args.unset.clone(),
         full_flow_resimulation_requested: args.resimulate,

@@ -309,7 +309,7 @@ impl World {
             }
             30 => {
                 let g = self.rng.below(2);
-                let disabled = self.rng.once_in(6);
+                let disabled = self.rng.once_in(12);
                 let own = RouteGroupSettings { disabled };
                 let key = ObjectKey::RouteGroupSettings(group(g));
                 ((key, Some(Object::RouteGroupSettings(own))), true)
@@ -771,7 +771,9 @@ impl World {
             }
         };
         let outer_tos = tos(r);
-        let pa = if outbound { PAS[3] } else { c.pa };
+        // A VM that moves, now and then; a floating NIC's sources are those that rules know.
+        let host = if r.once_in(6) { r.pick(&PAS) } else { PAS[3] };
+        let pa = if outbound { host } else { c.pa };
         let mut outer = Packet::eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
             .ipv4(pa, vip)
             .tos(outer_tos);
@@ -1176,13 +1178,18 @@ fn dependants(n: usize) -> Vec<ObjectKey> {
     keys
 }
 
+/// Outer source of answers that go where they were learned.
+pub(crate) const REVERSE_SIP: [u8; 4] = [10, 0, 0, 7];
+
 /// What SAI has of an ENI and SONiC's tables have not.
 fn eni_settings(r: &mut Rng) -> Object {
     Object::EniSettings(EniSettings {
         dscp: r.pick(&[None, Some(DscpMode::Preserve), Some(DscpMode::Pipe(46))]),
         disable_fast_path: r.pick(&[None, Some(false), Some(true)]),
         max_resimulated: r.pick(&[None, Some(0), Some(2)]),
-        mtu: r.pick(&[None, None, Some(120), Some(1500)]),
+        mtu: r.pick(&[None, None, None, None, Some(500), Some(1500)]),
+        learn: r.once_in(2),
+        reverse_sip: r.once_in(2).then(|| REVERSE_SIP.into()),
     })
 }
 

@@ -63,8 +63,10 @@ async fn settings_of_an_eni_act_are_read_back_and_go_with_it() {
         disable_fast_path_icmp_flow_redirection: Some(false),
         max_resimulated_flow_per_second: Some(0),
         mtu: Some(1500),
+        enable_reverse_tunnel_learning: Some(false),
+        reverse_tunnel_sip: None,
     };
-    assert_eq!(report.in_force, Some(card));
+    assert_eq!(report.in_force, Some(card.clone()));
     let outer_tos = async |port| daemon.inject(vec![packet(port)]).await[0].1[15];
     assert_eq!(outer_tos(1).await, 8 << 2);
 
@@ -73,8 +75,8 @@ async fn settings_of_an_eni_act_are_read_back_and_go_with_it() {
         dscp_mode: DscpMode::Preserve.into(),
         ..EniSettings::default()
     };
-    let report = client.set_eni(set(own)).await.unwrap().into_inner();
-    assert_eq!(report.settings, Some(own));
+    let report = client.set_eni(set(own.clone())).await.unwrap().into_inner();
+    assert_eq!(report.settings, Some(own.clone()));
     assert_eq!(outer_tos(1).await, 46 << 2, "flows that are there follow");
     let mtu = EniSettings {
         mtu: Some(68),
@@ -118,7 +120,7 @@ async fn settings_of_an_eni_act_are_read_back_and_go_with_it() {
     assert_eq!(status.code(), Code::InvalidArgument);
     let nobody = SetEniRequest {
         eni: "nobody".to_owned(),
-        ..set(own)
+        ..set(own.clone())
     };
     let status = client.set_eni(nobody).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);

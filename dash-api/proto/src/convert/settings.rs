@@ -31,6 +31,8 @@ pub(super) fn eni(row: &wire::EniSettings) -> Result<EniSettings, FieldError> {
         disable_fast_path: row.disable_fast_path_icmp_flow_redirection,
         max_resimulated: row.max_resimulated_flow_per_second.map(rate).transpose()?,
         mtu: row.mtu.map(mtu).transpose()?,
+        learn: row.enable_reverse_tunnel_learning == Some(true),
+        reverse_sip: net::optional_underlay("reverse_tunnel_sip", row.reverse_tunnel_sip.as_ref())?,
     })
 }
 

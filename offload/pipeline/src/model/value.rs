@@ -217,6 +217,7 @@ named! { meta_value, meta_cell, m: Meta,
     "meter_len": m.meter_len,
     "epoch": m.epoch,
     "renew": m.renew,
+    "learn": m.learn,
 }
 
 named! { read_globals, r: Globals,
@@ -230,6 +231,7 @@ named! { read_globals, r: Globals,
 }
 
 named! { read_eni, r: EniRow,
+    "reverse_sip": r.reverse_sip,
     "mtu": r.mtu,
     "dscp_tos": r.dscp_tos,
     "flags": r.flags,

@@ -49,6 +49,8 @@ pub(super) struct Census {
     piped: usize,
     /// ENIs with a limit of their own for what leaves.
     limited: usize,
+    /// ENIs whose replies go where packets come from.
+    learning: usize,
 }
 
 impl Census {
@@ -83,6 +85,7 @@ impl Census {
             (_, Object::EniSettings(own)) => {
                 change_if(matches!(own.dscp, Some(DscpMode::Pipe(_))), &mut self.piped);
                 change_if(own.mtu.is_some(), &mut self.limited);
+                change_if(own.learn, &mut self.learning);
             }
             (_, Object::RouteGroupSettings(own)) => change_if(own.disabled, &mut self.disabled),
             (_, Object::PaValidation(row)) => {
@@ -167,7 +170,8 @@ impl Census {
                 u1: tunnel,
                 redirects: redirect,
                 meter,
-                epoch: false,
+                epoch: self.learning > 0,
+                learn: self.learning > 0,
             },
             ..Shape::default()
         }

@@ -70,6 +70,7 @@ pub(super) fn eni(
         (eni_flags::NO_FAST_PATH, own.disable_fast_path),
         (eni_flags::ROUTE_GROUP_DISABLED, disabled),
         (eni_flags::DSCP_PIPE, own.dscp.is_some()),
+        (eni_flags::LEARN, own.learn),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -95,6 +96,8 @@ pub(super) fn eni(
         resim_keep: resim.keep,
         epoch: resim.epoch,
         dscp_tos: own.dscp.unwrap_or(0) << 2,
+        reverse_sip: own.reverse_sip.map_or([0; 4], |ip| ip.octets()),
+        pad: [0; 4],
     }
 }
 

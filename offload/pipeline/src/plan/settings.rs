@@ -1,5 +1,7 @@
 //! Settings that an ENI may have of its own, and the card has for all others.
 
+use std::net::Ipv4Addr;
+
 use dash_model::Store;
 use dash_model::key::EniKey;
 use dash_model::objects::{DscpMode, Eni};
@@ -18,6 +20,10 @@ pub struct EniInForce {
     pub max_resimulated: u32,
     /// Longest IP packet that may leave; without, ports judge.
     pub mtu: Option<u16>,
+    /// Replies go where the first side's packets come from.
+    pub learn: bool,
+    /// Outer source of replies that do; without, the VIP.
+    pub reverse_sip: Option<Ipv4Addr>,
 }
 
 pub(super) fn in_force(
@@ -37,5 +43,7 @@ pub(super) fn in_force(
         disable_fast_path: own.disable_fast_path.unwrap_or(eni.disable_fast_path),
         max_resimulated: resim.per_second.or(own.max_resimulated).unwrap_or(0),
         mtu: own.mtu.or(card.mtu),
+        learn: own.learn,
+        reverse_sip: own.reverse_sip,
     }
 }

@@ -169,13 +169,18 @@ fn what_an_eni_does_not_say_of_itself_is_the_cards() {
             disable_fast_path: Some(true),
             max_resimulated: Some(5),
             mtu: Some(1500),
+            learn: true,
+            reverse_sip: Some([10, 0, 0, 9].into()),
         },
     )]);
+    assert!(plan.shape.flows.learn && plan.shape.flows.epoch);
     assert!(plan.shape.dscp_pipe && plan.shape.mtu);
     let row = eni_row(&bench, "eni0");
     assert!(pipe(&row));
     assert_eq!((row.dscp_tos, row.mtu), (46 << 2, 1500));
     assert_eq!(row.resim_per_second, 5);
+    assert_ne!(row.flags & eni_flags::LEARN, 0);
+    assert_eq!(row.reverse_sip, [10, 0, 0, 9]);
     assert_ne!(row.flags & eni_flags::NO_FAST_PATH, 0);
 
     let card = Settings {
@@ -194,7 +199,7 @@ fn what_an_eni_does_not_say_of_itself_is_the_cards() {
     )]);
     let row = eni_row(&bench, "eni0");
     assert!(!pipe(&row));
-    assert_eq!(row.mtu, 9000);
+    assert_eq!((row.mtu, row.flags & eni_flags::LEARN), (9000, 0));
     let plan = bench.commit(&[(ObjectKey::EniSettings("eni0".into()), None)]);
     assert!(plan.shape.dscp_pipe && plan.shape.mtu, "the card has them");
     let row = eni_row(&bench, "eni0");
