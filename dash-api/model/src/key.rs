@@ -54,6 +54,9 @@ name! {
     MeterPolicyId,
 }
 
+/// Key of the only row of `SWITCH_TABLE`.
+const SWITCH: &str = "switch";
+
 /// Routing types by SONiC's names; the key of `DASH_ROUTING_TYPE_TABLE` (case-insensitive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names are SONiC's")]
@@ -133,11 +136,13 @@ pub enum Table {
     EniSettings,
     /// Ours: what SAI has of an outbound routing group and SONiC's tables have not.
     RouteGroupSettings,
+    /// SONiC's own, of which what is about VXLAN acts.
+    Switch,
 }
 
 impl Table {
     /// Every table, in the order [`ObjectKey`] sorts.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Appliance,
         Self::RoutingType,
         Self::Vnet,
@@ -160,6 +165,7 @@ impl Table {
         Self::MeterRule,
         Self::EniSettings,
         Self::RouteGroupSettings,
+        Self::Switch,
     ];
 
     /// The name in APPL_DB.
@@ -187,6 +193,7 @@ impl Table {
             Self::MeterRule => "DASH_METER_RULE_TABLE",
             Self::EniSettings => "DASHWIRE_ENI_TABLE",
             Self::RouteGroupSettings => "DASHWIRE_ROUTE_GROUP_TABLE",
+            Self::Switch => "SWITCH_TABLE",
         }
     }
 
@@ -227,6 +234,8 @@ pub enum ObjectKey {
     MeterRule(MeterPolicyId, Arc<str>),
     EniSettings(EniKey),
     RouteGroupSettings(RouteGroupId),
+    /// The only row, whose key text is `switch`.
+    Switch,
     /// Table name and key text of a row that is only stored.
     Opaque(Arc<str>, Arc<str>),
 }
@@ -296,6 +305,7 @@ impl ObjectKey {
             Self::MeterRule(..) => Table::MeterRule,
             Self::EniSettings(_) => Table::EniSettings,
             Self::RouteGroupSettings(_) => Table::RouteGroupSettings,
+            Self::Switch => Table::Switch,
             Self::Opaque(..) => return None,
         })
     }
@@ -337,6 +347,7 @@ impl fmt::Display for KeyText<'_> {
                 priority,
             }) => write!(f, "{eni}:{vni}:{source}:{priority}"),
             ObjectKey::VnetMapping(vnet, ip) => write!(f, "{vnet}:{ip}"),
+            ObjectKey::Switch => f.write_str(SWITCH),
             ObjectKey::AclGroup(group) => write!(f, "{group}"),
             ObjectKey::AclRule(group, rule) => write!(f, "{group}:{rule}"),
             ObjectKey::AclIn(eni, stage) | ObjectKey::AclOut(eni, stage) => {

@@ -93,8 +93,6 @@ pub struct Appliance {
     pub sip: Ipv4Addr,
     /// VNI of VM-to-appliance traffic: packets with it are outbound.
     pub vm_vni: Vni,
-    /// Region of the card; informational until private link needs it.
-    pub local_region_id: u32,
     /// Trusted VNIs for every ENI; empty and no ENI list means no check (choice A5).
     pub trusted_vnis: Vec<VniRange>,
     /// How packets with `vm_vni` are taken.
@@ -494,6 +492,19 @@ pub struct RouteGroupSettings {
     pub disabled: bool,
 }
 
+/// `SWITCH_TABLE`: what SONiC's switch has of VXLAN. What is unset is as the command line has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switch {
+    /// UDP port of VXLAN.
+    pub vxlan_port: Option<u16>,
+    /// Lowest UDP source port of encaps.
+    pub sport_base: Option<u16>,
+    /// Bits of the source port that flows are spread over, at most 16.
+    pub sport_bits: Option<u8>,
+    /// VXLAN from other source ports is dropped.
+    pub sport_security: Option<bool>,
+}
+
 /// One object of a table that acts, or the bytes of one that is only stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the table of its name")]
@@ -520,6 +531,7 @@ pub enum Object {
     MeterRule(MeterRule),
     EniSettings(EniSettings),
     RouteGroupSettings(RouteGroupSettings),
+    Switch(Switch),
     /// A DASH table this release stores, reads back and does not act on.
     Opaque,
 }
@@ -550,6 +562,7 @@ impl Object {
             Self::MeterRule(_) => Table::MeterRule,
             Self::EniSettings(_) => Table::EniSettings,
             Self::RouteGroupSettings(_) => Table::RouteGroupSettings,
+            Self::Switch(_) => Table::Switch,
             Self::Opaque => return None,
         })
     }

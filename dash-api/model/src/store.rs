@@ -24,7 +24,7 @@ use crate::net::{IpPrefix, Mac, PortRange, Vni};
 use crate::objects::{
     AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, EniSettings, MeterPolicy, MeterRule,
     Object, PaValidation, PortMapRange, PrefixTag, Route, RouteGroup, RouteGroupSettings,
-    RouteRule, RoutingTypeDef, Tunnel, Vnet, VnetMapping,
+    RouteRule, RoutingTypeDef, Switch, Tunnel, Vnet, VnetMapping,
 };
 use crate::txn::Entry;
 
@@ -301,6 +301,12 @@ impl Store {
         object!(self.rows.meter_policies.get(policy), MeterPolicy)
     }
 
+    /// Every meter policy, by id.
+    pub fn meter_policies(&self) -> impl Iterator<Item = (&MeterPolicyId, &MeterPolicy)> {
+        let rows = self.rows.meter_policies.iter();
+        rows.filter_map(|(key, entry)| Some((key, object!(Some(entry), MeterPolicy)?)))
+    }
+
     /// Rules of a meter policy by the text of their number, which is not their priority.
     pub fn meter_rules(
         &self,
@@ -322,6 +328,12 @@ impl Store {
             self.rows.route_group_settings.get(group),
             RouteGroupSettings
         );
+        row.copied().unwrap_or_default()
+    }
+
+    /// What SONiC's switch says of VXLAN; all unset where nobody said anything.
+    pub fn switch(&self) -> Switch {
+        let row = object!(self.rows.switch.get(&()), Switch);
         row.copied().unwrap_or_default()
     }
 

@@ -59,9 +59,10 @@ pub(crate) fn object(
     notes: &mut Notes,
 ) -> Result<(ObjectKey, Object), FieldError> {
     let object = match &key {
-        ObjectKey::Appliance(_) => {
-            Object::Appliance(card::appliance(decode(Table::Appliance, raw, notes)?)?)
-        }
+        ObjectKey::Appliance(_) => Object::Appliance(card::appliance(
+            decode(Table::Appliance, raw, notes)?,
+            notes,
+        )?),
         ObjectKey::RoutingType(kind) => Object::RoutingType(card::routing_type(
             *kind,
             decode(Table::RoutingType, raw, notes)?,
@@ -128,6 +129,10 @@ pub(crate) fn object(
         ObjectKey::MeterRule(..) => {
             Object::MeterRule(meter::rule(&decode(Table::MeterRule, raw, notes)?)?)
         }
+        ObjectKey::Switch => Object::Switch(settings::switch(
+            &decode(Table::Switch, raw, notes)?,
+            notes,
+        )?),
         ObjectKey::EniSettings(_) => {
             Object::EniSettings(settings::eni(&decode(Table::EniSettings, raw, notes)?)?)
         }

@@ -61,6 +61,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("DASH_TUNNEL_TABLE", "dash.tunnel.Tunnel"),
     ("DASH_VNET_MAPPING_TABLE", "dash.vnet_mapping.VnetMapping"),
     ("DASH_VNET_TABLE", "dash.vnet.Vnet"),
+    ("SWITCH_TABLE", "dashwire.v1.Switch"),
 ];
 
 /// Tables that SONiC keeps as plain hash fields although a message of that name exists.

@@ -976,6 +976,7 @@ fn bytes_that_are_not_the_message_are_malformed() {
             "DASH_ACL_IN_TABLE" | "DASH_ACL_OUT_TABLE" => "e:1",
             "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE" => "m:1-2",
             "DASH_PA_VALIDATION_TABLE" => "1",
+            "SWITCH_TABLE" => "switch",
             _ => "k",
         };
         let error = decode_row(table.name(), key, RowValue::Pb(&[0x0b, 0xff])).unwrap_err();

@@ -33,7 +33,7 @@ use dash_model::key::{
     AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, RoutingType, TunnelName,
     VnetName,
 };
-use dash_model::objects::{Eni, Object};
+use dash_model::objects::{Eni, Object, Switch};
 use dash_model::{Changeset, Store};
 use dash_wire::tables::{EniMacKey, EniRow, Globals, TRUSTED_VNI_GLOBAL};
 use nic_target::{Capacity, Table, TableDelta, TableOp};
@@ -324,6 +324,8 @@ pub enum PlanError {
 #[derive(Clone, Debug)]
 pub struct Planner {
     settings: Settings,
+    /// As the store had it when `globals` was emitted last.
+    switch: Switch,
     ids: Directory,
     /// As emitted last; `None` before the first plan.
     globals: Option<Globals>,
@@ -363,6 +365,7 @@ impl Planner {
     pub fn new(settings: Settings, capacity: &Capacity) -> Self {
         Self {
             settings,
+            switch: Switch::default(),
             ids: Directory::new(capacity),
             globals: None,
             enis: BTreeMap::new(),
@@ -784,7 +787,9 @@ impl Planner {
     }
 
     fn update_globals(&mut self, store: &Store, ops: &mut Ops) {
-        let row = rows::globals(store.appliance().map(|(_, a)| a), &self.settings);
+        self.switch = store.switch();
+        let card = settings::with_switch(&self.settings, self.switch);
+        let row = rows::globals(store.appliance().map(|(_, a)| a), &card);
         if self.globals.replace(row) != Some(row) {
             ops.put_index(Table::Globals, 0, &row);
         }
@@ -798,7 +803,10 @@ impl Planner {
             underlay_routes: self.underlay.has_routes(),
             drop_unmapped_ports: census.port_map && self.settings.drop_unmapped_ports,
             flows: self.flows,
-            sport_security: self.settings.sport_security,
+            sport_security: self
+                .switch
+                .sport_security
+                .unwrap_or(self.settings.sport_security),
             mtu: census.mtu || self.settings.mtu.is_some(),
             dscp_pipe: census.dscp_pipe || self.settings.dscp_pipe.is_some(),
             timeouts: self.settings.timeouts,

@@ -416,7 +416,6 @@ impl World {
         Object::Appliance(Appliance {
             sip: VIP.into(),
             vm_vni: vni(VM_VNI),
-            local_region_id: 0,
             trusted_vnis,
             outbound_lookup: if self.rng.once_in(6) {
                 OutboundLookup::DstMac

@@ -217,6 +217,7 @@ impl Judge<'_> {
                 ObjectKey::RoutingType(_)
                 | ObjectKey::RouteGroup(_)
                 | ObjectKey::PortMap(_)
+                | ObjectKey::Switch
                 | ObjectKey::PaValidation(_),
                 _,
             ) => {}
@@ -476,6 +477,7 @@ impl Judge<'_> {
             | ObjectKey::AclOut(..)
             | ObjectKey::EniSettings(_)
             | ObjectKey::RouteGroupSettings(_)
+            | ObjectKey::Switch
             | ObjectKey::Opaque(..) => return,
         };
         if let Some(dependant) = dependant {

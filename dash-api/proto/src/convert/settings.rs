@@ -1,8 +1,8 @@
 //! Rows of our own tables: what SAI has and SONiC's messages have not.
 
-use dash_model::objects::{DscpMode, EniSettings, RouteGroupSettings};
+use dash_model::objects::{DscpMode, EniSettings, RouteGroupSettings, Switch};
 
-use super::net;
+use super::{Notes, net};
 use crate::dashwire::v1 as wire;
 use crate::row::FieldError;
 
@@ -40,6 +40,63 @@ pub(super) fn route_group(row: &wire::RouteGroupSettings) -> RouteGroupSettings 
     RouteGroupSettings {
         disabled: row.disabled,
     }
+}
+
+pub(super) fn switch(row: &wire::Switch, notes: &mut Notes) -> Result<Switch, FieldError> {
+    for (field, given) in [
+        (
+            "fdb_unicast_miss_packet_action",
+            &row.fdb_unicast_miss_packet_action,
+        ),
+        (
+            "fdb_broadcast_miss_packet_action",
+            &row.fdb_broadcast_miss_packet_action,
+        ),
+        (
+            "fdb_multicast_miss_packet_action",
+            &row.fdb_multicast_miss_packet_action,
+        ),
+        ("fdb_aging_time", &row.fdb_aging_time),
+        ("ecmp_hash_seed", &row.ecmp_hash_seed),
+        ("ecmp_hash_offset", &row.ecmp_hash_offset),
+        ("lag_hash_seed", &row.lag_hash_seed),
+        ("lag_hash_offset", &row.lag_hash_offset),
+        ("ordered_ecmp", &row.ordered_ecmp),
+        ("debug_shell_enable", &row.debug_shell_enable),
+        ("vxlan_router_mac", &row.vxlan_router_mac),
+    ] {
+        // They are about a switch's bridge and its routes.
+        notes.ignored_if(given.is_some(), field);
+    }
+    let port = |field: &str, port: u32| {
+        u16::try_from(port)
+            .map_err(|_| FieldError::invalid(field, format!("{port} is not a port (0..=65535)")))
+    };
+    let vxlan_port = match row.vxlan_port {
+        Some(0) => {
+            return Err(FieldError::invalid(
+                "vxlan_port",
+                "0 is not a port to send to",
+            ));
+        }
+        given => given.map(|n| port("vxlan_port", n)).transpose()?,
+    };
+    let bits = |bits: u32| {
+        let fits = u8::try_from(bits).ok().filter(|bits| *bits <= 16);
+        fits.ok_or_else(|| {
+            let reason = format!("{bits} is no number of bits of a port (0..=16)");
+            FieldError::invalid("vxlan_mask", reason)
+        })
+    };
+    Ok(Switch {
+        vxlan_port,
+        sport_base: row
+            .vxlan_sport
+            .map(|n| port("vxlan_sport", n))
+            .transpose()?,
+        sport_bits: row.vxlan_mask.map(bits).transpose()?,
+        sport_security: row.vxlan_security,
+    })
 }
 
 fn six_bits(dscp: u32) -> Result<u8, FieldError> {

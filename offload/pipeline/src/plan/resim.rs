@@ -94,6 +94,7 @@ pub(super) fn concerned(store: &Store, edits: &[Edit<'_>]) -> BTreeSet<EniKey> {
             ObjectKey::RouteGroup(_)
             | ObjectKey::AclGroup(_)
             | ObjectKey::EniSettings(_)
+            | ObjectKey::Switch
             | ObjectKey::Opaque(..) => {}
             ObjectKey::AclRule(group, _) => enis.extend(bound(store, group)),
             ObjectKey::PrefixTag(tag) => {

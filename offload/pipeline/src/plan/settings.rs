@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use dash_model::Store;
 use dash_model::key::EniKey;
-use dash_model::objects::{DscpMode, Eni};
+use dash_model::objects::{DscpMode, Eni, Switch};
 
 use super::Settings;
 use super::resim::Resim;
@@ -24,6 +24,16 @@ pub struct EniInForce {
     pub learn: bool,
     /// Outer source of replies that do; without, the VIP.
     pub reverse_sip: Option<Ipv4Addr>,
+}
+
+/// The card's settings, with what SONiC's switch says of VXLAN.
+pub(super) fn with_switch(card: &Settings, switch: Switch) -> Settings {
+    Settings {
+        vxlan_port: switch.vxlan_port.unwrap_or(card.vxlan_port),
+        sport_base: switch.sport_base.unwrap_or(card.sport_base),
+        sport_bits: switch.sport_bits.unwrap_or(card.sport_bits),
+        ..card.clone()
+    }
 }
 
 pub(super) fn in_force(

@@ -9,7 +9,7 @@ use crate::objects::{
     AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute,
     EniSettings, Family, MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup,
     PrefixTag, RouteAction, RouteGroup, RouteGroupSettings, RouteRule, RoutingTypeDef, RuleAction,
-    StaticEncap, Vnet, VnetMapping,
+    StaticEncap, Switch, Vnet, VnetMapping,
 };
 use crate::store::{Store, StoreOptions};
 use crate::txn::{Op, Txn};
@@ -52,7 +52,6 @@ pub(super) fn appliance() -> Appliance {
     Appliance {
         sip: Ipv4Addr::new(10, 1, 0, 5),
         vm_vni: vni(9),
-        local_region_id: 100,
         trusted_vnis: vec![],
         outbound_lookup: OutboundLookup::SrcMac,
     }
@@ -175,6 +174,13 @@ pub(super) fn group_settings(disabled: bool) -> Object {
     Object::RouteGroupSettings(RouteGroupSettings { disabled })
 }
 
+pub(super) fn switch(vxlan_port: Option<u16>) -> Object {
+    Object::Switch(Switch {
+        vxlan_port,
+        ..Switch::default()
+    })
+}
+
 pub(super) fn tag(family: Family, prefixes: &[&str]) -> Object {
     Object::PrefixTag(Arc::new(PrefixTag {
         family,
@@ -253,6 +259,7 @@ pub(super) fn full_config() -> Vec<Op> {
             Object::AclOut(bind(Some("a4"), None)),
         ),
         set("DASH_QOS_TABLE:q1", Object::Opaque),
+        set("SWITCH_TABLE:switch", switch(Some(4790))),
         set("DASHWIRE_ENI_TABLE:e1", eni_settings(true)),
         set("DASHWIRE_ROUTE_GROUP_TABLE:g1", group_settings(true)),
         set("DASH_METER_POLICY_TABLE:m1", meter_policy(Family::V4)),

@@ -179,6 +179,8 @@ fn row() -> impl Strategy<Value = (String, Object)> {
             group_settings(disabled),
         )
     });
+    let switch = prop_oneof![Just(None), (1u16..3).prop_map(Some)]
+        .prop_map(|port| ("SWITCH_TABLE:switch".to_owned(), switch(port)));
     let opaque = pick(&["q1", "q2"]).prop_map(|n| (format!("DASH_QOS_TABLE:{n}"), Object::Opaque));
     let misfit = pick(VNETS).prop_map(|n| (format!("DASH_VNET_TABLE:{n}"), direct()));
     let upper = prop_oneof![
@@ -188,7 +190,7 @@ fn row() -> impl Strategy<Value = (String, Object)> {
     let lower = prop_oneof![
         5 => acls, 10 => acl_rules, 6 => acl_in, 6 => acl_out, 6 => tags, 2 => opaque,
         1 => misfit, 5 => meter_policies, 8 => meter_rules, 4 => eni_settings,
-        4 => group_settings,
+        4 => group_settings, 2 => switch,
     ];
     prop_oneof![upper, lower]
 }

@@ -164,6 +164,7 @@ fn consistent(rows: &Rows) -> bool {
             | (ObjectKey::RouteGroup(_), Object::RouteGroup(_))
             | (ObjectKey::AclGroup(_), Object::AclGroup(_))
             | (ObjectKey::MeterPolicy(_), Object::MeterPolicy(_))
+            | (ObjectKey::Switch, Object::Switch(_))
             | (ObjectKey::Opaque(..), Object::Opaque) => true,
             (ObjectKey::Vnet(_), Object::Vnet(_)) => appliances == 1,
             (ObjectKey::Eni(this), Object::Eni(eni)) => {
