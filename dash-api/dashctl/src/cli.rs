@@ -47,6 +47,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Flow,
     },
+    /// What SAI has of a daemon's ENIs and SONiC's tables have not: shown, set.
+    Eni {
+        #[command(subcommand)]
+        command: EniCommand,
+    },
+    /// What SAI has of a daemon's route groups and SONiC's tables have not: shown, set.
+    RouteGroup {
+        #[command(subcommand)]
+        command: RouteGroupCommand,
+    },
     /// Run scenarios and say what differs from what they expect.
     Scenario(Scenario),
     /// Say what of the pipeline no scenario reaches: exit code 1 when there is something.
@@ -197,12 +207,91 @@ pub(crate) struct Resimulate {
     /// Only flows of this condition, as `flow list` takes it; may be repeated.
     #[arg(long, num_args = 3, value_names = ["FIELD", "OP", "VALUE"])]
     pub(crate) filter: Vec<String>,
-    /// Most flows a second and worker, 0 for any number.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) per_second: u32,
+    /// Most flows a second and worker from now on, 0 for any number [default: as the ENI's settings say].
+    #[arg(long, value_name = "N")]
+    pub(crate) per_second: Option<u32>,
     /// Actions that flows keep: encap_u0, encap_u1, set_dmac, nat46, nat64, snat_port, dnat_port.
     #[arg(long, value_name = "ACTION,...", value_delimiter = ',')]
     pub(crate) keep: Vec<String>,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EniCommand {
+    /// Show settings of ENIs and what is in force, a JSON object a line.
+    Show(ShowSettings),
+    /// Change settings of an ENI; the others stay.
+    Set(SetEni),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteGroupCommand {
+    /// Show settings of route groups, a JSON object a line.
+    Show(ShowSettings),
+    /// Change settings of a route group.
+    Set(SetRouteGroup),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowSettings {
+    /// One of them; all without.
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetEni {
+    /// ENI.
+    pub(crate) key: String,
+    /// Where the DSCP of encaps comes from: the received outer header, or --dscp.
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) dscp_mode: Option<DscpModeName>,
+    /// DSCP of encaps in the pipe mode.
+    #[arg(long, value_name = "DSCP")]
+    pub(crate) dscp: Option<u32>,
+    /// Whether redirects of load balancers change no flow.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) disable_fast_path: Option<bool>,
+    /// Most flows that a worker decides again in a second, 0 for any number.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_resimulated: Option<u64>,
+    /// Longest IP packet that may leave.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
+    /// Whether replies go where packets come from, and follow when that changes.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) reverse_tunnel_learning: Option<bool>,
+    /// Outer source of such replies; 0.0.0.0 for the VIP.
+    #[arg(long, value_name = "IP")]
+    pub(crate) reverse_tunnel_sip: Option<std::net::Ipv4Addr>,
+    /// Fields to unset, by the names that `eni show` has.
+    #[arg(long, value_name = "FIELD,...", value_delimiter = ',')]
+    pub(crate) unset: Vec<String>,
+    /// Have all its flows decided again.
+    #[arg(long)]
+    pub(crate) resimulate: bool,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+/// Modes of `SAI_ENI_ATTR_DASH_TUNNEL_DSCP_MODE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DscpModeName {
+    /// That of the received outer header.
+    Preserve,
+    /// The ENI's own.
+    Pipe,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetRouteGroup {
+    /// Route group.
+    pub(crate) key: String,
+    /// Whether outbound packets without a flow are dropped.
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) disabled: bool,
     #[command(flatten)]
     pub(crate) daemon: Daemon,
 }

@@ -14,6 +14,7 @@ mod programs;
 mod remote;
 mod replay;
 mod scenario;
+mod settings;
 mod show;
 mod trace;
 
@@ -42,6 +43,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Flows(args) => observe::flows(&args),
         Command::Show(args) => show::run(&args),
         Command::Flow { command } => flow::run(&command),
+        Command::Eni { command } => settings::eni(&command),
+        Command::RouteGroup { command } => settings::route_group(&command),
         Command::Scenario(args) => scenario::run(&args),
         Command::Coverage(args) => return coverage::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dash_engine::Judge;
 use dash_pipeline::model::coverage::never_dropped;
 use dash_wire::drop::DropReason;
-use dash_wire::stats::{EniStat, PortStat};
+use dash_wire::stats::{EniStat, MeterStat, PortStat};
 use dashctl::engines::EngineName;
 use dashctl::scenario::{self, ScenarioFile};
 
@@ -90,6 +90,11 @@ fn the_table_of_counters_is_what_scenarios_move() {
         )
         .unwrap_or_else(|e| panic!("{}: {e:#}", file.name));
         let counters = &report.outcome.counters;
+        for bucket in counters["meter"].as_array().into_iter().flatten() {
+            let names = MeterStat::ALL.iter().map(|s| s.name());
+            let not_zero = names.filter(|name| bucket[name].as_u64() != Some(0));
+            moved.extend(not_zero.map(ToOwned::to_owned));
+        }
         let enis = counters["eni"]
             .as_object()
             .into_iter()
@@ -141,9 +146,9 @@ fn table(moved: &BTreeSet<String>) -> String {
     let mut out = String::from(
         "# Counters
 
-Made by a test of `dashctl` (`tests/evidence.rs`) from the two lists in `dash_wire::stats` and from all
+Made by a test of `dashctl` (`tests/evidence.rs`) from the lists in `dash_wire::stats` and from all
 scenarios on the reference model. Every name is reported, by gNMI, `dashctl counters` and Prometheus;
-those that nothing moves are 0.
+those that nothing moves are 0. Of metering buckets those are reported that are not 0.
 
 ",
     );
@@ -168,6 +173,10 @@ those that nothing moves are 0.
     };
     section("ENI", EniStat::ALL.iter().map(|s| s.name()).collect());
     section("Port", PortStat::ALL.iter().map(|s| s.name()).collect());
+    section(
+        "Metering bucket",
+        MeterStat::ALL.iter().map(|s| s.name()).collect(),
+    );
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
@@ -214,6 +223,6 @@ fn a_table_says_which_counters_move() {
     );
     assert_eq!(
         text.lines().filter(|l| l.starts_with("| SAI_")).count(),
-        EniStat::COUNT + PortStat::COUNT
+        EniStat::COUNT + PortStat::COUNT + MeterStat::COUNT
     );
 }

@@ -5,6 +5,8 @@ mod counters;
 mod get;
 mod set;
 
+pub(crate) use set::refusal;
+
 use std::pin::Pin;
 
 use dash_proto::gnmi;

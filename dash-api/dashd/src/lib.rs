@@ -17,7 +17,7 @@
 //! * [`gate`]: keeps packets waiting until the configuration is in.
 //! * [`gnmi`]: Capabilities, Get, Set.
 //! * [`sessions`]: flow dumps that clients ask for by rows.
-//! * [`observe`], [`flow_control`], [`simulator`]: our own services (`specs/proto/dashwire.proto`).
+//! * [`observe`], [`flow_control`], [`settings`], [`simulator`]: our own services (`specs/proto`).
 //! * [`programs`]: programs of users: objects, links, and the service for them (`specs/proto/programs.proto`).
 //! * `usage`: bytes of tables, resources used and available.
 //! * [`metrics`]: the endpoint that Prometheus scrapes.
@@ -37,6 +37,7 @@ pub mod plane;
 pub mod programs;
 pub mod server;
 pub mod sessions;
+pub mod settings;
 mod shortage;
 pub mod simulator;
 mod usage;

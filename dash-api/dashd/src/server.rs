@@ -8,6 +8,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use dash_proto::dashwire::v1::flow_control_server::FlowControlServer;
 use dash_proto::dashwire::v1::observe_server::ObserveServer;
 use dash_proto::dashwire::v1::programs_server::ProgramsServer;
+use dash_proto::dashwire::v1::settings_server::SettingsServer;
 use dash_proto::dashwire::v1::simulator_server::SimulatorServer;
 use dash_proto::gnmi::g_nmi_server::GNmiServer;
 use tokio::net::TcpListener;
@@ -25,6 +26,7 @@ use crate::metrics;
 use crate::observe::Observe;
 use crate::plane::Plane;
 use crate::programs::service::Programs;
+use crate::settings::Settings;
 use crate::simulator::Simulator;
 
 /// Longest message taken: a Set of hundreds of thousands of rows.
@@ -197,6 +199,7 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
     health.set_serving::<GNmiServer<Gnmi>>().await;
     health.set_serving::<ObserveServer<Observe>>().await;
     health.set_serving::<FlowControlServer<FlowControl>>().await;
+    health.set_serving::<SettingsServer<Settings>>().await;
     health.set_serving::<SimulatorServer<Simulator>>().await;
     health.set_serving::<ProgramsServer<Programs>>().await;
     let reflection = || {
@@ -221,6 +224,7 @@ async fn services(control: &Control, args: &Args, simulator: Simulator) -> Resul
         .add_service(observe)
         .add_service(flow_control)
         .add_service(programs)
+        .add_service(SettingsServer::new(Settings::new(control.clone())))
         .add_service(SimulatorServer::new(simulator));
     Ok(routes.routes())
 }

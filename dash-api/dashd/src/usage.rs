@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dash_engine::EngineError;
 use dash_model::Store;
 use dash_model::net::IpPrefix;
+use dash_model::objects::Family;
 use dash_wire::tables::FlowEntry;
 use nic_target::{Capacity, Table};
 use serde_json::{Map, Value, json};
@@ -135,9 +136,26 @@ pub(crate) fn crm(store: &Store, capacity: &Capacity) -> Map<String, Value> {
     add("ipv4_pa_validation", pas, most);
     add("ipv6_pa_validation", 0, 0);
 
+    let (mut policies, mut rules) = ([0, 0], [0, 0]);
+    for (policy, object) in store.meter_policies() {
+        let family = usize::from(object.family == Family::V6);
+        policies[family] += 1;
+        rules[family] += store.meter_rules(policy).count();
+    }
+    let most = Table::MeterRule.def(capacity).max_entries as usize;
+    let both = rules[0] + rules[1];
+    for (family, name) in ["ipv4", "ipv6"].into_iter().enumerate() {
+        // Numbers of 32 bits, of both families.
+        let others = policies[1 - family];
+        let room = (u32::MAX as usize).saturating_sub(others);
+        add(&format!("{name}_meter_policy"), policies[family], room);
+        let room = most.saturating_sub(both - rules[family]);
+        add(&format!("{name}_meter_rule"), rules[family], room);
+    }
+
     let (mut groups, mut rules) = ([0, 0], [0, 0]);
     for (group, acl) in store.acl_groups() {
-        let family = usize::from(acl.family == dash_model::objects::Family::V6);
+        let family = usize::from(acl.family == Family::V6);
         groups[family] += 1;
         rules[family] += store.acl_rule_count(group);
     }
@@ -185,5 +203,41 @@ mod tests {
             capacity.mappings
         );
         assert_eq!(stats["crm_stats_dash_ipv6_pa_validation_available"], 0);
+        assert_eq!(stats["crm_stats_dash_ipv6_meter_rule_used"], 0);
+        assert_eq!(stats["crm_stats_dash_ipv4_meter_policy_used"], 0);
+    }
+
+    /// The names and what is used are SONiC's; one table holds the rules of both families.
+    #[test]
+    fn meter_policies_and_rules_are_counted_by_family() {
+        let rows = serde_json::json!([
+            {"DASH_METER_POLICY_TABLE:m4": {"ip_version": "ipv4"}, "OP": "SET"},
+            {"DASH_METER_POLICY_TABLE:m6": {"ip_version": "ipv6"}, "OP": "SET"},
+            {"DASH_METER_POLICY_TABLE:n6": {"ip_version": "ipv6"}, "OP": "SET"},
+            {"DASH_METER_RULE_TABLE:m4:1": {"ip_prefix": "10.0.0.0/8", "metering_class": 1}, "OP": "SET"},
+            {"DASH_METER_RULE_TABLE:m4:2": {"ip_prefix": "11.0.0.0/8", "metering_class": 1}, "OP": "SET"},
+            {"DASH_METER_RULE_TABLE:m6:1": {"ip_prefix": "fd00::/8", "metering_class": 1}, "OP": "SET"},
+        ]);
+        let rows = dash_proto::load_config(&rows.to_string()).expect("rows");
+        let (txn, _) = dash_proto::config_to_txn(&rows).expect("good rows");
+        let mut store = Store::default();
+        store.commit(txn).expect("they need nothing");
+        let stats = crm(&store, &Capacity::default());
+        let of = |name: &str| {
+            stats[&format!("crm_stats_dash_{name}")]
+                .as_u64()
+                .expect(name)
+        };
+        assert_eq!(
+            (of("ipv4_meter_policy_used"), of("ipv6_meter_policy_used")),
+            (1, 2)
+        );
+        assert_eq!(
+            (of("ipv4_meter_rule_used"), of("ipv6_meter_rule_used")),
+            (2, 1)
+        );
+        let left = of("ipv4_meter_rule_available");
+        assert_eq!(left, of("ipv6_meter_rule_available"), "they share a table");
+        assert_eq!(left + 3, 256 << 10);
     }
 }

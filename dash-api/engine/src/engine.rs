@@ -11,7 +11,7 @@ use dash_model::{Action, Changeset, Entry, ObjectKey, Store, StoreOptions, Txn, 
 use dash_native::{Listing, NativeCode};
 use dash_pipeline::model::trace::LookedUp;
 use dash_pipeline::plan::{
-    Explained, Plan, Planner, Recurring, Resimulation, Settings, UnderlayTable,
+    EniInForce, Explained, Plan, Planner, Recurring, Resimulation, Settings, UnderlayTable,
 };
 use dash_verify::Judge;
 use dash_wire::tables::MeterBucket;
@@ -239,6 +239,11 @@ impl<T: Target + ?Sized> Engine<T> {
                 Err(error)
             }
         }
+    }
+
+    /// What of an ENI's settings packets meet; `None` without such an ENI.
+    pub fn eni_in_force(&self, eni: &EniKey) -> Option<EniInForce> {
+        self.planner.eni_in_force(&self.store, eni)
     }
 
     /// The epoch of an ENI's flows that need not be decided again.

@@ -13,18 +13,13 @@ use dash_bpf::Object as BpfObject;
 use dash_model::key::EniKey;
 use dash_model::net::Mac;
 use dash_model::objects::Object;
-use dash_wire::stats::{EniStat, PortStat};
+use dash_wire::stats::{EniStat, MeterStat, PortStat};
 use dash_wire::tables::{
     Direction, FlowActions, FlowEntry, FlowHalf, FlowKey, MeterBucket, encap, flow_action,
     flow_flags, flow_state,
 };
 use nic_target::FlowQuery;
 use serde_json::{Map, Value, json};
-
-/// SAI name of a bucket's bytes from the VM.
-const METER_OUTBOUND: &str = "SAI_METER_BUCKET_ENTRY_STAT_OUTBOUND_BYTES";
-/// SAI name of a bucket's bytes to the VM.
-const METER_INBOUND: &str = "SAI_METER_BUCKET_ENTRY_STAT_INBOUND_BYTES";
 
 /// Counters as JSON; a missing block or value counts 0.
 pub(crate) fn counters(
@@ -51,8 +46,8 @@ pub(crate) fn counters(
         json!({
             "eni": eni.as_str(),
             "meter_class": class,
-            METER_OUTBOUND: bytes.outbound,
-            METER_INBOUND: bytes.inbound,
+            MeterStat::OutboundBytes.name(): bytes.outbound,
+            MeterStat::InboundBytes.name(): bytes.inbound,
         })
     });
     out.insert("meter".to_owned(), Value::Array(meters.collect()));

@@ -56,6 +56,9 @@ name! {
     QosName,
 }
 
+/// Key of the only row of `SWITCH_TABLE`.
+const SWITCH: &str = "switch";
+
 /// Routing types by SONiC's names; the key of `DASH_ROUTING_TYPE_TABLE` (case-insensitive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names are SONiC's")]
@@ -132,11 +135,17 @@ pub enum Table {
     MeterPolicy,
     MeterRule,
     Qos,
+    /// Ours: what SAI has of an ENI and SONiC's tables have not.
+    EniSettings,
+    /// Ours: what SAI has of an outbound routing group and SONiC's tables have not.
+    RouteGroupSettings,
+    /// SONiC's own, of which what is about VXLAN acts.
+    Switch,
 }
 
 impl Table {
     /// Every table, in the order [`ObjectKey`] sorts.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Appliance,
         Self::RoutingType,
         Self::Vnet,
@@ -158,6 +167,9 @@ impl Table {
         Self::MeterPolicy,
         Self::MeterRule,
         Self::Qos,
+        Self::EniSettings,
+        Self::RouteGroupSettings,
+        Self::Switch,
     ];
 
     /// The name in APPL_DB.
@@ -184,6 +196,9 @@ impl Table {
             Self::MeterPolicy => "DASH_METER_POLICY_TABLE",
             Self::MeterRule => "DASH_METER_RULE_TABLE",
             Self::Qos => "DASH_QOS_TABLE",
+            Self::EniSettings => "DASHWIRE_ENI_TABLE",
+            Self::RouteGroupSettings => "DASHWIRE_ROUTE_GROUP_TABLE",
+            Self::Switch => "SWITCH_TABLE",
         }
     }
 
@@ -223,6 +238,10 @@ pub enum ObjectKey {
     /// Policy and rule number text (`rule_num` is opaque: the priority is in the rule).
     MeterRule(MeterPolicyId, Arc<str>),
     Qos(QosName),
+    EniSettings(EniKey),
+    RouteGroupSettings(RouteGroupId),
+    /// The only row, whose key text is `switch`.
+    Switch,
     /// Table name and key text of a row that is only stored.
     Opaque(Arc<str>, Arc<str>),
 }
@@ -291,6 +310,9 @@ impl ObjectKey {
             Self::MeterPolicy(_) => Table::MeterPolicy,
             Self::MeterRule(..) => Table::MeterRule,
             Self::Qos(_) => Table::Qos,
+            Self::EniSettings(_) => Table::EniSettings,
+            Self::RouteGroupSettings(_) => Table::RouteGroupSettings,
+            Self::Switch => Table::Switch,
             Self::Opaque(..) => return None,
         })
     }
@@ -318,8 +340,12 @@ impl fmt::Display for KeyText<'_> {
             ObjectKey::Appliance(id) => write!(f, "{id}"),
             ObjectKey::RoutingType(kind) => write!(f, "{kind}"),
             ObjectKey::Vnet(vnet) => write!(f, "{vnet}"),
-            ObjectKey::Eni(eni) | ObjectKey::EniRoute(eni) => write!(f, "{eni}"),
-            ObjectKey::RouteGroup(group) => write!(f, "{group}"),
+            ObjectKey::Eni(eni) | ObjectKey::EniRoute(eni) | ObjectKey::EniSettings(eni) => {
+                write!(f, "{eni}")
+            }
+            ObjectKey::RouteGroup(group) | ObjectKey::RouteGroupSettings(group) => {
+                write!(f, "{group}")
+            }
             ObjectKey::Route(group, prefix) => write!(f, "{group}:{prefix}"),
             ObjectKey::RouteRule(RouteRuleKey {
                 eni,
@@ -328,6 +354,7 @@ impl fmt::Display for KeyText<'_> {
                 priority,
             }) => write!(f, "{eni}:{vni}:{source}:{priority}"),
             ObjectKey::VnetMapping(vnet, ip) => write!(f, "{vnet}:{ip}"),
+            ObjectKey::Switch => f.write_str(SWITCH),
             ObjectKey::AclGroup(group) => write!(f, "{group}"),
             ObjectKey::AclRule(group, rule) => write!(f, "{group}:{rule}"),
             ObjectKey::AclIn(eni, stage) | ObjectKey::AclOut(eni, stage) => {

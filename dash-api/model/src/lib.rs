@@ -30,7 +30,6 @@
 //! let appliance = Object::Appliance(Appliance {
 //!     sip: "10.1.0.5".parse()?,
 //!     vm_vni: Vni::new(9).expect("24 bits"),
-//!     local_region_id: 0,
 //!     trusted_vnis: vec![],
 //!     outbound_lookup: OutboundLookup::SrcMac,
 //! });

@@ -93,8 +93,6 @@ pub struct Appliance {
     pub sip: Ipv4Addr,
     /// VNI of VM-to-appliance traffic: packets with it are outbound.
     pub vm_vni: Vni,
-    /// Region of the card; informational until private link needs it.
-    pub local_region_id: u32,
     /// Trusted VNIs for every ENI; empty and no ENI list means no check (choice A5).
     pub trusted_vnis: Vec<VniRange>,
     /// How packets with `vm_vni` are taken.
@@ -470,6 +468,56 @@ impl VnetMapping {
     }
 }
 
+/// `DASHWIRE_ENI_TABLE`: attributes of an ENI that SAI has and SONiC's tables have no field for, or
+/// that orchagent does not pass on. They go with the ENI. What is unset is as the card has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EniSettings {
+    /// DSCP of encaps (`SAI_ENI_ATTR_DASH_TUNNEL_DSCP_MODE`, `SAI_ENI_ATTR_DSCP`).
+    pub dscp: Option<DscpMode>,
+    /// Redirects of load balancers change no flow; unset, `DASH_ENI_TABLE` says it.
+    pub disable_fast_path: Option<bool>,
+    /// Most flows that a worker decides again in a second, 0 for any number
+    /// (`SAI_ENI_ATTR_MAX_RESIMULATED_FLOW_PER_SECOND`).
+    pub max_resimulated: Option<u32>,
+    /// Longest IP packet that may leave, its outermost header counted. SAI has none for an ENI.
+    pub mtu: Option<u16>,
+    /// Replies go where the first side's packets come from, and follow when that changes
+    /// (`SAI_ENI_ATTR_ENABLE_REVERSE_TUNNEL_LEARNING`).
+    pub learn: bool,
+    /// Outer source of replies that do (`SAI_ENI_ATTR_REVERSE_TUNNEL_SIP`); unset for the VIP.
+    pub reverse_sip: Option<Ipv4Addr>,
+}
+
+/// Where the DSCP of encaps comes from, as `sai_dash_tunnel_dscp_mode_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DscpMode {
+    /// From the received outer header.
+    Preserve,
+    /// It is this number, 0 to 63.
+    Pipe(u8),
+}
+
+/// `DASHWIRE_ROUTE_GROUP_TABLE`: attributes of a route group that SONiC's tables have no field for. They
+/// go with the group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteGroupSettings {
+    /// Outbound packets without a flow are dropped (`SAI_OUTBOUND_ROUTING_GROUP_ATTR_DISABLED`).
+    pub disabled: bool,
+}
+
+/// `SWITCH_TABLE`: what SONiC's switch has of VXLAN. What is unset is as the command line has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switch {
+    /// UDP port of VXLAN.
+    pub vxlan_port: Option<u16>,
+    /// Lowest UDP source port of encaps.
+    pub sport_base: Option<u16>,
+    /// Bits of the source port that flows are spread over, at most 16.
+    pub sport_bits: Option<u8>,
+    /// VXLAN from other source ports is dropped.
+    pub sport_security: Option<bool>,
+}
+
 /// One object of a table that acts, or the bytes of one that is only stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the table of its name")]
@@ -495,6 +543,9 @@ pub enum Object {
     MeterPolicy(MeterPolicy),
     MeterRule(MeterRule),
     Qos(Qos),
+    EniSettings(EniSettings),
+    RouteGroupSettings(RouteGroupSettings),
+    Switch(Switch),
     /// A DASH table this release stores, reads back and does not act on.
     Opaque,
 }
@@ -524,6 +575,9 @@ impl Object {
             Self::MeterPolicy(_) => Table::MeterPolicy,
             Self::MeterRule(_) => Table::MeterRule,
             Self::Qos(_) => Table::Qos,
+            Self::EniSettings(_) => Table::EniSettings,
+            Self::RouteGroupSettings(_) => Table::RouteGroupSettings,
+            Self::Switch(_) => Table::Switch,
             Self::Opaque => return None,
         })
     }

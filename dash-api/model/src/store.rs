@@ -23,9 +23,9 @@ use crate::key::{
 };
 use crate::net::{IpPrefix, Mac, PortRange, Vni};
 use crate::objects::{
-    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, MeterPolicy, MeterRule, Object,
-    PaValidation, PortMapRange, PrefixTag, Qos, Route, RouteGroup, RouteRule, RoutingTypeDef,
-    Tunnel, Vnet, VnetMapping,
+    AclBind, AclGroup, AclRule, Appliance, Eni, EniRoute, EniSettings, MeterPolicy, MeterRule,
+    Object, PaValidation, PortMapRange, PrefixTag, Qos, Route, RouteGroup, RouteGroupSettings,
+    RouteRule, RoutingTypeDef, Switch, Tunnel, Vnet, VnetMapping,
 };
 use crate::txn::Entry;
 
@@ -302,6 +302,12 @@ impl Store {
         object!(self.rows.meter_policies.get(policy), MeterPolicy)
     }
 
+    /// Every meter policy, by id.
+    pub fn meter_policies(&self) -> impl Iterator<Item = (&MeterPolicyId, &MeterPolicy)> {
+        let rows = self.rows.meter_policies.iter();
+        rows.filter_map(|(key, entry)| Some((key, object!(Some(entry), MeterPolicy)?)))
+    }
+
     /// Rules of a meter policy by the text of their number, which is not their priority.
     pub fn meter_rules(
         &self,
@@ -319,6 +325,27 @@ impl Store {
     /// ENIs that name a QoS profile, whether or not it exists.
     pub fn enis_of_qos(&self, qos: &QosName) -> impl Iterator<Item = &EniKey> + use<'_> {
         self.refs.qos_enis.users(qos)
+    }
+
+    /// What an ENI has beside SONiC's fields; all unset where nobody said anything.
+    pub fn eni_settings(&self, eni: &EniKey) -> EniSettings {
+        let row = object!(self.rows.eni_settings.get(eni), EniSettings);
+        row.copied().unwrap_or_default()
+    }
+
+    /// What a route group has beside SONiC's fields.
+    pub fn route_group_settings(&self, group: &RouteGroupId) -> RouteGroupSettings {
+        let row = object!(
+            self.rows.route_group_settings.get(group),
+            RouteGroupSettings
+        );
+        row.copied().unwrap_or_default()
+    }
+
+    /// What SONiC's switch says of VXLAN; all unset where nobody said anything.
+    pub fn switch(&self) -> Switch {
+        let row = object!(self.rows.switch.get(&()), Switch);
+        row.copied().unwrap_or_default()
     }
 
     /// ENIs in a VNET.

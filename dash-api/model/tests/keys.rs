@@ -365,6 +365,9 @@ fn object_key() -> impl Strategy<Value = ObjectKey> {
         (name(), 1u8..=5).prop_map(|(s, n)| ObjectKey::AclIn(s.as_str().into(), n)),
         (name(), 1u8..=5).prop_map(|(s, n)| ObjectKey::AclOut(s.as_str().into(), n)),
         ".{1,8}".prop_map(|s| ObjectKey::PrefixTag(s.as_str().into())),
+        name().prop_map(|s| ObjectKey::EniSettings(s.as_str().into())),
+        Just(ObjectKey::Switch),
+        name().prop_map(|s| ObjectKey::RouteGroupSettings(s.as_str().into())),
         ("DASH_[A-Z]{1,6}", ".{1,8}").prop_map(|(t, s)| ObjectKey::Opaque(t.into(), s.into())),
     ]
 }

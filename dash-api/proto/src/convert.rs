@@ -9,6 +9,7 @@ mod card;
 mod meter;
 mod net;
 mod routing;
+mod settings;
 mod tunnel;
 
 use dash_model::ObjectKey;
@@ -58,9 +59,10 @@ pub(crate) fn object(
     notes: &mut Notes,
 ) -> Result<(ObjectKey, Object), FieldError> {
     let object = match &key {
-        ObjectKey::Appliance(_) => {
-            Object::Appliance(card::appliance(decode(Table::Appliance, raw, notes)?)?)
-        }
+        ObjectKey::Appliance(_) => Object::Appliance(card::appliance(
+            decode(Table::Appliance, raw, notes)?,
+            notes,
+        )?),
         ObjectKey::RoutingType(kind) => Object::RoutingType(card::routing_type(
             *kind,
             decode(Table::RoutingType, raw, notes)?,
@@ -128,6 +130,16 @@ pub(crate) fn object(
             Object::MeterRule(meter::rule(&decode(Table::MeterRule, raw, notes)?)?)
         }
         ObjectKey::Qos(_) => Object::Qos(meter::qos(&decode(Table::Qos, raw, notes)?)),
+        ObjectKey::Switch => Object::Switch(settings::switch(
+            &decode(Table::Switch, raw, notes)?,
+            notes,
+        )?),
+        ObjectKey::EniSettings(_) => {
+            Object::EniSettings(settings::eni(&decode(Table::EniSettings, raw, notes)?)?)
+        }
+        ObjectKey::RouteGroupSettings(_) => Object::RouteGroupSettings(settings::route_group(
+            &decode(Table::RouteGroupSettings, raw, notes)?,
+        )),
         ObjectKey::Opaque(table, _) => {
             opaque(table, raw)?;
             // Two tables without objects of their own, which the engine reads.

@@ -11,7 +11,8 @@
 //!
 //! * [`dash`], [`gnmi`], [`gnmi_ext`]: messages and the gNMI client and server, generated from
 //!   `specs/proto`; [`FILE_DESCRIPTOR_SET`] is what reflection serves.
-//! * [`dashwire`]: our own services: packets into a simulated NIC, counters, flows.
+//! * [`dashwire`]: our own services: packets into a simulated NIC, counters, flows; and the rows of our
+//!   own tables.
 //! * [`row`]: one row, protobuf or JSON, to a validated object.
 //! * [`json`]: the JSON dialects of a row.
 //! * [`config`]: configuration files.
@@ -59,7 +60,7 @@ pub use config::{ConfigRow, config_to_txn, load_config};
 pub use generated::{dash, dashwire, gnmi, gnmi_ext};
 pub use json::row_to_json;
 pub use path::{DbPath, PathError};
-pub use row::{DecodedRow, Kind, RowError, RowValue, decode_row, encode_row};
+pub use row::{DecodedRow, Kind, RowError, RowValue, change_row, decode_row, encode_row};
 pub use scope::RowScope;
 pub use set::{DecodedSet, SetError, decode_set};
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use dash_model::key::KeyError;
 use dash_model::objects::Object;
 use dash_model::{Kind as ModelKind, ObjectKey};
+use prost::Message;
+use prost_reflect::DynamicMessage;
 use thiserror::Error;
 
-use crate::{convert, json};
+use crate::{convert, json, schema};
 
 /// A row's value as it came in.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +131,38 @@ impl FieldError {
 /// When the JSON is not an object of the message's fields, or a field's text cannot be read.
 pub fn encode_row(table: &str, key: &str, value: &serde_json::Value) -> Result<Vec<u8>, RowError> {
     json::row_to_pb(table, value).map_err(|e| RowError::new(table, key, e))
+}
+
+/// Changes fields of a row that is a message: those named in `unset` go, then those that `change`, an
+/// encoded message of the same kind, has take the place of what was there. Nothing is judged.
+///
+/// # Errors
+/// When the table's rows are no message, one of the two is not the message, or `unset` names what is no
+/// field of it.
+pub fn change_row(
+    table: &str,
+    key: &str,
+    raw: &[u8],
+    unset: &[String],
+    change: &[u8],
+) -> Result<Vec<u8>, RowError> {
+    let changed = || {
+        let message = schema::message_of(table)
+            .ok_or_else(|| FieldError::malformed("rows of this table have no fields"))?;
+        let not = |e: prost::DecodeError| {
+            FieldError::malformed(format!("not a {}: {e}", message.full_name()))
+        };
+        let mut row = DynamicMessage::decode(message.clone(), raw).map_err(not)?;
+        for name in unset {
+            let field = message
+                .get_field_by_name(name)
+                .ok_or_else(|| FieldError::invalid(name, "no such field"))?;
+            row.clear_field(&field);
+        }
+        row.merge(change).map_err(not)?;
+        Ok(row.encode_to_vec())
+    };
+    changed().map_err(|error| RowError::new(table, key, error))
 }
 
 /// Decodes and checks one row.

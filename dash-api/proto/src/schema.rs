@@ -9,6 +9,11 @@ use crate::FILE_DESCRIPTOR_SET;
 
 /// Tables whose rows are one protobuf message.
 const MESSAGES: &[(&str, &str)] = &[
+    ("DASHWIRE_ENI_TABLE", "dashwire.v1.EniSettings"),
+    (
+        "DASHWIRE_ROUTE_GROUP_TABLE",
+        "dashwire.v1.RouteGroupSettings",
+    ),
     ("DASH_ACL_GROUP_TABLE", "dash.acl_group.AclGroup"),
     ("DASH_ACL_IN_TABLE", "dash.acl_in.AclIn"),
     ("DASH_ACL_OUT_TABLE", "dash.acl_out.AclOut"),
@@ -56,6 +61,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("DASH_TUNNEL_TABLE", "dash.tunnel.Tunnel"),
     ("DASH_VNET_MAPPING_TABLE", "dash.vnet_mapping.VnetMapping"),
     ("DASH_VNET_TABLE", "dash.vnet.Vnet"),
+    ("SWITCH_TABLE", "dashwire.v1.Switch"),
 ];
 
 /// Tables that SONiC keeps as plain hash fields although a message of that name exists.

@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dash_model::ObjectKey;
 use dash_model::net::{IpPrefix, Mac, PortRange, Vni};
 use dash_model::objects::{
-    AclAction, EncapType, EniMode, Family, MeterClass, MeterRule, Object, PortMapRange, Qos, Route,
-    RouteAction, RuleAction, VnetMapping,
+    AclAction, DscpMode, EncapType, EniMode, EniSettings, Family, MeterClass, MeterRule, Object,
+    PortMapRange, Qos, Route, RouteAction, RuleAction, VnetMapping,
 };
-use dash_proto::{DecodedRow, Kind, RowError, RowValue, decode_row};
+use dash_proto::{
+    DecodedRow, Kind, RowError, RowValue, change_row, decode_row, encode_row, row_to_json,
+};
 use serde_json::{Value, json};
 
 fn row(table: &str, key: &str, value: Value) -> Result<DecodedRow, RowError> {
@@ -991,6 +993,7 @@ fn bytes_that_are_not_the_message_are_malformed() {
             "DASH_ACL_IN_TABLE" | "DASH_ACL_OUT_TABLE" => "e:1",
             "DASH_OUTBOUND_PORT_MAP_RANGE_TABLE" => "m:1-2",
             "DASH_PA_VALIDATION_TABLE" => "1",
+            "SWITCH_TABLE" => "switch",
             _ => "k",
         };
         let error = decode_row(table.name(), key, RowValue::Pb(&[0x0b, 0xff])).unwrap_err();
@@ -1019,4 +1022,99 @@ fn an_error_names_row_field_and_reason() {
         error.to_string(),
         "DASH_VNET_TABLE:Vnet1: vni: 0 is not a VNI (1..=16777215)"
     );
+}
+
+#[test]
+fn settings_of_an_eni() {
+    let t = "DASHWIRE_ENI_TABLE";
+    let Object::EniSettings(own) = ok(
+        t,
+        "eni-1",
+        json!({
+            "dscp_mode": "pipe", "dscp": "46", "mtu": 9000, "max_resimulated_flow_per_second": 7,
+            "disable_fast_path_icmp_flow_redirection": "false",
+            "enable_reverse_tunnel_learning": true, "reverse_tunnel_sip": "10.0.0.9",
+        }),
+    )
+    .object
+    else {
+        panic!()
+    };
+    assert_eq!(
+        own,
+        EniSettings {
+            dscp: Some(DscpMode::Pipe(46)),
+            disable_fast_path: Some(false),
+            max_resimulated: Some(7),
+            mtu: Some(9000),
+            learn: true,
+            reverse_sip: Some(Ipv4Addr::new(10, 0, 0, 9)),
+        }
+    );
+    let dscp = |fields: Value| match ok(t, "eni-1", fields).object {
+        Object::EniSettings(own) => own.dscp,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(dscp(json!({"dscp_mode": "pipe"})), Some(DscpMode::Pipe(0)));
+    assert_eq!(dscp(json!({"dscp_mode": 1})), Some(DscpMode::Preserve));
+    assert_eq!(dscp(json!({})), None);
+
+    refused(
+        t,
+        "e",
+        json!({"dscp_mode": "pipe", "dscp": 64}),
+        BAD,
+        "dscp",
+    );
+    refused(
+        t,
+        "e",
+        json!({"dscp_mode": "preserve", "dscp": 1}),
+        BAD,
+        "dscp",
+    );
+    refused(t, "e", json!({"dscp": 1}), BAD, "dscp");
+    refused(t, "e", json!({"dscp_mode": 3}), BAD, "dscp_mode");
+    let sip = "reverse_tunnel_sip";
+    refused(t, "e", json!({sip: "fd00::1"}), LATER, sip);
+    refused(t, "e", json!({"mtu": 67}), BAD, "mtu");
+    refused(t, "e", json!({"mtu": 65536}), BAD, "mtu");
+    let rate = "max_resimulated_flow_per_second";
+    refused(t, "e", json!({rate: 1u64 << 32}), BAD, rate);
+}
+
+#[test]
+fn fields_of_a_row_are_changed_one_by_one() {
+    let t = "DASHWIRE_ENI_TABLE";
+    let bytes = |fields: Value| encode_row(t, "e", &fields).unwrap();
+    let before = bytes(json!({"dscp_mode": "pipe", "dscp": 8, "mtu": 1500}));
+    let after = |unset: &[&str], change: Value| {
+        let unset: Vec<String> = unset.iter().map(|name| (*name).to_owned()).collect();
+        change_row(t, "e", &before, &unset, &bytes(change)).map(|raw| row_to_json(t, &raw))
+    };
+    assert_eq!(
+        after(&[], json!({"mtu": 68})).unwrap(),
+        json!({"dscp_mode": "pipe", "dscp": 8, "mtu": 68})
+    );
+    assert_eq!(
+        after(&["dscp_mode", "dscp"], json!({})).unwrap(),
+        json!({"mtu": 1500})
+    );
+    assert_eq!(
+        after(&["mtu"], json!({"mtu": 70})).unwrap()["mtu"],
+        json!(70),
+        "what is set after it is unset is there"
+    );
+    let error = after(&["nothing"], json!({})).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "DASHWIRE_ENI_TABLE:e: nothing: no such field"
+    );
+    let error = change_row("DASH_RESET_STATUS", "e", b"", &[], b"").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "DASH_RESET_STATUS:e: rows of this table have no fields"
+    );
+    let error = change_row(t, "e", b"\x08", &[], b"").unwrap_err();
+    assert_eq!(error.kind, Kind::Malformed);
 }

@@ -116,6 +116,8 @@ reasons! {
     ConnectionRate = "connection-rate", port [], eni [SessionLimitExceededDropPackets TotalDropPackets];
     /// The ENI has as many flows as it may.
     FlowLimit = "flow-limit", port [], eni [SessionLimitExceededDropPackets TotalDropPackets];
+    /// The route group of the ENI is disabled.
+    RouteGroupDisabled = "route-group-disabled", port [], eni [OutboundRoutingGroupDisabledDropPackets TotalDropPackets];
 }
 
 #[cfg(test)]

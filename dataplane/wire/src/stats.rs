@@ -1,7 +1,7 @@
 //! Counters under their SAI names: one list a kind, from which the enums, the names and the sizes
 //! of the counter blocks are made.
 //!
-//! ENI names are `sai_eni_stat_t` in ordinal order (SAI `saiexperimentaldasheni.h`); port names are
+//! Names of metering buckets are `sai_meter_bucket_entry_stat_t` (`saiexperimentaldashmeter.h`). ENI names are `sai_eni_stat_t` in ordinal order (SAI `saiexperimentaldasheni.h`); port names are
 //! the standard `sai_port_stat_t` ones the pipeline moves and the DASH extensions of
 //! `saiportextensions.h`.
 
@@ -167,4 +167,11 @@ stats! {
     PortLbFastPathIcmpInPackets = "PORT_LB_FAST_PATH_ICMP_IN_PACKETS",
     PortLbFastPathEniMissDropBytes = "PORT_LB_FAST_PATH_ENI_MISS_DROP_BYTES",
     PortLbFastPathEniMissDropPackets = "PORT_LB_FAST_PATH_ENI_MISS_DROP_PACKETS",
+}
+
+stats! {
+    /// Byte counters of a metering bucket, in the order of the row's fields.
+    MeterStat, "SAI_METER_BUCKET_ENTRY_STAT_":
+    OutboundBytes = "OUTBOUND_BYTES",
+    InboundBytes = "INBOUND_BYTES",
 }

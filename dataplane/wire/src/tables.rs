@@ -44,6 +44,12 @@ pub mod eni_flags {
     pub const FLOATING: u16 = 8;
     /// Redirects of load balancers change nothing.
     pub const NO_FAST_PATH: u16 = 16;
+    /// The bound route group takes no packets.
+    pub const ROUTE_GROUP_DISABLED: u16 = 32;
+    /// Encaps have the DSCP of `dscp_tos`.
+    pub const DSCP_PIPE: u16 = 64;
+    /// Replies go where the first side's packets come from.
+    pub const LEARN: u16 = 128;
 }
 
 /// Values of [`RouteRow::action`], as `sai_outbound_routing_entry_action_t`.
@@ -170,6 +176,8 @@ pub mod flow_action {
     /// What changes the inner addresses or ports. They become those of the other direction's key,
     /// turned round: that key is what the changed packet is answered with.
     pub const TRANSLATES: u16 = NAT46 | NAT64 | SNAT_PORT | DNAT_PORT;
+    /// What a redirect may have changed, of the side that it is about.
+    pub const REDIRECTABLE: u16 = ENCAP_U0 | ENCAP_U1 | SET_DMAC;
     /// What takes more than its own side of a connection.
     pub const NEEDS_PAIR: u16 = TRANSLATES | ENCAP_U1;
     /// Each with its name in traces and reports.
@@ -191,6 +199,10 @@ pub mod flow_mark {
     /// A load balancer's redirect changed where a side goes.
     pub const REDIRECTED: u8 = 1;
 }
+
+/// Beside a [`flow_state`] in [`Meta::renew`]: the flow is decided again because its packets come from
+/// elsewhere.
+pub const MOVED: u8 = 0x80;
 
 /// Values of [`Meta::redirect`]: what a load balancer's redirect is about (DASH reference 4.9), and the
 /// NVGRE keys that redirects come with.
@@ -262,13 +274,8 @@ layout! {
         sport_base: u16,
         /// Bits of the flow's hash that are added to it.
         sport_mask: u16,
-        /// Longest IP packet that may leave, its outermost header counted; of no meaning without the
-        /// setting.
-        mtu: u16,
-        /// TOS byte with the DSCP of every encap, ECN 0; of no meaning without the setting.
-        dscp_tos: u8,
         /// Zero.
-        pad: [u8; 5],
+        pad: [u8; 8],
     }
 
     /// Key of `eni_mac`; the row is the ENI's index, a `u32`.
@@ -280,7 +287,7 @@ layout! {
     }
 
     /// Row of `eni`, by ENI index.
-    EniRow[160] {
+    EniRow[168] {
         /// ENI MAC.
         mac: [u8; 6],
         /// [`eni_flags`].
@@ -293,8 +300,9 @@ layout! {
         vnet_vni: u32,
         /// Id of the ENI's VNET, 0 for none.
         vnet: u16,
-        /// Zero.
-        pad: u16,
+        /// Longest IP packet that may leave, its outermost header counted; the longest there is where
+        /// nobody set a limit.
+        mtu: u16,
         /// Outbound route group.
         route_group: u32,
         /// ACL group ids, 0 for none: outbound v4, outbound v6, inbound v4, inbound v6, each stage 1 to 5.
@@ -313,8 +321,12 @@ layout! {
         resim_keep: u16,
         /// Flows of another epoch were decided by a policy that is not to count any more.
         epoch: u8,
+        /// TOS byte with the DSCP of encaps, ECN 0, where the flags say so.
+        dscp_tos: u8,
+        /// Outer source of replies, where the flags say that their way is learned; 0.0.0.0 for the VIP.
+        reverse_sip: [u8; 4],
         /// Zero.
-        pad2: u8,
+        pad: [u8; 4],
     }
 
     /// Row of `eni_life`, by ENI index.
@@ -803,8 +815,8 @@ layout! {
         meter_len: u16,
         /// [`flow_state`] of the flow that this packet decides again, 0 for none.
         renew: u8,
-        /// Zero.
-        pad: u8,
+        /// [`encap`] of the received encap, where the ENI learns where packets come from; else 0.
+        learn: u8,
         /// L4 ports for the ACL, network order: 0 for what is not TCP or UDP.
         acl_sport: [u8; 2],
         /// See `acl_sport`.

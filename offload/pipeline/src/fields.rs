@@ -165,6 +165,7 @@ pub const META: &[FieldDef] = &{
         num("meter_len", 2, offset_of!(t::Meta, meter_len)),
         num("epoch", 1, offset_of!(t::Meta, epoch)),
         num("renew", 1, offset_of!(t::Meta, renew)),
+        num("learn", 1, offset_of!(t::Meta, learn)),
     ]
 };
 
@@ -270,8 +271,6 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         num("flags", 1, offset_of!(t::Globals, flags)),
         num("sport_base", 2, offset_of!(t::Globals, sport_base)),
         num("sport_mask", 2, offset_of!(t::Globals, sport_mask)),
-        num("mtu", 2, offset_of!(t::Globals, mtu)),
-        num("dscp_tos", 1, offset_of!(t::Globals, dscp_tos)),
     ];
     const ACL: usize = offset_of!(t::EniRow, acl);
     const ENI: &[FieldDef] = &[
@@ -307,6 +306,9 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         num("meter_v4", 4, offset_of!(t::EniRow, meter)),
         num("meter_v6", 4, offset_of!(t::EniRow, meter) + 4),
         num("epoch", 1, offset_of!(t::EniRow, epoch)),
+        num("mtu", 2, offset_of!(t::EniRow, mtu)),
+        num("dscp_tos", 1, offset_of!(t::EniRow, dscp_tos)),
+        bytes("reverse_sip", 4, offset_of!(t::EniRow, reverse_sip)),
     ];
     const ROUTE: &[FieldDef] = &[
         num("action", 1, offset_of!(t::RouteRow, action)),

@@ -146,6 +146,9 @@ pub enum Stmt {
         /// How many follow it.
         mask: Expr,
     },
+    /// `origin;`: which encap the packet was received in (after `parse encap` and before `decap`, same
+    /// stage). Sets `learn`. Never drops.
+    Origin,
     /// `decap;`: the inner frame becomes the packet (after `parse vxlan` or `parse encap`, same
     /// stage).
     Decap,
@@ -253,6 +256,10 @@ pub enum Stmt {
     /// no RST, and the ENI's limit allows it. The flow is out of the table then, `renew` is its state,
     /// and drops count FLOW_DELETED until `flow create`.
     ///
+    /// With `flow lookup epoch learn`, where `learn` is not 0, so is a packet of the first side that did not
+    /// come from where the other side's underlay 0 leads, in its encap, and neither the limit nor a redirect
+    /// keeps it from that. `renew` has [`MOVED`](dash_wire::tables::MOVED) too then.
+    ///
     /// With `flow lookup pair`, a hit whose actions need it
     /// ([`NEEDS_PAIR`](dash_wire::tables::flow_action::NEEDS_PAIR)) sets `rkey`, `u1_dip` and
     /// `u1_vni` too. With `flow lookup marks`, flows may be marked: one that ends no longer counts among
@@ -270,6 +277,8 @@ pub enum Stmt {
         meter: bool,
         /// `epoch`.
         epoch: bool,
+        /// `learn`.
+        learn: bool,
         /// When found.
         hit: Vec<Stmt>,
         /// When not.
@@ -280,7 +289,9 @@ pub enum Stmt {
     /// have a second encap; with `flow create marks`, the entry has no marks of one before.
     ///
     /// With `flow create epoch`, the entry gets `epoch`; where `renew` is set it is the flow's that is
-    /// decided again, with its history, and keeps the actions that its ENI says.
+    /// decided again, with its history, and keeps the actions that its ENI says. With `flow create epoch
+    /// learn`, one that is decided because it moved keeps none, or all of its first side where a redirect
+    /// had changed them.
     FlowCreate {
         /// `pair`.
         pair: bool,
@@ -288,6 +299,8 @@ pub enum Stmt {
         marks: bool,
         /// `epoch`.
         epoch: bool,
+        /// `learn`.
+        learn: bool,
     },
     /// `flow redirect;`: does what a redirect says to the flow whose packet it quotes, or drops
     /// `fast-path-malformed` or `fast-path-flow-miss`.

@@ -6,6 +6,7 @@
 //!
 //!  ids       names of ENIs, VNETs and groups to the numbers in rows
 //!  rows      one object to its row
+//!  settings  what holds of an ENI: its own settings, else the card's
 //!  trusted   VNI ranges to prefixes
 //!  priority  rules by priority to rows by longest prefix
 //!  inbound   route rules, so
@@ -33,7 +34,7 @@ use dash_model::key::{
     AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, RoutingType, TunnelName,
     VnetName,
 };
-use dash_model::objects::{Eni, Object};
+use dash_model::objects::{Eni, Object, Switch};
 use dash_model::{Changeset, Store};
 use dash_wire::tables::{EniMacKey, EniRow, Globals, TRUSTED_VNI_GLOBAL};
 use nic_target::{Capacity, Table, TableDelta, TableOp};
@@ -53,12 +54,14 @@ mod pas;
 mod priority;
 mod resim;
 mod rows;
+mod settings;
 mod trusted;
 mod tunnels;
 mod underlay;
 
 pub use explain::Explained;
 pub use resim::{Recurring, Resimulation};
+pub use settings::EniInForce;
 pub use underlay::{UnderlayRoute, UnderlayTable};
 
 use census::Census;
@@ -131,6 +134,8 @@ pub struct Shape {
     pub acl_out: u8,
     /// Bit `k - 1`: an ENI binds a group to inbound stage `k`.
     pub acl_in: u8,
+    /// A route group is disabled.
+    pub route_group_disabled: bool,
     /// An inbound rule validates PAs.
     pub inbound_pa_validation: bool,
     /// And there are valid sources beside the PAs of mappings.
@@ -167,9 +172,9 @@ pub struct Shape {
     pub flows: FlowNeeds,
     /// VXLAN is taken from some source ports only.
     pub sport_security: bool,
-    /// Packets that leave have a limit.
+    /// Packets that leave have a limit: all, or those of an ENI.
     pub mtu: bool,
-    /// Encaps have a DSCP of their own.
+    /// Encaps have a DSCP of their own: all, or those of an ENI.
     pub dscp_pipe: bool,
     /// How long connections stay without a packet.
     pub timeouts: Timeouts,
@@ -191,6 +196,7 @@ impl Shape {
             trusted_vnis: true,
             acl_out: 0b11111,
             acl_in: 0b11111,
+            route_group_disabled: true,
             inbound_pa_validation: true,
             pa_prefixes: true,
             underlay_routes: true,
@@ -213,7 +219,9 @@ impl Shape {
                 u1: true,
                 redirects: true,
                 meter: true,
-                epoch: false,
+                // What is learned needs it.
+                epoch: true,
+                learn: true,
             },
             sport_security: true,
             mtu: true,
@@ -243,6 +251,8 @@ pub struct FlowNeeds {
     pub meter: bool,
     /// They are decided again when an ENI's epoch moves.
     pub epoch: bool,
+    /// They are decided again when the first side's packets come from elsewhere; then `epoch` is set too.
+    pub learn: bool,
 }
 
 impl FlowNeeds {
@@ -254,6 +264,7 @@ impl FlowNeeds {
             redirects: self.redirects || other.redirects,
             meter: self.meter || other.meter,
             epoch: self.epoch || other.epoch,
+            learn: self.learn || other.learn,
         }
     }
 
@@ -324,6 +335,8 @@ pub enum PlanError {
 #[derive(Clone, Debug)]
 pub struct Planner {
     settings: Settings,
+    /// As the store had it when `globals` was emitted last.
+    switch: Switch,
     ids: Directory,
     /// As emitted last; `None` before the first plan.
     globals: Option<Globals>,
@@ -364,6 +377,7 @@ impl Planner {
     pub fn new(settings: Settings, capacity: &Capacity) -> Self {
         Self {
             settings,
+            switch: Switch::default(),
             ids: Directory::new(capacity),
             globals: None,
             enis: BTreeMap::new(),
@@ -489,6 +503,9 @@ impl Planner {
         self.settings = settings;
         let mut ops = Ops::default();
         self.update_globals(store, &mut ops);
+        for (key, eni) in store.enis() {
+            self.put_eni(store, key, eni, &mut ops);
+        }
         self.finish(ops)
     }
 
@@ -501,6 +518,13 @@ impl Planner {
     pub fn hooks(&mut self, there: bool) -> Plan {
         self.hooks = there;
         self.finish(Ops::default())
+    }
+
+    /// What of an ENI's settings packets meet, whoever said it.
+    pub fn eni_in_force(&self, store: &Store, key: &EniKey) -> Option<EniInForce> {
+        let eni = store.eni(key)?;
+        let resim = self.resims.get(key).copied().unwrap_or_default();
+        Some(settings::in_force(store, &self.settings, &resim, key, eni))
     }
 
     /// Index of an ENI.
@@ -755,9 +779,11 @@ impl Planner {
                 ObjectKey::Eni(eni)
                 | ObjectKey::EniRoute(eni)
                 | ObjectKey::AclIn(eni, _)
-                | ObjectKey::AclOut(eni, _) => {
+                | ObjectKey::AclOut(eni, _)
+                | ObjectKey::EniSettings(eni) => {
                     touched.insert(eni);
                 }
+                ObjectKey::RouteGroupSettings(group) => touched.extend(store.enis_bound_to(group)),
                 _ => {}
             }
         }
@@ -771,14 +797,16 @@ impl Planner {
     fn put_eni(&mut self, store: &Store, key: &EniKey, eni: &Eni, ops: &mut Ops) {
         let index = self.ids.eni(key);
         let resim = self.resims.get(key).copied().unwrap_or_default();
-        let row = rows::eni(store, &self.ids, &resim, key, eni);
+        let row = rows::eni(store, &self.ids, &self.settings, &resim, key, eni);
         if self.enis.insert(index, row) != Some(row) {
             ops.put_index(Table::Eni, index, &row);
         }
     }
 
     fn update_globals(&mut self, store: &Store, ops: &mut Ops) {
-        let row = rows::globals(store.appliance().map(|(_, a)| a), &self.settings);
+        self.switch = store.switch();
+        let card = settings::with_switch(&self.settings, self.switch);
+        let row = rows::globals(store.appliance().map(|(_, a)| a), &card);
         if self.globals.replace(row) != Some(row) {
             ops.put_index(Table::Globals, 0, &row);
         }
@@ -794,9 +822,12 @@ impl Planner {
             bandwidth: self.limits.bandwidth(),
             admission: self.limits.admission(),
             flows: self.flows,
-            sport_security: self.settings.sport_security,
-            mtu: self.settings.mtu.is_some(),
-            dscp_pipe: self.settings.dscp_pipe.is_some(),
+            sport_security: self
+                .switch
+                .sport_security
+                .unwrap_or(self.settings.sport_security),
+            mtu: census.mtu || self.settings.mtu.is_some(),
+            dscp_pipe: census.dscp_pipe || self.settings.dscp_pipe.is_some(),
             timeouts: self.settings.timeouts,
             tcp_nonsyn_drop: self.settings.tcp_nonsyn_drop,
             tcp_reset: self.settings.tcp_reset && (census.acl_out | census.acl_in) != 0,

@@ -213,6 +213,7 @@ fn lookup_words(shape: &Shape) -> String {
         (flows.redirects, " marks"),
         (flows.meter, " meter"),
         (flows.epoch, " epoch"),
+        (flows.learn, " learn"),
     ]
     .map(|(there, word)| part(there, word))
     .concat()
@@ -225,6 +226,7 @@ fn create_words(shape: &Shape) -> String {
         (flows.pair(), " pair"),
         (flows.redirects, " marks"),
         (flows.epoch, " epoch"),
+        (flows.learn, " learn"),
     ]
     .map(|(there, word)| part(there, word))
     .concat()
@@ -388,7 +390,7 @@ fn route_body(out: &mut String, shape: &Shape) {
         if (e.flags & 4) == 0 {{
             drop route-group-miss;
         }}
-        ip = key.dip;
+{}        ip = key.dip;
         ip_v6 = (key.flags & 1);
         if ip_v6 == 0 {{
             match route4[e.route_group, v4(key.dip)] as r {{
@@ -421,6 +423,7 @@ fn route_body(out: &mut String, shape: &Shape) {
         part(shape.tunnel, TUNNEL_VARS),
         part(shape.port_map, "    var port_map: u32;\n"),
         part(shape.meter, meter::ROUTE_VARS),
+        part(shape.route_group_disabled, GROUP_DISABLED),
         meter::policy_or_none(shape),
         part(shape.flows.u1, NO_U1),
         part(shape.floating, "        ractions.u0_encap = 1;\n"),
@@ -498,6 +501,9 @@ fn route_body(out: &mut String, shape: &Shape) {
         ),
     );
 }
+
+const GROUP_DISABLED: &str =
+    "        if (e.flags & 32) != 0 {\n            drop route-group-disabled;\n        }\n";
 
 const TUNNEL_VARS: &str = "    var via: u32;\n    var member: u32;\n";
 
@@ -801,7 +807,7 @@ stage create {{
         entropy actions.sport from key;
     }}
     entropy ractions.sport from rkey;
-{}{}    # A reset opens nothing.
+{}{}{}    # A reset opens nothing.
     if (tcp_flags & 4) == 0 {{
 {}        flow create{};
     }}
@@ -820,6 +826,7 @@ stage create {{
         } else {
             "(actions.actions & 1) != 0"
         },
+        part(flows.learn, life::LEARNED),
         life::resets(shape),
         part(flows.translate, related::TRANSLATABLE),
         limits::admission(shape),

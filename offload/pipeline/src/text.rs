@@ -8,11 +8,11 @@
 //! block    := "{" { statement } "}"
 //! statement:
 //!     parse underlay;   parse vxlan EXPR;   parse encap EXPR;   decap;   parse inner;   account;
-//!     hook;
+//!     hook;             origin;
 //!     translate;        apply [nvgre] [u1];
 //!     match TABLE[EXPR, ...] as ROW block [ else block ]
 //!     if COND block [ else block ]
-//!     flow lookup [pair] [epoch] block [ else block ]    flow create [pair] [epoch];
+//!     flow lookup [pair] [epoch [learn]] block [ else block ]    flow create [pair] [epoch [learn]];
 //!     var NAME: TYPE;   FIELD = EXPR;       entropy FIELD from key|rkey;   count STAT EXPR;
 //!     choose FIELD from key of EXPR;
 //!     goto STAGE;   drop REASON;   pass;   send;   forward ROW;
@@ -72,6 +72,7 @@ pub const KEYWORDS: &[&str] = &[
     "translate",
     "spot",
     "consume",
+    "origin",
     "guard",
     "translatable",
     "meter",

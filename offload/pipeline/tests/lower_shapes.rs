@@ -20,6 +20,7 @@ fn settings() -> impl Iterator<Item = Shape> {
             sport_security: has(0),
             mtu: has(1),
             dscp_pipe: has(2),
+            route_group_disabled: has(3),
             flows: FlowNeeds {
                 translate: has(3),
                 nvgre: has(3),
@@ -27,6 +28,7 @@ fn settings() -> impl Iterator<Item = Shape> {
                 redirects: has(3),
                 meter: has(2),
                 epoch: has(1),
+                learn: has(1) && has(0),
             },
             ..Shape::default()
         }
@@ -73,6 +75,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
                 redirects: true,
                 meter: true,
                 epoch: true,
+                learn: true,
             },
             ..policy.clone()
         };
@@ -97,6 +100,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
                     redirects: has(7),
                     meter: bits.is_multiple_of(3),
                     epoch: false,
+                    learn: false,
                 },
                 meter: bits.is_multiple_of(3),
                 ..policy.clone()

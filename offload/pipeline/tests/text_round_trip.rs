@@ -104,7 +104,12 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         expr().prop_map(Stmt::ParseVxlan),
         expr().prop_map(Stmt::ParseEncap),
         any::<[bool; 3]>().prop_map(|[nvgre, u1, smac]| Stmt::Apply { nvgre, u1, smac }),
-        any::<[bool; 3]>().prop_map(|[pair, marks, epoch]| Stmt::FlowCreate { pair, marks, epoch }),
+        any::<[bool; 4]>().prop_map(|[pair, marks, epoch, learn]| Stmt::FlowCreate {
+            pair,
+            marks,
+            epoch,
+            learn,
+        }),
         (prop::sample::select(PortStat::ALL), expr())
             .prop_map(|(stat, amount)| Stmt::CountPort { stat, amount }),
         (expr(), expr()).prop_map(|(base, mask)| Stmt::GuardSport { base, mask }),
@@ -138,14 +143,15 @@ fn stmt() -> impl Strategy<Value = Stmt> {
                     miss
                 }),
             (cond(), body(), body()).prop_map(|(cond, then, els)| Stmt::If { cond, then, els }),
-            (any::<[bool; 5]>(), body(), body()).prop_map(
-                |([peek, pair, marks, meter, epoch], hit, miss)| {
+            (any::<[bool; 6]>(), body(), body()).prop_map(
+                |([peek, pair, marks, meter, epoch, learn], hit, miss)| {
                     Stmt::FlowLookup {
                         peek,
                         marks,
                         pair,
                         meter,
                         epoch,
+                        learn,
                         hit,
                         miss,
                     }
@@ -187,6 +193,7 @@ fn whole_template() -> String {
         trusted_vnis: true,
         acl_out: 0b11111,
         acl_in: 0b11111,
+        route_group_disabled: true,
         inbound_pa_validation: true,
         pa_prefixes: true,
         underlay_routes: true,
@@ -210,6 +217,7 @@ fn whole_template() -> String {
             redirects: true,
             meter: true,
             epoch: true,
+            learn: true,
         },
         sport_security: true,
         mtu: true,

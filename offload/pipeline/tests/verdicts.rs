@@ -35,6 +35,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
             redirects: on(7),
             meter: bits % 3 == 0,
             epoch: false,
+            learn: false,
         };
         let all = FlowNeeds {
             translate: true,
@@ -43,6 +44,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
             redirects: true,
             meter: true,
             epoch: true,
+            learn: true,
         };
         [needed, all].map(shape)
     })

@@ -16,7 +16,7 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
         Object::Appliance(o) => dash::appliance::Appliance {
             sip: v4(o.sip),
             vm_vni: o.vm_vni.get(),
-            local_region_id: o.local_region_id,
+            local_region_id: 100,
             ..Default::default()
         }
         .encode_to_vec(),
@@ -140,6 +140,9 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
         | Object::MeterPolicy(_)
         | Object::MeterRule(_)
         | Object::Qos(_)
+        | Object::EniSettings(_)
+        | Object::RouteGroupSettings(_)
+        | Object::Switch(_)
         | Object::Opaque => {
             unreachable!("the configurations have no such rows")
         }

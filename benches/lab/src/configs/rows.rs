@@ -82,7 +82,6 @@ impl Config {
                 Object::Appliance(Appliance {
                     sip: plan::vip(),
                     vm_vni: plan::vni(plan::VM_VNI),
-                    local_region_id: 100,
                     trusted_vnis: vec![],
                     outbound_lookup: OutboundLookup::SrcMac,
                 }),

@@ -42,7 +42,7 @@ fn request(which: &Which, most: Option<u64>) -> wire::FlowsRequest {
     }
 }
 
-fn refused(daemon: &Daemon) -> impl Fn(Status) -> anyhow::Error {
+pub(super) fn refused(daemon: &Daemon) -> impl Fn(Status) -> anyhow::Error {
     let from = daemon.from.clone();
     move |status| anyhow!("{from}: {:?}: {}", status.code(), status.message())
 }

@@ -216,8 +216,8 @@ pub struct Resimulate {
     pub eni: String,
     /// Which of them; without, all.
     pub filters: Vec<FilterText>,
-    /// Most a second, 0 for any number.
-    pub per_second: u32,
+    /// Most a second, 0 for any number; without, as the ENI's settings say.
+    pub per_second: Option<u32>,
     /// Actions that they keep, by the names of flow lines.
     pub keep: Vec<String>,
 }

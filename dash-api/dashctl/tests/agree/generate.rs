@@ -8,10 +8,11 @@ use dash_model::key::{
 };
 use dash_model::net::{IpPrefix, Mac, MaskedIp, PortRange, Vni, VniRange};
 use dash_model::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
-    MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PaValidation, PortMap,
-    PortMapRange, PrefixTag, PrivateLink, Qos, Route, RouteAction, RouteGroup, RouteRule,
-    RoutingTypeDef, RuleAction, ServiceTunnel, StaticEncap, Tunnel, Vnet, VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, DscpMode, EncapType, Eni, EniMode, EniRoute,
+    EniSettings, Family, MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup,
+    PaValidation, PortMap, PortMapRange, PrefixTag, PrivateLink, Qos, Route, RouteAction,
+    RouteGroup, RouteGroupSettings, RouteRule, RoutingTypeDef, RuleAction, ServiceTunnel,
+    StaticEncap, Tunnel, Vnet, VnetMapping,
 };
 use dash_model::{ObjectKey, Op, Txn};
 use dash_pipeline::plan::{Resimulation, UnderlayRoute, UnderlayTable};
@@ -184,7 +185,7 @@ impl World {
         }
         let keep = [0, 0, 0x1, 0x8, 0x2, 0x3c0, 0x3cb];
         let how = Resimulation {
-            per_second: self.rng.pick(&[0, 0, 1, 3]),
+            per_second: self.rng.pick(&[None, Some(0), Some(1), Some(3)]),
             keep: self.rng.pick(&keep),
         };
         let all = !self.rng.once_in(3);
@@ -274,7 +275,7 @@ impl World {
 
     fn change(&mut self, ops: &mut Vec<(ObjectKey, Option<Object>)>) {
         let n = self.rng.below(ENIS);
-        let (mut op, may_delete) = match self.rng.below(30) {
+        let (mut op, may_delete) = match self.rng.below(32) {
             23 => {
                 let kinds = [
                     RoutingType::ServiceTunnel,
@@ -298,13 +299,24 @@ impl World {
                 let key = ObjectKey::PaValidation(vni(self.rng.pick(&VNIS)));
                 ((key, Some(Object::PaValidation(permits))), true)
             }
-            29 => {
+            31 => {
                 let key = ObjectKey::Qos(self.qos_name());
                 ((key, Some(Object::Qos(self.qos()))), true)
             }
             27 | 28 => {
                 let p = self.rng.below(2);
                 (self.meter_rule(p), true)
+            }
+            29 => {
+                let own = eni_settings(&mut self.rng);
+                ((ObjectKey::EniSettings(eni_key(n)), Some(own)), true)
+            }
+            30 => {
+                let g = self.rng.below(2);
+                let disabled = self.rng.once_in(12);
+                let own = RouteGroupSettings { disabled };
+                let key = ObjectKey::RouteGroupSettings(group(g));
+                ((key, Some(Object::RouteGroupSettings(own))), true)
             }
             25 => (port_range(self.rng.pick(&RANGES)), true),
             0 => (
@@ -408,7 +420,6 @@ impl World {
         Object::Appliance(Appliance {
             sip: VIP.into(),
             vm_vni: vni(VM_VNI),
-            local_region_id: 0,
             trusted_vnis,
             outbound_lookup: if self.rng.once_in(6) {
                 OutboundLookup::DstMac
@@ -779,7 +790,9 @@ impl World {
             }
         };
         let outer_tos = tos(r);
-        let pa = if outbound { PAS[3] } else { c.pa };
+        // A VM that moves, now and then; a floating NIC's sources are those that rules know.
+        let host = if r.once_in(6) { r.pick(&PAS) } else { PAS[3] };
+        let pa = if outbound { host } else { c.pa };
         let mut outer = Packet::eth([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
             .ipv4(pa, vip)
             .tos(outer_tos);
@@ -1182,6 +1195,21 @@ fn dependants(n: usize) -> Vec<ObjectKey> {
         }
     }
     keys
+}
+
+/// Outer source of answers that go where they were learned.
+pub(crate) const REVERSE_SIP: [u8; 4] = [10, 0, 0, 7];
+
+/// What SAI has of an ENI and SONiC's tables have not.
+fn eni_settings(r: &mut Rng) -> Object {
+    Object::EniSettings(EniSettings {
+        dscp: r.pick(&[None, Some(DscpMode::Preserve), Some(DscpMode::Pipe(46))]),
+        disable_fast_path: r.pick(&[None, Some(false), Some(true)]),
+        max_resimulated: r.pick(&[None, Some(0), Some(2)]),
+        mtu: r.pick(&[None, None, None, None, Some(500), Some(1500)]),
+        learn: r.once_in(2),
+        reverse_sip: r.once_in(2).then(|| REVERSE_SIP.into()),
+    })
 }
 
 fn txn(ops: Vec<(ObjectKey, Option<Object>)>) -> Txn {

@@ -66,7 +66,11 @@ fn place_of(results: &Results, index: usize) -> String {
 }
 
 /// Why nothing was applied, as the client reads it.
-fn refusal(error: &EngineError, prefix: Option<&gnmi::Path>, results: &Results) -> Status {
+pub(crate) fn refusal(
+    error: &EngineError,
+    prefix: Option<&gnmi::Path>,
+    results: &Results,
+) -> Status {
     match error {
         EngineError::Commit(error) => commit_status(error, prefix, results),
         EngineError::Session(error) => Status::invalid_argument(error.to_string()),

@@ -12,4 +12,5 @@ mod packets;
 mod process;
 mod programs;
 mod services;
+mod settings;
 mod support;

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::{
-    AclGroupId, EniKey, ObjectKey, RouteGroupId, RouteRuleKey, RoutingType, SourcePrefix, Table,
-    VnetName,
+    AclGroupId, EniKey, ObjectKey, RouteGroupId, RouteRuleKey, RoutingType, SWITCH, SourcePrefix,
+    Table, VnetName,
 };
 use crate::error::Kind;
 use crate::net::{IpPrefix, PortRange, PrefixError, Vni};
@@ -90,6 +90,12 @@ pub enum KeyError {
     /// Not a routing type's name.
     #[error("`{text}` is not a routing type")]
     RoutingType {
+        /// What was found.
+        text: String,
+    },
+    /// Another row than the only one of `SWITCH_TABLE`.
+    #[error("`{text}` is not `{SWITCH}`, the only row there is")]
+    Switch {
         /// What was found.
         text: String,
     },
@@ -192,6 +198,14 @@ impl ObjectKey {
                 Self::MeterRule(name(METER_POLICY, policy)?.into(), rule.into())
             }
             Table::Qos => Self::Qos(non_empty("QoS profile name", key)?.into()),
+            Table::Switch if key == SWITCH => Self::Switch,
+            Table::Switch => {
+                return Err(KeyError::Switch {
+                    text: key.to_owned(),
+                });
+            }
+            Table::EniSettings => Self::EniSettings(name(ENI, key)?.into()),
+            Table::RouteGroupSettings => Self::RouteGroupSettings(name(ROUTE_GROUP, key)?.into()),
         })
     }
 
@@ -207,10 +221,12 @@ impl ObjectKey {
         let acl_ok = |group: &AclGroupId| name(ACL_GROUP, group.as_str()).map(drop);
         match self {
             Self::Appliance(id) => non_empty("appliance id", id.as_str()).map(drop),
-            Self::RoutingType(_) | Self::PaValidation(_) => Ok(()),
+            Self::RoutingType(_) | Self::PaValidation(_) | Self::Switch => Ok(()),
             Self::Vnet(vnet) | Self::VnetMapping(vnet, _) => vnet_ok(vnet),
-            Self::Eni(eni) | Self::EniRoute(eni) => eni_ok(eni),
-            Self::RouteGroup(group) | Self::Route(group, _) => routes_ok(group),
+            Self::Eni(eni) | Self::EniRoute(eni) | Self::EniSettings(eni) => eni_ok(eni),
+            Self::RouteGroup(group) | Self::Route(group, _) | Self::RouteGroupSettings(group) => {
+                routes_ok(group)
+            }
             Self::RouteRule(rule) => {
                 let source = rule.source;
                 if SourcePrefix::new(source.addr, source.len) != Some(source) {

@@ -200,6 +200,10 @@ impl Judge<'_> {
             (ObjectKey::MeterRule(policy, _), Object::MeterRule(rule)) => {
                 self.meter_rule(policy, rule);
             }
+            (ObjectKey::EniSettings(eni), Object::EniSettings(_)) => self.needs_eni(eni),
+            (ObjectKey::RouteGroupSettings(group), Object::RouteGroupSettings(_)) => {
+                self.needs(ObjectKey::RouteGroup(group.clone()));
+            }
             // Read by who writes flow dumps.
             (ObjectKey::Opaque(table, _), _) if &**table == "DASH_FLOW_DUMP_FILTER_TABLE" => {}
             (ObjectKey::Opaque(table, _), _) => {
@@ -214,6 +218,7 @@ impl Judge<'_> {
                 | ObjectKey::RouteGroup(_)
                 | ObjectKey::PortMap(_)
                 | ObjectKey::PaValidation(_)
+                | ObjectKey::Switch
                 | ObjectKey::Qos(_),
                 _,
             ) => {}
@@ -482,6 +487,9 @@ impl Judge<'_> {
             | ObjectKey::VnetMapping(..)
             | ObjectKey::AclIn(..)
             | ObjectKey::AclOut(..)
+            | ObjectKey::EniSettings(_)
+            | ObjectKey::RouteGroupSettings(_)
+            | ObjectKey::Switch
             | ObjectKey::Opaque(..) => return,
         };
         if let Some(dependant) = dependant {

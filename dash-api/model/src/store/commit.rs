@@ -27,8 +27,8 @@ impl Store {
     /// Validates the whole transaction against the state it would lead to, and applies it.
     ///
     /// Setting a row to what it is and deleting a row that is not there succeed and change
-    /// nothing. Deleting a route group or an ACL group deletes its routes or rules; any other
-    /// row goes only when no remaining row needs it.
+    /// nothing. Deleting a route group or an ACL group deletes its routes or rules, and that of an ENI or a
+    /// route group its settings of ours; any other row goes only when no remaining row needs it.
     ///
     /// # Errors
     /// Every item that is wrong, by index; nothing was changed then.
@@ -128,7 +128,7 @@ impl Store {
     }
 
     fn write(&mut self, ops: Vec<(usize, ObjectKey, Action)>) -> Vec<Written> {
-        let mut deleted_groups = Vec::new();
+        let mut deleted_owners = Vec::new();
         let mut written = Vec::with_capacity(ops.len());
         for (index, key, action) in ops {
             let new = match action {
@@ -140,9 +140,12 @@ impl Store {
             } else {
                 self.put(&key, new.clone())
             };
-            let group = matches!(key, ObjectKey::RouteGroup(_) | ObjectKey::AclGroup(_));
-            if group && old.is_some() && new.is_none() {
-                deleted_groups.push((index, key.clone()));
+            let owns = matches!(
+                key,
+                ObjectKey::RouteGroup(_) | ObjectKey::AclGroup(_) | ObjectKey::Eni(_)
+            );
+            if owns && old.is_some() && new.is_none() {
+                deleted_owners.push((index, key.clone()));
             }
             written.push(Written {
                 index,
@@ -150,22 +153,30 @@ impl Store {
                 cascaded: false,
             });
         }
-        if !deleted_groups.is_empty() {
-            self.write_cascades(&deleted_groups, &mut written);
+        if !deleted_owners.is_empty() {
+            self.write_cascades(&deleted_owners, &mut written);
         }
         written
     }
 
-    /// Removes the contents of deleted groups. A row that the transaction wrote into one goes too:
-    /// it is about to be refused for the want of its group.
-    fn write_cascades(&mut self, groups: &[(usize, ObjectKey)], written: &mut Vec<Written>) {
+    /// Removes the contents of deleted groups, and the settings of what is gone. A row that the
+    /// transaction wrote into one goes too: it is about to be refused for the want of its group.
+    fn write_cascades(&mut self, owners: &[(usize, ObjectKey)], written: &mut Vec<Written>) {
         let mut gone = Vec::new();
-        for (index, group) in groups {
-            match group {
-                ObjectKey::RouteGroup(id) => gone.extend(
-                    self.routes(id)
-                        .map(|(prefix, _)| (*index, ObjectKey::Route(id.clone(), prefix))),
-                ),
+        for (index, owner) in owners {
+            match owner {
+                ObjectKey::RouteGroup(id) => {
+                    gone.extend(
+                        self.routes(id)
+                            .map(|(prefix, _)| (*index, ObjectKey::Route(id.clone(), prefix))),
+                    );
+                    let settings = ObjectKey::RouteGroupSettings(id.clone());
+                    gone.extend(self.get(&settings).map(|_| (*index, settings.clone())));
+                }
+                ObjectKey::Eni(eni) => {
+                    let settings = ObjectKey::EniSettings(eni.clone());
+                    gone.extend(self.get(&settings).map(|_| (*index, settings.clone())));
+                }
                 ObjectKey::AclGroup(id) => gone.extend(
                     self.acl_rules(id)
                         .map(|(rule, _)| (*index, ObjectKey::AclRule(id.clone(), rule.clone()))),

@@ -110,6 +110,9 @@ pub(super) struct Rows {
     pub(super) qos: BTreeMap<QosName, Entry>,
     pub(super) opaque: Nested<Arc<str>, Arc<str>>,
     pub(super) pa_validations: BTreeMap<Vni, Entry>,
+    pub(super) eni_settings: BTreeMap<EniKey, Entry>,
+    pub(super) route_group_settings: BTreeMap<RouteGroupId, Entry>,
+    pub(super) switch: BTreeMap<(), Entry>,
 }
 
 /// Rows with their keys made up on the fly.
@@ -139,6 +142,9 @@ impl Rows {
             ObjectKey::MeterPolicy(policy) => self.meter_policies.get(policy),
             ObjectKey::MeterRule(policy, rule) => self.meter_rules.get(policy, rule),
             ObjectKey::Qos(qos) => self.qos.get(qos),
+            ObjectKey::EniSettings(eni) => self.eni_settings.get(eni),
+            ObjectKey::Switch => self.switch.get(&()),
+            ObjectKey::RouteGroupSettings(group) => self.route_group_settings.get(group),
             ObjectKey::Opaque(table, row) => self.opaque.get(table, row),
         }
     }
@@ -167,6 +173,11 @@ impl Rows {
             ObjectKey::MeterPolicy(policy) => put(&mut self.meter_policies, policy, entry),
             ObjectKey::MeterRule(policy, rule) => self.meter_rules.put(policy, rule, entry),
             ObjectKey::Qos(qos) => put(&mut self.qos, qos, entry),
+            ObjectKey::EniSettings(eni) => put(&mut self.eni_settings, eni, entry),
+            ObjectKey::Switch => put(&mut self.switch, &(), entry),
+            ObjectKey::RouteGroupSettings(group) => {
+                put(&mut self.route_group_settings, group, entry)
+            }
             ObjectKey::Opaque(table, row) => self.opaque.put(table, row, entry),
         }
     }
@@ -194,6 +205,9 @@ impl Rows {
             Table::MeterPolicy => self.meter_policies.len(),
             Table::MeterRule => self.meter_rules.len(),
             Table::Qos => self.qos.len(),
+            Table::EniSettings => self.eni_settings.len(),
+            Table::Switch => self.switch.len(),
+            Table::RouteGroupSettings => self.route_group_settings.len(),
         }
     }
 
@@ -236,6 +250,11 @@ impl Rows {
             Table::MeterPolicy => flat(&self.meter_policies, ObjectKey::MeterPolicy),
             Table::MeterRule => nested(&self.meter_rules, ObjectKey::MeterRule),
             Table::Qos => flat(&self.qos, ObjectKey::Qos),
+            Table::EniSettings => flat(&self.eni_settings, ObjectKey::EniSettings),
+            Table::Switch => flat(&self.switch, |()| ObjectKey::Switch),
+            Table::RouteGroupSettings => {
+                flat(&self.route_group_settings, ObjectKey::RouteGroupSettings)
+            }
         }
     }
 

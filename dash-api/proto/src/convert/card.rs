@@ -11,7 +11,12 @@ use crate::dash::eni::{EniMode as PbMode, State};
 use crate::dash::route_type::{ActionType, EncapType as PbEncap};
 use crate::row::FieldError;
 
-pub(super) fn appliance(row: dash::appliance::Appliance) -> Result<Appliance, FieldError> {
+pub(super) fn appliance(
+    row: dash::appliance::Appliance,
+    notes: &mut Notes,
+) -> Result<Appliance, FieldError> {
+    // SAI and the P4 model have it, and neither says what packets have of it.
+    notes.ignored_if(row.local_region_id != 0, "local_region_id");
     let outbound_lookup = match net::text(row.outbound_direction_lookup.as_ref()) {
         None | Some("src_mac") => OutboundLookup::SrcMac,
         Some("dst_mac") => OutboundLookup::DstMac,
@@ -25,7 +30,6 @@ pub(super) fn appliance(row: dash::appliance::Appliance) -> Result<Appliance, Fi
     Ok(Appliance {
         sip: net::underlay("sip", row.sip.as_ref())?,
         vm_vni: net::vni("vm_vni", row.vm_vni)?,
-        local_region_id: row.local_region_id,
         trusted_vnis: net::vni_ranges(row.trusted_vnis.as_ref(), &row.trusted_vnis_list)?,
         outbound_lookup,
     })

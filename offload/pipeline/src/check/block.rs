@@ -186,6 +186,11 @@ impl<'p> Checker<'p> {
                     self.typed(bound, Kind::Number, "`guard`", at)?;
                 }
             }
+            Stmt::Origin => {
+                at.after(&[VXLAN_HERE])?;
+                at.before(DECAP)?;
+                next.write(|f| f == "learn");
+            }
             Stmt::Decap => {
                 at.after(&[VXLAN_HERE])?;
                 at.before(DECAP)?;
@@ -327,11 +332,15 @@ impl<'p> Checker<'p> {
                 pair,
                 meter,
                 epoch,
+                learn,
                 hit,
                 miss,
                 ..
             } => {
                 at.after(&[INNER, ACCOUNT_HERE])?;
+                if *learn {
+                    at.reads(|f| ["learn", "renew", "outer_sip", "vni"].contains(&f))?;
+                }
                 if *epoch {
                     at.reads(|f| ["epoch", "renew", "eni"].contains(&f))?;
                 }

@@ -11,7 +11,7 @@ use dash_bpf::builder::{Label, R0, R1, R2, R3, R4};
 use dash_bpf::op::{AluOp, Cond as C};
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{
-    EniLife, EniRow, FlowActions, FlowEntry, FlowHalf, FlowKey, Meta, flow_action, flow_mark,
+    EniLife, EniRow, FlowActions, FlowEntry, FlowHalf, FlowKey, MOVED, Meta, flow_action, flow_mark,
 };
 use nic_target::Table;
 
@@ -46,15 +46,8 @@ impl StageLower<'_> {
     /// holds on, else to `miss` with the flow out of the table.
     pub(super) fn decide_again(&mut self, found: Label, miss: Label) {
         self.b.comment("flow of an old epoch");
-        let (closed, same, go) = (self.b.label(), self.b.label(), self.b.label());
-        let proto = meta!(key) + offset_of!(FlowKey, proto) as i16;
-        self.b.load(Size::B, R1, META, proto);
-        self.b.jump_if(C::Ne, R1, TCP, closed);
-        self.b.load(Size::B, R1, META, meta!(tcp_flags));
-        self.b.alu(AluOp::And, R1, RST);
-        self.b.jump_if(C::Ne, R1, 0, found);
-        self.close(closed);
-        self.b.bind(closed);
+        let (same, go) = (self.b.label(), self.b.label());
+        self.unless_it_ends(found);
         self.b.load(Size::B, R1, ENTRY, entry!(marks));
         self.b.alu(AluOp::And, R1, i32::from(flow_mark::REDIRECTED));
         self.b.jump_if(C::Ne, R1, 0, found);
@@ -87,22 +80,80 @@ impl StageLower<'_> {
         self.b.store(Size::W, R0, renewed, R1);
         self.b.bind(go);
         self.b.load(Size::B, R1, ENTRY, entry!(state));
+        self.leave(miss);
+    }
+
+    /// Jumps when the ENI learns and the packet, of the first side, did not come from where replies go.
+    pub(super) fn came_from_elsewhere(&mut self, moved: Label) {
+        let back = side_at(1);
+        let stays = self.b.label();
+        self.b.load(Size::B, R1, META, meta!(learn));
+        self.b.jump_if(C::Eq, R1, 0, stays);
+        self.b.load(Size::B, R2, ENTRY, back + action!(u0_encap));
+        self.b.jump_if(C::Ne, R1, R2, moved);
+        self.b.load(Size::W, R1, META, meta!(outer_sip));
+        self.b.load(Size::W, R2, ENTRY, back + action!(u0_dip));
+        self.b.jump_if(C::Ne, R1, R2, moved);
+        self.b.load(Size::W, R1, META, meta!(vni));
+        self.b.load(Size::W, R2, ENTRY, back + action!(u0_vni));
+        self.b.jump_if(C::Ne, R1, R2, moved);
+        self.b.bind(stays);
+    }
+
+    /// As [`decide_again`](Self::decide_again), of a flow whose packets come from elsewhere: without a
+    /// limit, and redirected or not.
+    pub(super) fn decide_moved(&mut self, found: Label, miss: Label) {
+        self.b.comment("flow from elsewhere");
+        self.unless_it_ends(found);
+        self.b.load(Size::B, R1, ENTRY, entry!(state));
+        self.b.alu(AluOp::Or, R1, i32::from(MOVED));
+        self.leave(miss);
+    }
+
+    /// Jumps for a RST; a FIN may have closed the connection.
+    fn unless_it_ends(&mut self, found: Label) {
+        let closed = self.b.label();
+        let proto = meta!(key) + offset_of!(FlowKey, proto) as i16;
+        self.b.load(Size::B, R1, META, proto);
+        self.b.jump_if(C::Ne, R1, TCP, closed);
+        self.b.load(Size::B, R1, META, meta!(tcp_flags));
+        self.b.alu(AluOp::And, R1, RST);
+        self.b.jump_if(C::Ne, R1, 0, found);
+        self.close(closed);
+        self.b.bind(closed);
+    }
+
+    /// Takes the flow out of the table, with r1 in `renew`.
+    fn leave(&mut self, miss: Label) {
         self.b.store(Size::B, META, meta!(renew), R1);
         self.take_out();
         self.b.jump(miss);
     }
 
     /// What the ENI says of the old decision, in the slot just taken, becomes the packet's again.
-    pub(super) fn keep_old(&mut self, pair: bool) {
-        let none = self.b.label();
+    /// With `learn`, a flow that moved keeps none, or all that a redirect may have changed.
+    pub(super) fn keep_old(&mut self, pair: bool, learn: bool) {
+        let (none, known) = (self.b.label(), self.b.label());
         self.b.load(Size::B, R1, META, meta!(renew));
         self.b.jump_if(C::Eq, R1, 0, none);
+        if learn {
+            let asked = self.b.label();
+            self.b.alu(AluOp::And, R1, i32::from(MOVED));
+            self.b.jump_if(C::Eq, R1, 0, asked);
+            self.b.load(Size::B, R1, ENTRY, entry!(marks));
+            self.b.alu(AluOp::And, R1, i32::from(flow_mark::REDIRECTED));
+            self.b.jump_if(C::Eq, R1, 0, none);
+            self.b.mov(R4, i32::from(flow_action::REDIRECTABLE));
+            self.b.jump(known);
+            self.b.bind(asked);
+        }
         self.b.load(Size::W, R1, META, meta!(eni));
         self.lookup_element(Table::Eni, R1);
         self.b.jump_if(C::Eq, R0, 0, none);
         self.b
             .load(Size::H, R4, R0, offset_of!(EniRow, resim_keep) as i16);
         self.b.jump_if(C::Eq, R4, 0, none);
+        self.b.bind(known);
         self.kept_bits(0);
         self.when_kept(flow_action::ENCAP_U0, |s| {
             s.keep_field(action!(u0_encap), 1);
@@ -153,11 +204,19 @@ impl StageLower<'_> {
     }
 
     /// Counts a flow that was decided again, and jumps; falls through for a new one.
-    pub(super) fn count_renewed(&mut self, created: Label) {
+    pub(super) fn count_renewed(&mut self, created: Label, learn: bool) {
         let new = self.b.label();
         self.b.load(Size::B, R1, META, meta!(renew));
         self.b.jump_if(C::Eq, R1, 0, new);
         self.b.store(Size::B, META, meta!(renew), 0);
+        if learn {
+            let asked = self.b.label();
+            self.b.alu(AluOp::And, R1, i32::from(MOVED));
+            self.b.jump_if(C::Eq, R1, 0, asked);
+            self.count_one(EniStat::FlowUpdated);
+            self.b.jump(created);
+            self.b.bind(asked);
+        }
         self.count_one(EniStat::FlowUpdatedByResimulation);
         self.b.jump(created);
         self.b.bind(new);

@@ -8,7 +8,8 @@ use dash_bpf::{Reg, Size};
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
 use dash_wire::tables::{
-    FlowActions, FlowEntry, FlowHalf, FlowKey, Globals, Meta, flow_action, flow_mark, flow_state,
+    FlowActions, FlowEntry, FlowHalf, FlowKey, Globals, MOVED, Meta, flow_action, flow_mark,
+    flow_state,
 };
 use nic_target::Table;
 use std::mem::{offset_of, size_of};
@@ -54,14 +55,24 @@ pub(super) fn side_at(side: u8) -> i16 {
 
 pub(super) use {entry, meta};
 
+/// Why a flow may be decided again.
+#[derive(Clone, Copy)]
+pub(super) struct Old {
+    /// Its ENI's epoch moved.
+    pub(super) epoch: bool,
+    /// Its packets come from elsewhere.
+    pub(super) learn: bool,
+}
+
 impl StageLower<'_> {
     /// Falls through on a hit with `actions` loaded; jumps to `miss` else.
     /// With `pair`, also what its actions need of the other side; with `meter`, the metering class; with
-    /// `marks`, flows may be marked. With `epoch`, a packet that decides a flow again is a miss.
+    /// `marks`, flows may be marked. A packet that decides a flow again is a miss.
     pub(super) fn flow_lookup(
         &mut self,
         (pair, meter): (bool, bool),
-        (marks, epoch): (bool, bool),
+        marks: bool,
+        Old { epoch, learn }: Old,
         miss: Label,
     ) {
         self.b.comment("flow lookup");
@@ -77,7 +88,10 @@ impl StageLower<'_> {
         self.b.alu(AluOp::Rsh, SLOT, 1);
         self.b.jump_if(C::Ne, R1, 0, side1);
         self.hit_side(0, pair, reset);
-        let stale = self.b.label();
+        let (stale, moved) = (self.b.label(), self.b.label());
+        if learn {
+            self.came_from_elsewhere(moved);
+        }
         if epoch {
             self.old_epoch(stale);
         }
@@ -111,6 +125,10 @@ impl StageLower<'_> {
         self.b.bind(reset);
         self.delete_pair(marks);
         self.b.jump(miss);
+        if learn {
+            self.b.bind(moved);
+            self.decide_moved(found, miss);
+        }
         if epoch {
             self.b.bind(stale);
             self.decide_again(found, miss);
@@ -178,7 +196,12 @@ impl StageLower<'_> {
     /// refreshed, and whatever would change a connection's state is a miss, before anything is
     /// written. Only `last_seen_ns`, `packets` and `bytes` are. With `pair`, a decision that needs the
     /// other side is a miss too: two sides cannot be read at once while their owner may write.
-    pub(super) fn flow_touch(&mut self, (pair, meter): (bool, bool), epoch: bool, miss: Label) {
+    pub(super) fn flow_touch(
+        &mut self,
+        (pair, meter): (bool, bool),
+        Old { epoch, learn }: Old,
+        miss: Label,
+    ) {
         self.b.comment("flow lookup, shared");
         let (not_tcp, side1, hit) = (self.b.label(), self.b.label(), self.b.label());
         self.b.load(
@@ -195,6 +218,9 @@ impl StageLower<'_> {
         self.find(miss);
         self.b.alu(AluOp::And, SLOT, 1);
         self.b.jump_if(C::Ne, SLOT, 0, side1);
+        if learn {
+            self.came_from_elsewhere(miss);
+        }
         if epoch {
             // Its owner decides it again, or says that it may not be.
             self.old_epoch(miss);
@@ -399,7 +425,7 @@ impl StageLower<'_> {
         self.call_with_key(table, (FP, self.value_slot), helper::MAP_PUSH_ELEM);
     }
 
-    pub(super) fn flow_create(&mut self, pair: bool, marks: bool, epoch: bool) {
+    pub(super) fn flow_create(&mut self, pair: bool, marks: bool, Old { epoch, learn }: Old) {
         self.b.comment("flow create");
         if pair && !epoch {
             self.keep_u1();
@@ -416,7 +442,7 @@ impl StageLower<'_> {
         self.b.jump_if(C::Eq, R0, 0, internal);
         self.b.mov(ENTRY, R0);
         if epoch {
-            self.keep_old(pair);
+            self.keep_old(pair, learn);
             if pair {
                 self.keep_u1();
             }
@@ -487,6 +513,9 @@ impl StageLower<'_> {
             self.b.jump(keyed);
             // Its history goes on.
             self.b.bind(renewed);
+            if learn {
+                self.b.alu(AluOp::And, R1, !i32::from(MOVED));
+            }
             self.b.store(Size::B, ENTRY, entry!(state), R1);
         }
         self.b.bind(keyed);
@@ -497,7 +526,7 @@ impl StageLower<'_> {
         self.b.jump_if(C::Ne, R0, 0, undo_first);
         self.push(Table::FlowEvents);
         if epoch {
-            self.count_renewed(created);
+            self.count_renewed(created, learn);
         }
         self.count_one(EniStat::FlowCreated);
         self.b.jump(created);

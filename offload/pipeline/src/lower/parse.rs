@@ -5,7 +5,7 @@ use dash_bpf::helper::{self, XdpAction, xdp_md};
 use dash_bpf::op::{AluOp, Cond as C};
 use dash_bpf::{Reg, Size};
 use dash_wire::drop::DropReason;
-use dash_wire::tables::{FlowKey, Meta, flow_flags};
+use dash_wire::tables::{FlowKey, Meta, encap, flow_flags};
 use std::mem::offset_of;
 
 use super::LowerError;
@@ -306,6 +306,24 @@ impl StageLower<'_> {
         self.b.jump_if(C::Gt, R1, R2, refused);
         self.b.bind(done);
         Ok(())
+    }
+
+    /// Notes the kind of the received encap.
+    pub(super) fn origin(&mut self) {
+        let malformed = self.drop_label(DropReason::OuterMalformed);
+        let vxlan = self.b.label();
+        self.b.comment("origin");
+        self.b
+            .store(Size::B, META, meta!(learn), i32::from(encap::VXLAN));
+        if self.any_encap {
+            self.load_packet();
+            self.need(R2, i32::from(ETH) + 20, malformed);
+            self.b.load(Size::B, R1, R2, ETH + 9);
+            self.b.jump_if(C::Ne, R1, GRE, vxlan);
+            self.b
+                .store(Size::B, META, meta!(learn), i32::from(encap::NVGRE));
+        }
+        self.b.bind(vxlan);
     }
 
     /// Drops everything up to and including the VXLAN or NVGRE header.

@@ -11,6 +11,7 @@ use dash_wire::tables::{Direction, Meta, MeterBucket, acl_state, meter};
 use nic_target::Table;
 use std::mem::offset_of;
 
+use super::flow::Old;
 use super::{Flows, LowerError};
 use crate::fields::{FieldDef, Ty, key_schema, meta_field, row_field};
 use crate::ir::{Cond, Expr, Pipeline, Stage, Stmt, Timeouts};
@@ -183,6 +184,7 @@ impl StageLower<'_> {
 
     fn stmt(&mut self, stmt: &Stmt) -> Result<(), LowerError> {
         match stmt {
+            Stmt::Origin => self.origin(),
             Stmt::ParseUnderlay => self.parse_underlay(),
             Stmt::ParseVxlan(port) => self.parse_vxlan(port)?,
             Stmt::ParseEncap(port) => self.parse_encap(port)?,
@@ -281,6 +283,7 @@ impl StageLower<'_> {
                 marks,
                 meter,
                 epoch,
+                learn,
                 hit,
                 miss,
             } => {
@@ -291,9 +294,19 @@ impl StageLower<'_> {
                 match self.flows {
                     _ if *peek => self.flow_peek((*pair, *meter), miss_label),
                     Flows::Owned => {
-                        self.flow_lookup((*pair, *meter), (*marks, *epoch), miss_label);
+                        let old = Old {
+                            epoch: *epoch,
+                            learn: *learn,
+                        };
+                        self.flow_lookup((*pair, *meter), *marks, old, miss_label);
                     }
-                    Flows::Shared => self.flow_touch((*pair, *meter), *epoch, miss_label),
+                    Flows::Shared => {
+                        let old = Old {
+                            epoch: *epoch,
+                            learn: *learn,
+                        };
+                        self.flow_touch((*pair, *meter), old, miss_label);
+                    }
                 }
                 self.block(hit)?;
                 if !ends(hit) {
@@ -303,11 +316,20 @@ impl StageLower<'_> {
                 self.block(miss)?;
                 self.b.bind(end);
             }
-            Stmt::FlowCreate { pair, marks, epoch } => {
+            Stmt::FlowCreate {
+                pair,
+                marks,
+                epoch,
+                learn,
+            } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("flow create inside a match"));
                 }
-                self.flow_create(*pair, *marks, *epoch);
+                let old = Old {
+                    epoch: *epoch,
+                    learn: *learn,
+                };
+                self.flow_create(*pair, *marks, old);
             }
             Stmt::Translatable => self.translatable(),
             Stmt::Translate => {

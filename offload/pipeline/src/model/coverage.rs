@@ -37,6 +37,8 @@ pub(super) enum Arm {
     Reset,
     /// A flow was, and the packet decides it again.
     Stale,
+    /// The same, because it comes from elsewhere.
+    Moved,
 }
 
 impl Arm {
@@ -49,6 +51,7 @@ impl Arm {
             Self::Miss => "miss",
             Self::Reset => "reset",
             Self::Stale => "stale",
+            Self::Moved => "moved",
         }
     }
 }
@@ -342,11 +345,18 @@ fn block<'p>(
             Stmt::Match { hit, miss, .. } => arms.extend([(Arm::Hit, &hit[..]), (Arm::Miss, miss)]),
             Stmt::If { then, els, .. } => arms.extend([(Arm::Then, &then[..]), (Arm::Else, els)]),
             Stmt::FlowLookup {
-                epoch, hit, miss, ..
+                epoch,
+                learn,
+                hit,
+                miss,
+                ..
             } => {
                 arms.extend([(Arm::Hit, &hit[..]), (Arm::Miss, miss), (Arm::Reset, &[])]);
                 if *epoch {
                     arms.push((Arm::Stale, &[]));
+                }
+                if *learn {
+                    arms.push((Arm::Moved, &[]));
                 }
             }
             _ => {}

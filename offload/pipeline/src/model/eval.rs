@@ -142,6 +142,7 @@ impl<'p> Run<'_, 'p> {
         self.reach(stmt, Arm::Ran);
         match stmt {
             Stmt::ParseUnderlay => self.parse_underlay(),
+            Stmt::Origin => self.origin(),
             Stmt::ParseVxlan(port) => self.parse_encap(port, false),
             Stmt::ParseEncap(port) => self.parse_encap(port, true),
             Stmt::SpotRedirect => self.spot_redirect(),

@@ -56,6 +56,8 @@ pub(super) enum Lookup {
     /// The packet decides it again; also a miss. The connection as the packet left it, out of the
     /// table.
     Stale(Box<FlowEntry>),
+    /// The same, because the packet comes from elsewhere than those before.
+    Moved(Box<FlowEntry>),
 }
 
 /// What makes a flow fresh.
@@ -65,6 +67,25 @@ pub(super) struct Fresh {
     pub(super) epoch: u8,
     /// Flows of it that may be decided again in a second, 0 for any number.
     pub(super) per_second: u32,
+}
+
+/// Where a packet came from, and in what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) sip: [u8; 4],
+    pub(super) vni: u32,
+    pub(super) encap: u8,
+}
+
+impl Source {
+    /// Where a decision's first encap leads, and which it is.
+    fn of(actions: &FlowActions) -> Self {
+        Self {
+            sip: actions.u0_dip,
+            vni: actions.u0_vni,
+            encap: actions.u0_encap,
+        }
+    }
 }
 
 /// A connection that went away by itself.
@@ -149,8 +170,15 @@ impl Flows {
 
     /// Finds the connection of `key` and lets the packet move it on.
     ///
-    /// With `fresh`, a connection of another epoch may have to be decided again.
-    pub(super) fn lookup(&mut self, key: &FlowKey, seen: Seen, fresh: Option<Fresh>) -> Lookup {
+    /// With `fresh`, a connection of another epoch may have to be decided again; with `from`, one whose
+    /// packets come from elsewhere.
+    pub(super) fn lookup(
+        &mut self,
+        key: &FlowKey,
+        seen: Seen,
+        fresh: Option<Fresh>,
+        from: Option<Source>,
+    ) -> Lookup {
         let Some(&(id, side)) = self.index.get(&key_bytes(key)) else {
             return Lookup::Miss;
         };
@@ -184,6 +212,13 @@ impl Flows {
         }
         self.remove(id);
         let ended = flag(RST);
+        if let Some(from) = from
+            && side == 0
+            && from != Source::of(&entry.sides[1].actions)
+            && !ended
+        {
+            return Lookup::Moved(Box::new(entry));
+        }
         if let Some(fresh) = fresh
             && side == 0
             && entry.epoch != fresh.epoch

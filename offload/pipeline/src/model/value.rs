@@ -217,6 +217,7 @@ named! { meta_value, meta_cell, m: Meta,
     "meter_len": m.meter_len,
     "epoch": m.epoch,
     "renew": m.renew,
+    "learn": m.learn,
 }
 
 named! { read_globals, r: Globals,
@@ -227,11 +228,12 @@ named! { read_globals, r: Globals,
     "flags": r.flags,
     "sport_base": r.sport_base,
     "sport_mask": r.sport_mask,
-    "mtu": r.mtu,
-    "dscp_tos": r.dscp_tos,
 }
 
 named! { read_eni, r: EniRow,
+    "reverse_sip": r.reverse_sip,
+    "mtu": r.mtu,
+    "dscp_tos": r.dscp_tos,
     "flags": r.flags,
     "vm_underlay_dip": r.vm_underlay_dip,
     "vm_vni": r.vm_vni,

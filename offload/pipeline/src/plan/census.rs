@@ -1,7 +1,7 @@
 //! Counts of the objects that the shape depends on.
 
 use dash_model::key::{ObjectKey, RoutingType};
-use dash_model::objects::{AclBind, EncapType, EniMode, Object, RouteRule, RuleAction};
+use dash_model::objects::{AclBind, DscpMode, EncapType, EniMode, Object, RouteRule, RuleAction};
 use dash_wire::tables::ACL_STAGES;
 
 use super::{FlowNeeds, Shape, meter, rows, trusted};
@@ -43,6 +43,14 @@ pub(super) struct Census {
     nvgre_links: usize,
     /// Objects that give metering classes.
     metering: usize,
+    /// Route groups that are disabled.
+    disabled: usize,
+    /// ENIs with a DSCP of their own.
+    piped: usize,
+    /// ENIs with a limit of their own for what leaves.
+    limited: usize,
+    /// ENIs whose replies go where packets come from.
+    learning: usize,
 }
 
 impl Census {
@@ -74,6 +82,12 @@ impl Census {
                     change_if(eni.mode == EniMode::Floating, &mut self.floating);
                 }
             }
+            (_, Object::EniSettings(own)) => {
+                change_if(matches!(own.dscp, Some(DscpMode::Pipe(_))), &mut self.piped);
+                change_if(own.mtu.is_some(), &mut self.limited);
+                change_if(own.learn, &mut self.learning);
+            }
+            (_, Object::RouteGroupSettings(own)) => change_if(own.disabled, &mut self.disabled),
             (_, Object::PaValidation(row)) => {
                 change_if(!row.prefixes.is_empty(), &mut self.permitting);
             }
@@ -129,6 +143,9 @@ impl Census {
             trusted_vnis: self.trusting > 0,
             acl_out: bits(&self.out),
             acl_in: bits(&self.r#in),
+            route_group_disabled: self.disabled > 0,
+            dscp_pipe: self.piped > 0,
+            mtu: self.limited > 0,
             inbound_pa_validation: self.validating > 0,
             pa_prefixes: self.validating > 0 && self.permitting > 0,
             underlay_routes: false,
@@ -155,7 +172,8 @@ impl Census {
                 u1: tunnel,
                 redirects: redirect,
                 meter,
-                epoch: false,
+                epoch: self.learning > 0,
+                learn: self.learning > 0,
             },
             ..Shape::default()
         }

@@ -11,9 +11,9 @@ use super::Edit;
 /// How an ENI's flows are decided again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resimulation {
-    /// Most flows a second and worker, 0 for any number
+    /// Most flows a second and worker from now on, 0 for any number; without, as the ENI's settings say
     /// (`SAI_ENI_ATTR_MAX_RESIMULATED_FLOW_PER_SECOND`).
-    pub per_second: u32,
+    pub per_second: Option<u32>,
     /// [`flow_action`]s that flows keep
     /// (`ROUTING_ACTIONS_DISABLED_IN_FLOW_RESIMULATION`). Those that change addresses and ports go
     /// together: the reply's depend on them all.
@@ -36,7 +36,7 @@ const SWEEP: u8 = 254;
 /// What is kept of an ENI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Resim {
-    pub(super) per_second: u32,
+    pub(super) per_second: Option<u32>,
     pub(super) keep: u16,
     pub(super) epoch: u8,
     /// Epochs since flows of old ones were swept into one.
@@ -84,14 +84,18 @@ pub(super) fn concerned(store: &Store, edits: &[Edit<'_>]) -> BTreeSet<EniKey> {
             ObjectKey::RouteRule(rule) => {
                 enis.insert(rule.eni.clone());
             }
-            ObjectKey::Route(group, _) => {
+            ObjectKey::Route(group, _) | ObjectKey::RouteGroupSettings(group) => {
                 groups.insert(group);
             }
             ObjectKey::VnetMapping(vnet, _) | ObjectKey::Vnet(vnet) => {
                 vnets.insert(vnet);
             }
             // Nothing that decides.
-            ObjectKey::RouteGroup(_) | ObjectKey::AclGroup(_) | ObjectKey::Opaque(..) => {}
+            ObjectKey::RouteGroup(_)
+            | ObjectKey::AclGroup(_)
+            | ObjectKey::EniSettings(_)
+            | ObjectKey::Switch
+            | ObjectKey::Opaque(..) => {}
             ObjectKey::AclRule(group, _) => enis.extend(bound(store, group)),
             ObjectKey::PrefixTag(tag) => {
                 for group in store.acl_groups_naming(tag) {

@@ -43,15 +43,14 @@ pub(super) fn globals(appliance: Option<&Appliance>, settings: &Settings) -> Glo
         },
         sport_base: settings.sport_base,
         sport_mask: u16::try_from(mask).unwrap_or(u16::MAX),
-        mtu: settings.mtu.unwrap_or(0),
-        dscp_tos: settings.dscp_pipe.unwrap_or(0) << 2,
-        pad: [0; 5],
+        pad: [0; 8],
     }
 }
 
 pub(super) fn eni(
     store: &Store,
     ids: &Directory,
+    settings: &Settings,
     resim: &Resim,
     key: &EniKey,
     eni: &Eni,
@@ -59,13 +58,19 @@ pub(super) fn eni(
     let group = store
         .eni_route(key)
         .map(|bind| ids.route_group(&bind.group));
+    let own = super::settings::in_force(store, settings, resim, key, eni);
+    let bound = store.eni_route(key);
+    let disabled = bound.is_some_and(|b| store.route_group_settings(&b.group).disabled);
     let mut flags = 0;
     for (bit, set) in [
         (eni_flags::ADMIN_UP, eni.enabled),
         (eni_flags::TRUSTED_VNIS, !eni.trusted_vnis.is_empty()),
         (eni_flags::ROUTE_GROUP, group.is_some()),
         (eni_flags::FLOATING, eni.mode == EniMode::Floating),
-        (eni_flags::NO_FAST_PATH, eni.disable_fast_path),
+        (eni_flags::NO_FAST_PATH, own.disable_fast_path),
+        (eni_flags::ROUTE_GROUP_DISABLED, disabled),
+        (eni_flags::DSCP_PIPE, own.dscp.is_some()),
+        (eni_flags::LEARN, own.learn),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -79,7 +84,7 @@ pub(super) fn eni(
         vm_vni: store.appliance().map_or(0, |(_, a)| a.vm_vni.get()),
         vnet_vni: vnet.and_then(|v| store.vnet(v)).map_or(0, |v| v.vni.get()),
         vnet: vnet.map_or(0, |v| ids.vnet(v)),
-        pad: 0,
+        mtu: own.mtu.unwrap_or(u16::MAX),
         route_group: group.unwrap_or(0),
         acl: [out_v4, out_v6, in_v4, in_v6],
         pl_underlay_sip: eni.pl_underlay_sip.map_or([0; 4], |ip| ip.octets()),
@@ -87,10 +92,12 @@ pub(super) fn eni(
         pl_set: eni.pl_sip.map_or([0; 16], |bits| bits.addr.octets()),
         meter: [&eni.v4_meter_policy, &eni.v6_meter_policy]
             .map(|policy| policy.as_ref().map_or(0, |policy| ids.meter_policy(policy))),
-        resim_per_second: resim.per_second,
+        resim_per_second: own.max_resimulated,
         resim_keep: resim.keep,
         epoch: resim.epoch,
-        pad2: 0,
+        dscp_tos: own.dscp.unwrap_or(0) << 2,
+        reverse_sip: own.reverse_sip.map_or([0; 4], |ip| ip.octets()),
+        pad: [0; 4],
     }
 }
 

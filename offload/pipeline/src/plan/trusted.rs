@@ -115,7 +115,6 @@ mod tests {
         Object::Appliance(Appliance {
             sip: [10, 0, 0, 1].into(),
             vm_vni: vni(1),
-            local_region_id: 0,
             trusted_vnis: ranges
                 .iter()
                 .map(|&(min, max)| VniRange {

@@ -84,7 +84,7 @@ stage replies {{
         ractions.actions = (ractions.actions | 4);
 {unless_u1}        ractions.actions = (ractions.actions | 8);
         ractions.dmac = inner_smac;
-{end}        ip = key.sip;
+{end}{}        ip = key.sip;
         ip_v6 = (key.flags & 1);
         if ip_v6 == 0 {{
             match route4[e.route_group, v4(key.sip)] as r {{
@@ -126,10 +126,14 @@ stage replies {{
 ",
         part(shape.route_more, "    var more: u8;\n"),
         part(tunnel, "    var via: u32;\n    var member: u32;\n"),
+        part(shape.flows.learn, LEARNS),
         part(tunnel, DIRECT_TUNNEL),
         part(tunnel, TUNNEL),
     );
 }
+
+/// Replies go where the packet came from.
+const LEARNS: &str = "        if learn != 0 {\n            goto create;\n        }\n";
 
 const DIRECT_TUNNEL: &str = "                if more != 0 {
                     if (key.flags & 1) == 0 {

@@ -19,12 +19,38 @@ pub(super) fn rx(shape: &Shape, text: String) -> String {
         return text;
     }
     let known = "    match eni[eni] as e {\n";
+    let learn = match (shape.flows.learn, shape.flows.nvgre) {
+        (false, _) => "",
+        (true, false) => {
+            "        learn = 0;\n        if (e.flags & 128) != 0 {\n            learn = 1;\n        }\n"
+        }
+        (true, true) => {
+            "        learn = 0;\n        if (e.flags & 128) != 0 {\n            origin;\n        }\n"
+        }
+    };
     text.replacen(
         known,
-        &format!("{known}        epoch = e.epoch;\n        renew = 0;\n"),
+        &format!("{known}        epoch = e.epoch;\n        renew = 0;\n{learn}"),
         1,
     )
 }
+
+/// Where an ENI learns, replies go where the first packet came from, in the encap that it came in.
+pub(super) const LEARNED: &str = "\
+    if learn != 0 {
+        ractions.actions = (ractions.actions | 1);
+        ractions.u0_encap = learn;
+        ractions.u0_dip = outer_sip;
+        ractions.u0_vni = vni;
+        match eni[eni] as l {
+            if l.reverse_sip != 0 {
+                ractions.u0_sip = l.reverse_sip;
+            }
+        } else {
+            drop eni-down;
+        }
+    }
+";
 
 /// The text of a stage of ACLs: what is denied goes on, as it may have to be answered with resets,
 /// which need decisions.

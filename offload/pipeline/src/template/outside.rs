@@ -24,12 +24,15 @@ pub(super) fn before_apply(shape: &Shape) -> String {
     out
 }
 
-/// One DSCP for all encaps; the ECN field stays the received one's, which `apply` combines.
+/// The ENI's own DSCP for its encaps, where it has one; the ECN field stays the received one's, which
+/// `apply` combines.
 const PIPE: &str = "\
-    match globals[0] as p {
-        outer_tos = ((outer_tos & 3) | p.dscp_tos);
+    match eni[eni] as p {
+        if (p.flags & 64) != 0 {
+            outer_tos = ((outer_tos & 3) | p.dscp_tos);
+        }
     } else {
-        drop internal;
+        drop eni-down;
     }
 ";
 
@@ -46,11 +49,11 @@ fn encap_len(action: &str, kind: &str, nvgre: bool) -> String {
 
 /// The MTU is of IP packets, `size` of frames. The difference is below 0 when its highest bit is set.
 const FITS: &str = "\
-    match globals[0] as m {
+    match eni[eni] as m {
         if (((m.mtu + 14) - size) >> 63) != 0 {
             drop too-big;
         }
     } else {
-        drop internal;
+        drop eni-down;
     }
 ";

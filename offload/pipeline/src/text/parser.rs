@@ -225,6 +225,7 @@ impl<'t> Parser<'t, '_> {
                         marks: self.said("marks"),
                         meter: self.said("meter"),
                         epoch: self.said("epoch"),
+                        learn: self.said("learn"),
                         hit: self.block()?,
                         miss: self.else_block()?,
                     });
@@ -279,6 +280,7 @@ impl<'t> Parser<'t, '_> {
                 pair: self.said("pair"),
                 marks: self.said("marks"),
                 epoch: self.said("epoch"),
+                learn: self.said("learn"),
             });
         }
         if !KEYWORDS.contains(&word) {
@@ -322,6 +324,7 @@ impl<'t> Parser<'t, '_> {
                 Stmt::SpotRedirect
             }
             "consume" => Stmt::Consume,
+            "origin" => Stmt::Origin,
             "guard" => {
                 self.keyword("sport")?;
                 let base = self.expr()?;

@@ -40,6 +40,7 @@ pub(super) fn head(stmt: &Stmt) -> String {
         Stmt::SpotRedirect => "spot redirect".to_owned(),
         Stmt::ParseRedirect => "parse redirect".to_owned(),
         Stmt::GuardSport { base, mask } => format!("guard sport {}, {}", expr(base), expr(mask)),
+        Stmt::Origin => "origin".to_owned(),
         Stmt::Decap => "decap".to_owned(),
         Stmt::ParseInner => "parse inner".to_owned(),
         Stmt::Hook => "hook".to_owned(),
@@ -87,6 +88,7 @@ pub(super) fn head(stmt: &Stmt) -> String {
             marks,
             meter,
             epoch,
+            learn,
             ..
         } => with_words(
             "flow lookup",
@@ -96,11 +98,22 @@ pub(super) fn head(stmt: &Stmt) -> String {
                 (*marks, "marks"),
                 (*meter, "meter"),
                 (*epoch, "epoch"),
+                (*learn, "learn"),
             ],
         ),
-        Stmt::FlowCreate { pair, marks, epoch } => with_words(
+        Stmt::FlowCreate {
+            pair,
+            marks,
+            epoch,
+            learn,
+        } => with_words(
             "flow create",
-            [(*pair, "pair"), (*marks, "marks"), (*epoch, "epoch")],
+            [
+                (*pair, "pair"),
+                (*marks, "marks"),
+                (*epoch, "epoch"),
+                (*learn, "learn"),
+            ],
         ),
         Stmt::FlowRedirect => "flow redirect".to_owned(),
         Stmt::Consume => "consume".to_owned(),

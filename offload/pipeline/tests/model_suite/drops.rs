@@ -499,8 +499,8 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
     // The full flow table has its own test below; `internal` needs an encap no pipeline makes, and
     // `not-translatable` a service tunnel: scenario `service-tunnel-vxlan`; redirects of load balancers are
     // scenario `e35-fast-path-vip`; the others need settings (`e23-port-map-drop`,
-    // `vxlan-source-port-security`, `mtu`, `e31-strict-openings`) or programs of users, which no model has.
-    // Limits have scenarios, too.
+    // `vxlan-source-port-security`, `mtu`, `e31-strict-openings`, `drops-route-group-disabled`) or
+    // programs of users, which no model has. Limits have scenarios, too.
     let rest: Vec<_> = DropReason::ALL
         .iter()
         .filter(|r| !met.contains(r))
@@ -523,7 +523,8 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
             &DropReason::HookAborted,
             &DropReason::BandwidthLimit,
             &DropReason::ConnectionRate,
-            &DropReason::FlowLimit
+            &DropReason::FlowLimit,
+            &DropReason::RouteGroupDisabled,
         ]
     );
 }

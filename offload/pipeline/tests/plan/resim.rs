@@ -60,7 +60,7 @@ fn a_request_moves_the_epoch_of_its_eni_and_says_how() {
     let plan = bench.commit(&[mapping("Vnet1", "10.1.1.1", "101.1.2.3")]);
     assert!(!plan.shape.flows.epoch, "nobody asked yet");
     let how = Resimulation {
-        per_second: 7,
+        per_second: Some(7),
         keep: flow_action::NAT46 | flow_action::ENCAP_U0,
     };
     resimulate(&mut bench, "eni1", how, true);

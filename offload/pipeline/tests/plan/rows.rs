@@ -1,7 +1,9 @@
 //! Objects to the exact rows that programs read.
 
 use dash_model::key::ObjectKey;
-use dash_model::objects::{AclAction, Family, Object, RouteAction};
+use dash_model::objects::{
+    AclAction, DscpMode, EniSettings, Family, Object, RouteAction, RouteGroupSettings,
+};
 use dash_wire::tables::{
     EniMacKey, EniRow, Globals, MappingKey, MappingRow, PaKey, Route4Key, Route6Key, RouteRow,
     TrustedVniKey, eni_flags, mapping_flags, route_action,
@@ -9,8 +11,8 @@ use dash_wire::tables::{
 use nic_target::{Capacity, Table};
 
 use crate::support::{
-    Bench, acl_group, acl_in, acl_out, acl_rule, any, appliance, eni, eni_route, gone, ip, mac,
-    mapping, route, route_group, tag, vnet,
+    Bench, Edit, acl_group, acl_in, acl_out, acl_rule, any, appliance, eni, eni_route, gone, ip,
+    mac, mapping, route, route_group, tag, vnet,
 };
 use dash_pipeline::plan::{Planner, Settings, Touched};
 
@@ -107,6 +109,7 @@ fn an_eni_has_its_mac_and_all_that_is_bound_to_it() {
         vm_vni: 9,
         vnet_vni: 2001,
         vnet: bench.planner.vnet_id(&"Vnet1".into()).expect("an id"),
+        mtu: u16::MAX,
         pl_keep: [0xff; 16],
         ..EniRow::default()
     };
@@ -144,6 +147,91 @@ fn an_eni_has_its_mac_and_all_that_is_bound_to_it() {
     // A change that leaves the row as it is writes nothing.
     let plan = bench.commit(&[acl_in("eni0", 3, None, None)]);
     assert!(plan.delta.ops.is_empty());
+}
+
+/// Settings of ours for an ENI, as a row.
+fn own(eni: &str, settings: EniSettings) -> Edit {
+    let key = ObjectKey::EniSettings(eni.into());
+    (key, Some(Object::EniSettings(settings)))
+}
+
+#[test]
+fn what_an_eni_does_not_say_of_itself_is_the_cards() {
+    let mut bench = card();
+    let pipe = |row: &EniRow| row.flags & eni_flags::DSCP_PIPE != 0;
+    let plan = bench.commit(&[own("eni0", EniSettings::default())]);
+    assert!(plan.delta.ops.is_empty() && !plan.shape_changed);
+
+    let plan = bench.commit(&[own(
+        "eni0",
+        EniSettings {
+            dscp: Some(DscpMode::Pipe(46)),
+            disable_fast_path: Some(true),
+            max_resimulated: Some(5),
+            mtu: Some(1500),
+            learn: true,
+            reverse_sip: Some([10, 0, 0, 9].into()),
+        },
+    )]);
+    assert!(plan.shape.flows.learn && plan.shape.flows.epoch);
+    assert!(plan.shape.dscp_pipe && plan.shape.mtu);
+    let row = eni_row(&bench, "eni0");
+    assert!(pipe(&row));
+    assert_eq!((row.dscp_tos, row.mtu), (46 << 2, 1500));
+    assert_eq!(row.resim_per_second, 5);
+    assert_ne!(row.flags & eni_flags::LEARN, 0);
+    assert_eq!(row.reverse_sip, [10, 0, 0, 9]);
+    assert_ne!(row.flags & eni_flags::NO_FAST_PATH, 0);
+
+    let card = Settings {
+        dscp_pipe: Some(8),
+        mtu: Some(9000),
+        ..Settings::default()
+    };
+    let plan = bench.planner.set_settings(&bench.store, card);
+    assert!(plan.delta.ops.is_empty(), "the ENI has its own");
+    bench.commit(&[own(
+        "eni0",
+        EniSettings {
+            dscp: Some(DscpMode::Preserve),
+            ..EniSettings::default()
+        },
+    )]);
+    let row = eni_row(&bench, "eni0");
+    assert!(!pipe(&row));
+    assert_eq!((row.mtu, row.flags & eni_flags::LEARN), (9000, 0));
+    let plan = bench.commit(&[(ObjectKey::EniSettings("eni0".into()), None)]);
+    assert!(plan.shape.dscp_pipe && plan.shape.mtu, "the card has them");
+    let row = eni_row(&bench, "eni0");
+    assert_eq!((pipe(&row), row.dscp_tos, row.mtu), (true, 8 << 2, 9000));
+    let plan = bench
+        .planner
+        .set_settings(&bench.store, Settings::default());
+    bench.tables.apply(&plan.delta);
+    assert!(!plan.shape.dscp_pipe && !plan.shape.mtu);
+    assert_eq!(eni_row(&bench, "eni0").mtu, u16::MAX);
+}
+
+#[test]
+fn a_disabled_route_group_is_known_by_the_enis_that_bind_it() {
+    let mut bench = card();
+    let disable = |disabled| {
+        let key = ObjectKey::RouteGroupSettings("rg".into());
+        let settings = RouteGroupSettings { disabled };
+        (key, Some(Object::RouteGroupSettings(settings)))
+    };
+    let off = |bench: &Bench| eni_row(bench, "eni0").flags & eni_flags::ROUTE_GROUP_DISABLED != 0;
+    let plan = bench.commit(&[route_group("rg"), disable(true)]);
+    assert!(plan.shape.route_group_disabled);
+    assert!(!off(&bench), "it is not bound");
+    bench.commit(&[eni_route("eni0", "rg")]);
+    assert!(off(&bench));
+    let plan = bench.commit(&[disable(false)]);
+    assert!(!off(&bench) && !plan.shape.route_group_disabled);
+    bench.commit(&[disable(true)]);
+    assert!(off(&bench));
+    bench.commit(&[(ObjectKey::EniRoute("eni0".into()), None)]);
+    assert!(!off(&bench));
 }
 
 #[test]

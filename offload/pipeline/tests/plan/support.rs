@@ -188,7 +188,6 @@ pub(crate) fn appliance(id: &str, sip: &str, vm_vni: u32, trusted: &[(u32, u32)]
     let object = Object::Appliance(Appliance {
         sip: v4(sip),
         vm_vni: vni(vm_vni),
-        local_region_id: 0,
         trusted_vnis: ranges(trusted),
         outbound_lookup: OutboundLookup::SrcMac,
     });

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::key::ObjectKey;
 use crate::net::{IpPrefix, Mac, Vni};
 use crate::objects::{
-    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute, Family,
-    MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup, PrefixTag, Qos,
-    RouteAction, RouteGroup, RouteRule, RoutingTypeDef, RuleAction, StaticEncap, Vnet, VnetMapping,
+    AclAction, AclBind, AclGroup, AclRule, Appliance, EncapType, Eni, EniMode, EniRoute,
+    EniSettings, Family, MeterBits, MeterClass, MeterPolicy, MeterRule, Object, OutboundLookup,
+    PrefixTag, Qos, RouteAction, RouteGroup, RouteGroupSettings, RouteRule, RoutingTypeDef,
+    RuleAction, StaticEncap, Switch, Vnet, VnetMapping,
 };
 use crate::store::{Store, StoreOptions};
 use crate::txn::{Op, Txn};
@@ -51,7 +52,6 @@ pub(super) fn appliance() -> Appliance {
     Appliance {
         sip: Ipv4Addr::new(10, 1, 0, 5),
         vm_vni: vni(9),
-        local_region_id: 100,
         trusted_vnis: vec![],
         outbound_lookup: OutboundLookup::SrcMac,
     }
@@ -171,6 +171,24 @@ pub(super) fn meter_rule(to: &str, number: u64) -> Object {
     })
 }
 
+pub(super) fn eni_settings(disable_fast_path: bool) -> Object {
+    Object::EniSettings(EniSettings {
+        disable_fast_path: Some(disable_fast_path),
+        ..EniSettings::default()
+    })
+}
+
+pub(super) fn group_settings(disabled: bool) -> Object {
+    Object::RouteGroupSettings(RouteGroupSettings { disabled })
+}
+
+pub(super) fn switch(vxlan_port: Option<u16>) -> Object {
+    Object::Switch(Switch {
+        vxlan_port,
+        ..Switch::default()
+    })
+}
+
 pub(super) fn tag(family: Family, prefixes: &[&str]) -> Object {
     Object::PrefixTag(Arc::new(PrefixTag {
         family,
@@ -250,6 +268,9 @@ pub(super) fn full_config() -> Vec<Op> {
         ),
         set("DASH_QOS_TABLE:q1", qos(10_000)),
         set("DASH_HA_SET_TABLE:h1", Object::Opaque),
+        set("SWITCH_TABLE:switch", switch(Some(4790))),
+        set("DASHWIRE_ENI_TABLE:e1", eni_settings(true)),
+        set("DASHWIRE_ROUTE_GROUP_TABLE:g1", group_settings(true)),
         set("DASH_METER_POLICY_TABLE:m1", meter_policy(Family::V4)),
         set("DASH_METER_RULE_TABLE:m1:1", meter_rule("10.2.0.0/16", 520)),
     ]

@@ -178,6 +178,16 @@ fn row() -> impl Strategy<Value = (String, Object)> {
         pick(&["h1", "h2"]).prop_map(|n| (format!("DASH_HA_SET_TABLE:{n}"), Object::Opaque));
     let profiles =
         (pick(QOS), 0u32..3).prop_map(|(n, bw)| (format!("DASH_QOS_TABLE:{n}"), qos(bw)));
+    let eni_settings = (pick(ENIS), any::<bool>())
+        .prop_map(|(eni, off)| (format!("DASHWIRE_ENI_TABLE:{eni}"), eni_settings(off)));
+    let group_settings = (pick(GROUPS), any::<bool>()).prop_map(|(group, disabled)| {
+        (
+            format!("DASHWIRE_ROUTE_GROUP_TABLE:{group}"),
+            group_settings(disabled),
+        )
+    });
+    let switch = prop_oneof![Just(None), (1u16..3).prop_map(Some)]
+        .prop_map(|port| ("SWITCH_TABLE:switch".to_owned(), switch(port)));
     let misfit = pick(VNETS).prop_map(|n| (format!("DASH_VNET_TABLE:{n}"), direct()));
     let upper = prop_oneof![
         2 => appliance, 5 => vnets, 8 => enis, 6 => groups, 10 => routes, 6 => eni_routes,
@@ -185,7 +195,8 @@ fn row() -> impl Strategy<Value = (String, Object)> {
     ];
     let lower = prop_oneof![
         5 => acls, 10 => acl_rules, 6 => acl_in, 6 => acl_out, 6 => tags, 2 => opaque,
-        1 => misfit, 5 => meter_policies, 8 => meter_rules, 4 => profiles,
+        1 => misfit, 5 => meter_policies, 8 => meter_rules, 4 => profiles, 4 => eni_settings,
+        4 => group_settings, 2 => switch,
     ];
     prop_oneof![upper, lower]
 }
@@ -397,7 +408,7 @@ fn the_generator_reaches_acceptance_refusal_and_every_table() {
     assert!(refused > 150, "{refused} refused");
     assert!(cascades > 5, "{cascades} rows went with their group");
     // All but the routing type, which has no rule: set and deleted.
-    assert!(changed.len() >= 26, "{changed:?}");
+    assert!(changed.len() >= 30, "{changed:?}");
 }
 
 /// The sizes of the DASH scale target for one ENI; what is tested is that nothing is quadratic

@@ -694,10 +694,37 @@ fn a_group_takes_its_contents_with_it() {
             "DASH_ACL_GROUP_TABLE:a6",
             "DASH_ACL_RULE_TABLE:a6:1",
             "DASH_ACL_IN_TABLE:e1:1",
+            "DASHWIRE_ROUTE_GROUP_TABLE:g1",
         ]
     );
     assert_eq!(store.route_count(&"g1".into()), 0);
     assert_eq!(store.route_groups_into(&"v1".into()).count(), 0);
+}
+
+#[test]
+fn settings_of_ours_go_with_what_they_are_of() {
+    let mut store = full_store(FROZEN);
+    let of_e2 = || set("DASHWIRE_ENI_TABLE:e2", eni_settings(true));
+    accepted(&mut store, vec![of_e2()]);
+    let gone = accepted(&mut store, vec![del("DASH_ENI_TABLE:e2")]);
+    assert_eq!(
+        changed_keys(&gone),
+        ["DASH_ENI_TABLE:e2", "DASHWIRE_ENI_TABLE:e2"]
+    );
+    let group = set("DASHWIRE_ROUTE_GROUP_TABLE:g9", group_settings(true));
+    refused(
+        &mut store,
+        vec![of_e2(), group],
+        &[
+            (0, missing("DASH_ENI_TABLE:e2")),
+            (1, missing("DASH_ROUTE_GROUP_TABLE:g9")),
+        ],
+    );
+    // An update of the ENI, however it is written, keeps them.
+    store.revert(&gone);
+    let again = set("DASH_ENI_TABLE:e2", Object::Eni(eni(2, "v1")));
+    accepted(&mut store, vec![del("DASH_ENI_TABLE:e2"), again]);
+    assert!(store.get(&key("DASHWIRE_ENI_TABLE:e2")).is_some());
 }
 
 #[test]

@@ -70,11 +70,13 @@ impl Twin {
     }
 }
 
-/// The group that a route or a rule is in.
+/// What a row goes with: the group that a route or a rule is in, the object that settings are of.
 fn group_of(key: &ObjectKey) -> Option<ObjectKey> {
     match key {
         ObjectKey::Route(group, _) => Some(ObjectKey::RouteGroup(group.clone())),
         ObjectKey::AclRule(group, _) => Some(ObjectKey::AclGroup(group.clone())),
+        ObjectKey::EniSettings(eni) => Some(ObjectKey::Eni(eni.clone())),
+        ObjectKey::RouteGroupSettings(group) => Some(ObjectKey::RouteGroup(group.clone())),
         _ => None,
     }
 }
@@ -163,6 +165,7 @@ fn consistent(rows: &Rows) -> bool {
             | (ObjectKey::AclGroup(_), Object::AclGroup(_))
             | (ObjectKey::MeterPolicy(_), Object::MeterPolicy(_))
             | (ObjectKey::Qos(_), Object::Qos(_))
+            | (ObjectKey::Switch, Object::Switch(_))
             | (ObjectKey::Opaque(..), Object::Opaque) => true,
             (ObjectKey::Vnet(_), Object::Vnet(_)) => appliances == 1,
             (ObjectKey::Eni(this), Object::Eni(eni)) => {
@@ -201,6 +204,10 @@ fn consistent(rows: &Rows) -> bool {
             (ObjectKey::AclIn(eni, stage), Object::AclIn(bind))
             | (ObjectKey::AclOut(eni, stage), Object::AclOut(bind)) => {
                 has_eni(eni) && bind_ok(bind) && (1..=5).contains(stage)
+            }
+            (ObjectKey::EniSettings(eni), Object::EniSettings(_)) => has_eni(eni),
+            (ObjectKey::RouteGroupSettings(group), Object::RouteGroupSettings(_)) => {
+                has(ObjectKey::RouteGroup(group.clone()))
             }
             (ObjectKey::MeterRule(policy, _), Object::MeterRule(rule)) => {
                 policy_family(rows, policy) == Some(Family::of(rule.prefix.addr()))

@@ -2,13 +2,13 @@
 
 use dash_wire::drop::DropReason;
 use dash_wire::stats::EniStat;
-use dash_wire::tables::{EniRow, FlowActions, FlowEntry, FlowHalf, flow_action, flow_mark};
+use dash_wire::tables::{EniRow, FlowActions, FlowEntry, FlowHalf, MOVED, flow_action, flow_mark};
 use nic_target::{Table, Verdict};
 
 use super::{ABORT, Run, Step};
 use crate::ir::Stmt;
 use crate::model::coverage::Arm;
-use crate::model::flow::{Fresh, Lookup, Seen, state_name};
+use crate::model::flow::{Fresh, Lookup, Seen, Source, state_name};
 use crate::model::trace::Event;
 use crate::model::value::{Ip, Row, Value};
 
@@ -36,6 +36,7 @@ impl<'p> Run<'_, 'p> {
             pair,
             meter,
             epoch,
+            learn,
             hit,
             miss,
             ..
@@ -44,11 +45,25 @@ impl<'p> Run<'_, 'p> {
             return Err(ABORT);
         };
         let (pair, meter, epoch) = (*pair, *meter, *epoch);
+        let meta = &self.packet.meta;
+        let from = (*learn && meta.learn != 0).then_some(Source {
+            sip: meta.outer_sip,
+            vni: meta.vni,
+            encap: meta.learn,
+        });
         let fresh = self.eni_row().filter(|_| epoch).map(|row| Fresh {
             epoch: self.packet.meta.epoch,
             per_second: row.resim_per_second,
         });
-        match self.flows.lookup(&self.packet.meta.key, self.seen(), fresh) {
+        let key = self.packet.meta.key;
+        match self.flows.lookup(&key, self.seen(), fresh, from) {
+            Lookup::Moved(entry) => {
+                self.packet.meta.renew = entry.state | MOVED;
+                self.packet.stale = Some(entry);
+                self.note(|_| "flow whose packets come from elsewhere: decided again".to_owned());
+                self.reach(stmt, Arm::Moved);
+                self.block(miss)
+            }
             Lookup::Stale(entry) => {
                 self.packet.meta.renew = entry.state;
                 self.packet.stale = Some(entry);
@@ -158,7 +173,12 @@ impl<'p> Run<'_, 'p> {
 
     /// The connection `old` with the decision of today.
     fn flow_renew(&mut self, old: Box<FlowEntry>, pair: bool) -> Step<'p> {
-        let keep = self.eni_row().map_or(0, |row| row.resim_keep);
+        let moved = self.packet.meta.renew & MOVED != 0;
+        let keep = match old.marks & flow_mark::REDIRECTED {
+            _ if !moved => self.eni_row().map_or(0, |row| row.resim_keep),
+            0 => 0,
+            _ => flow_action::REDIRECTABLE,
+        };
         let m = &mut self.packet.meta;
         let [there, back] = &old.sides;
         let kept = |new: u16, old: u16, keep: u16| new & !keep | old & keep;
@@ -194,7 +214,13 @@ impl<'p> Run<'_, 'p> {
             return self.drop_for(DropReason::FlowTableFull, Verdict::Drop);
         }
         self.packet.meta.renew = 0;
-        self.count(EniStat::FlowUpdatedByResimulation, 1)?;
+        self.count(
+            match moved {
+                true => EniStat::FlowUpdated,
+                false => EniStat::FlowUpdatedByResimulation,
+            },
+            1,
+        )?;
         self.note(|_| "flow decided again: its history goes on".to_owned());
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use dash_wire::drop::DropReason;
-use dash_wire::tables::flow_flags;
+use dash_wire::tables::{encap, flow_flags};
 use nic_target::Verdict;
 
 use super::words::{InnerText, direction_name};
@@ -75,6 +75,16 @@ impl<'p> Run<'_, 'p> {
                 Mac(vxlan.dmac)
             )
         });
+        Ok(())
+    }
+
+    pub(super) fn origin(&mut self) -> Step<'p> {
+        let vxlan = self.packet.vxlan.ok_or(ABORT)?;
+        self.packet.meta.learn = if vxlan.nvgre {
+            encap::NVGRE
+        } else {
+            encap::VXLAN
+        };
         Ok(())
     }
 

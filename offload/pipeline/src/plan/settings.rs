@@ -1,0 +1,59 @@
+//! Settings that an ENI may have of its own, and the card has for all others.
+
+use std::net::Ipv4Addr;
+
+use dash_model::Store;
+use dash_model::key::EniKey;
+use dash_model::objects::{DscpMode, Eni, Switch};
+
+use super::Settings;
+use super::resim::Resim;
+
+/// What of an ENI's settings packets meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EniInForce {
+    /// DSCP of encaps; without, that of the received outer header.
+    pub dscp: Option<u8>,
+    /// Redirects of load balancers change no flow.
+    pub disable_fast_path: bool,
+    /// Most flows that a worker decides again in a second, 0 for any number.
+    pub max_resimulated: u32,
+    /// Longest IP packet that may leave; without, ports judge.
+    pub mtu: Option<u16>,
+    /// Replies go where the first side's packets come from.
+    pub learn: bool,
+    /// Outer source of replies that do; without, the VIP.
+    pub reverse_sip: Option<Ipv4Addr>,
+}
+
+/// The card's settings, with what SONiC's switch says of VXLAN.
+pub(super) fn with_switch(card: &Settings, switch: Switch) -> Settings {
+    Settings {
+        vxlan_port: switch.vxlan_port.unwrap_or(card.vxlan_port),
+        sport_base: switch.sport_base.unwrap_or(card.sport_base),
+        sport_bits: switch.sport_bits.unwrap_or(card.sport_bits),
+        ..card.clone()
+    }
+}
+
+pub(super) fn in_force(
+    store: &Store,
+    card: &Settings,
+    resim: &Resim,
+    key: &EniKey,
+    eni: &Eni,
+) -> EniInForce {
+    let own = store.eni_settings(key);
+    EniInForce {
+        dscp: match own.dscp {
+            Some(DscpMode::Pipe(dscp)) => Some(dscp),
+            Some(DscpMode::Preserve) => None,
+            None => card.dscp_pipe,
+        },
+        disable_fast_path: own.disable_fast_path.unwrap_or(eni.disable_fast_path),
+        max_resimulated: resim.per_second.or(own.max_resimulated).unwrap_or(0),
+        mtu: own.mtu.or(card.mtu),
+        learn: own.learn,
+        reverse_sip: own.reverse_sip,
+    }
+}
