@@ -94,6 +94,12 @@ fn decoder() {
     driver::drive(&programs(), 60_000, bpf_decode::run);
 }
 
+/// What a run of 400,000 inputs found: encoded again it is the near jump.
+#[test]
+fn a_far_jump_to_the_next_slot() {
+    bpf_decode::run(&code(b"gotol +0\nr0 = 0\nexit"));
+}
+
 #[test]
 fn assembler() {
     driver::drive(&texts(), 20_000, bpf_asm::run);
