@@ -255,7 +255,8 @@ impl CoreTables {
 
     /// The address of a flow's row in the index, null when there is none: what a program's look-up
     /// would give.
-    #[inline]
+    // Asked for each packet; its other caller is rare.
+    #[inline(always)]
     pub fn find_ahead(&self, key: &FlowKey, ahead: &Ahead) -> *mut u32 {
         self.flow_index.find_ahead(key, ahead)
     }

@@ -280,7 +280,8 @@ impl FlowIndex {
     }
 
     /// Ends it: what a look-up of the key that was hashed gives now, the address of its row or null.
-    #[inline]
+    // Asked for each packet; its other caller is rare.
+    #[inline(always)]
     pub fn find_ahead(&self, key: &FlowKey, ahead: &Ahead) -> *mut u32 {
         let key = zerocopy::transmute_ref!(key);
         // Nothing came or went since the row was seen, so it is in use, and its slot's key is its own.
