@@ -13,7 +13,7 @@ pub(crate) struct Built {
     /// For contexts with whole pointers.
     pub(crate) wide: Vec<u8>,
     /// For this machine.
-    pub(crate) library: PathBuf,
+    pub(crate) shared_object: PathBuf,
     /// The same with another map, if it has one, and what is different.
     pub(crate) others: Vec<(&'static str, PathBuf)>,
     _dir: TempDir,
@@ -59,7 +59,7 @@ impl Built {
         Ok(Some(Self {
             object: std::fs::read(at("bpf.o"))?,
             wide: std::fs::read(at("wide.o"))?,
-            library: at("native.so"),
+            shared_object: at("native.so"),
             others,
             _dir: dir,
         }))

@@ -232,7 +232,7 @@ fn main() -> Result<()> {
         };
         let plain = ours(&built, false)?;
         let masked = ours(&built, true)?;
-        let library = Library::open(&built.library)?;
+        let library = Library::open(&built.shared_object)?;
         let c = same(name, "C", &plain, native(&library))?;
         let kernel = match (&kernel_why, name) {
             // Its map's code is its own.
