@@ -86,3 +86,25 @@ fn workers_share_the_bandwidth_of_an_eni() {
         );
     }
 }
+
+#[test]
+fn workers_share_the_packets_of_an_eni() {
+    if !native_code() {
+        return;
+    }
+    for workers in [1, 2, 3] {
+        let start = Instant::now();
+        // A tenth of which may come at once.
+        let rate = r#"[{"DASHWIRE_ENI_TABLE:F4939FEFC47E": {"pps": 1000}, "OP": "SET"}]"#;
+        let mut rig = Rig::with(workers, Settings::default(), rate);
+        rig.feed(&packets(600, world::SMALL), |at| at);
+        let sent = rig.eni(EniStat::TxPackets);
+        let since = 1_000.0 * start.elapsed().as_secs_f64();
+        // What begins inside a burst passes whole.
+        assert!(
+            (100.0..100.0 + since + 2.0 * workers as f64).contains(&(sent as f64)),
+            "{workers} workers: {sent} packets"
+        );
+        assert_eq!(rig.eni(EniStat::OtherDropPackets), 600 - sent);
+    }
+}

@@ -266,6 +266,9 @@ pub(crate) struct SetEni {
     /// Outer source of such replies; 0.0.0.0 for the VIP.
     #[arg(long, value_name = "IP")]
     pub(crate) reverse_tunnel_sip: Option<std::net::Ipv4Addr>,
+    /// Most packets a second in each direction, 0 for any number.
+    #[arg(long, value_name = "N")]
+    pub(crate) pps: Option<u32>,
     /// Fields to unset, by the names that `eni show` has.
     #[arg(long, value_name = "FIELD,...", value_delimiter = ',')]
     pub(crate) unset: Vec<String>,

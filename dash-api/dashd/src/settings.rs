@@ -88,6 +88,7 @@ fn in_force(settings: &EniInForce) -> wire::EniSettings {
         mtu,
         learn,
         reverse_sip,
+        packets_per_second,
     } = *settings;
     wire::EniSettings {
         dscp_mode: match dscp {
@@ -103,6 +104,7 @@ fn in_force(settings: &EniInForce) -> wire::EniSettings {
             // The message's fixed32 is the dotted quad as a little-endian word.
             ip: Some(Ip::Ipv4(u32::from_le_bytes(ip.octets()))),
         }),
+        pps: Some(packets_per_second),
     }
 }
 

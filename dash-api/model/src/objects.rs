@@ -486,6 +486,8 @@ pub struct EniSettings {
     pub learn: bool,
     /// Outer source of replies that do (`SAI_ENI_ATTR_REVERSE_TUNNEL_SIP`); unset for the VIP.
     pub reverse_sip: Option<Ipv4Addr>,
+    /// Packets a second in each direction, 0 for any number (`SAI_ENI_ATTR_PPS`).
+    pub packets_per_second: Option<u32>,
 }
 
 /// Where the DSCP of encaps comes from, as `sai_dash_tunnel_dscp_mode_t`.

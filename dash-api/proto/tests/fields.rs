@@ -426,6 +426,7 @@ fn fields(table: &str) -> Vec<Field> {
                 Acts,
                 json!({"reverse_tunnel_sip": "10.0.0.9"}),
             ),
+            ("pps", Acts, json!({"pps": 1000})),
         ],
         "SWITCH_TABLE" => {
             // What is not about VXLAN is a switch's: its bridge, its routes, its shell.

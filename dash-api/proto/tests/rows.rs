@@ -1034,6 +1034,7 @@ fn settings_of_an_eni() {
             "dscp_mode": "pipe", "dscp": "46", "mtu": 9000, "max_resimulated_flow_per_second": 7,
             "disable_fast_path_icmp_flow_redirection": "false",
             "enable_reverse_tunnel_learning": true, "reverse_tunnel_sip": "10.0.0.9",
+            "pps": "1000",
         }),
     )
     .object
@@ -1049,6 +1050,7 @@ fn settings_of_an_eni() {
             mtu: Some(9000),
             learn: true,
             reverse_sip: Some(Ipv4Addr::new(10, 0, 0, 9)),
+            packets_per_second: Some(1000),
         }
     );
     let dscp = |fields: Value| match ok(t, "eni-1", fields).object {

@@ -118,6 +118,8 @@ reasons! {
     FlowLimit = "flow-limit", port [], eni [SessionLimitExceededDropPackets TotalDropPackets];
     /// The route group of the ENI is disabled.
     RouteGroupDisabled = "route-group-disabled", port [], eni [OutboundRoutingGroupDisabledDropPackets TotalDropPackets];
+    /// The ENI's packets a second in this direction are used up.
+    PacketRate = "packet-rate", port [], eni [OtherDropPackets TotalDropPackets];
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ pub const NO_VNI: u32 = u32::MAX;
 pub const FRAGMENT_NS: u64 = 1_000_000_000;
 /// Limits of an ENI.
 pub mod qos {
-    /// Costs of bytes and flows are times in units of 2^-16 ns.
+    /// Costs of bytes, packets and flows are times in units of 2^-16 ns.
     pub const COST_BITS: u32 = 16;
 }
 
@@ -598,7 +598,7 @@ layout! {
     }
 
     /// Row of `qos`, by ENI index: a worker's share of the ENI's limits. 0 is no limit.
-    QosRow[40] {
+    QosRow[56] {
         /// Time a byte takes at the ENI's bandwidth, in parts ([`qos::COST_BITS`]).
         byte_cost: u64,
         /// How far the bytes let through may be ahead of their time, ns.
@@ -611,11 +611,15 @@ layout! {
         flows: u32,
         /// Zero.
         pad: u32,
+        /// Time between two packets of a direction, in parts.
+        packet_cost: u64,
+        /// How far the packets let through may be ahead of their time, ns.
+        packet_burst_ns: u64,
     }
 
     /// Row of `qos_state`, by ENI index: when what was let through will have been paid for, by the
     /// clock, ns.
-    QosState[32] {
+    QosState[48] {
         /// Bytes from the VM.
         outbound_ns: u64,
         /// Bytes to the VM.
@@ -624,6 +628,10 @@ layout! {
         flow_ns: u64,
         /// Flows that ended with an ENI that had this index: they are counted nowhere else.
         purged: u64,
+        /// Packets from the VM, as far behind `outbound_ns` as those to it behind `inbound_ns`.
+        outbound_packets_ns: u64,
+        /// Packets to the VM.
+        inbound_packets_ns: u64,
     }
 
     /// Key of `underlay`: where a destination leaves.

@@ -240,9 +240,14 @@ pub enum Stmt {
     },
     /// `police LEN;`: takes `LEN` bytes of the bandwidth of `eni` in `direction`, or drops
     /// `bandwidth-limit`.
+    ///
+    /// `police LEN packets;` takes a packet of its packets a second there, too, or drops `packet-rate`;
+    /// what is dropped takes of neither.
     Police {
         /// Bytes.
         len: Expr,
+        /// The packets, too.
+        packets: bool,
     },
     /// `admit;`: drops `flow-limit` when `eni` has as many flows as it may, and `connection-rate` when it
     /// makes more a second than it may.

@@ -11,7 +11,7 @@
 //!  priority  rules by priority to rows by longest prefix
 //!  inbound   route rules, so
 //!  meter     rules of meter policies, so
-//!  limits    QoS profiles to rows of ENIs
+//!  limits    QoS profiles, and packets a second, to rows of ENIs
 //!  pas       which PAs of a VNET are valid: as long as a mapping names them (A43), and those that
 //!            are listed for its VNI (A44)
 //!  acl       a group's rules with the lists of their tags (A21, A22)
@@ -166,6 +166,8 @@ pub struct Shape {
     pub meter: bool,
     /// An ENI has a bandwidth limit.
     pub bandwidth: bool,
+    /// An ENI may send and get only so many packets a second.
+    pub packet_rate: bool,
     /// An ENI may make only so many flows.
     pub admission: bool,
     /// What flows that are there may need.
@@ -212,6 +214,7 @@ impl Shape {
             redirect: true,
             meter: true,
             bandwidth: true,
+            packet_rate: true,
             admission: true,
             flows: FlowNeeds {
                 translate: true,
@@ -820,6 +823,7 @@ impl Planner {
             underlay_routes: self.underlay.has_routes(),
             drop_unmapped_ports: census.port_map && self.settings.drop_unmapped_ports,
             bandwidth: self.limits.bandwidth(),
+            packet_rate: self.limits.packet_rate(),
             admission: self.limits.admission(),
             flows: self.flows,
             sport_security: self

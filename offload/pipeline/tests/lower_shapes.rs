@@ -63,6 +63,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
         acl_out: 0b11111,
         acl_in: 0b11111,
         bandwidth: true,
+        packet_rate: true,
         admission: true,
         ..Shape::default()
     };
@@ -237,7 +238,7 @@ fn the_programs_for_known_flows_are_the_same_whatever_policy_they_skip() {
         wanted.retain(|t| shape.underlay_routes || *t != Table::Underlay);
         wanted.retain(|t| shape.flows.meter || *t != Table::MeterStats);
         let limits = [Table::Qos, Table::QosState];
-        wanted.retain(|t| shape.bandwidth || !limits.contains(t));
+        wanted.retain(|t| shape.bandwidth || shape.packet_rate || !limits.contains(t));
         assert_eq!(tables, wanted, "{shape:?}");
         // Nothing that adds to a map or takes from it.
         for forbidden in [

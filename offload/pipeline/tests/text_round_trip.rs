@@ -120,7 +120,7 @@ fn stmt() -> impl Strategy<Value = Stmt> {
         (prop::sample::select(EniStat::ALL), expr())
             .prop_map(|(stat, amount)| Stmt::Count { stat, amount }),
         expr().prop_map(|len| Stmt::Meter { len }),
-        expr().prop_map(|len| Stmt::Police { len }),
+        (expr(), any::<bool>()).prop_map(|(len, packets)| Stmt::Police { len, packets }),
         name().prop_map(Stmt::Goto),
         name().prop_map(Stmt::Forward),
         prop::sample::select(DropReason::ALL).prop_map(Stmt::Drop),
@@ -209,6 +209,7 @@ fn whole_template() -> String {
         redirect: true,
         meter: true,
         bandwidth: true,
+        packet_rate: true,
         admission: true,
         flows: FlowNeeds {
             translate: true,

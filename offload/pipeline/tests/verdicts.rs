@@ -69,6 +69,7 @@ fn our_own_verifier_accepts_every_program_of_the_pipeline() {
                 acl_out,
                 acl_in,
                 bandwidth: bits & 3 == 3,
+                packet_rate: bits & 6 == 6,
                 admission: bits & 5 == 5,
                 ..transform
             };

@@ -89,6 +89,7 @@ fn set_eni(args: &SetEni) -> wire::SetEniRequest {
                 // The message's fixed32 is the dotted quad as a little-endian word.
                 ip: Some(Ip::Ipv4(u32::from_le_bytes(ip.octets()))),
             }),
+            pps: args.pps,
         }),
         unset: args.unset.clone(),
         full_flow_resimulation_requested: args.resimulate,

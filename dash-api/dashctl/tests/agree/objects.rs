@@ -530,6 +530,7 @@ fn eni_settings(r: &mut Rng) -> Object {
         mtu: r.pick(&[None, None, None, None, Some(500), Some(1500)]),
         learn: r.once_in(2),
         reverse_sip: r.once_in(2).then(|| REVERSE_SIP.into()),
+        packets_per_second: r.once_in(3).then(|| r.pick(&[1, 100, 1_000])),
     })
 }
 

@@ -65,6 +65,7 @@ async fn settings_of_an_eni_act_are_read_back_and_go_with_it() {
         mtu: Some(1500),
         enable_reverse_tunnel_learning: Some(false),
         reverse_tunnel_sip: None,
+        pps: Some(0),
     };
     assert_eq!(report.in_force, Some(card.clone()));
     let outer_tos = async |port| daemon.inject(vec![packet(port)]).await[0].1[15];

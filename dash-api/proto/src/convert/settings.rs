@@ -33,6 +33,7 @@ pub(super) fn eni(row: &wire::EniSettings) -> Result<EniSettings, FieldError> {
         mtu: row.mtu.map(mtu).transpose()?,
         learn: row.enable_reverse_tunnel_learning == Some(true),
         reverse_sip: net::optional_underlay("reverse_tunnel_sip", row.reverse_tunnel_sip.as_ref())?,
+        packets_per_second: row.pps,
     })
 }
 

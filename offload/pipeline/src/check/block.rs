@@ -317,7 +317,7 @@ impl<'p> Checker<'p> {
                 at.reads(|f| f == "redirect" || f.starts_with("key."))?;
             }
             Stmt::Consume => return Ok(None),
-            Stmt::Police { len } => {
+            Stmt::Police { len, .. } => {
                 at.after(&[ACCOUNT_HERE])?;
                 at.reads(|f| f == "direction")?;
                 self.typed(len, Kind::Number, "`police`", at)?;

@@ -1,7 +1,8 @@
 //! `police` and `admit`: what an ENI may send, and how many flows it may make.
 //!
 //! A rate is kept by one time: when what was let through will have been paid for. What comes while
-//! that is further ahead than the burst allows is dropped; what passes moves it on by its cost.
+//! that is further ahead than the burst allows is dropped; what passes moves it on by its cost. Without a
+//! limit the cost is 0, and anything passes.
 //! Where two processors share it they may lose one of two packets' costs, as with a flow's counts.
 //! A time further ahead than any packet could have left it was left under an older, slower limit: it is
 //! forgotten.
@@ -21,6 +22,8 @@ use crate::ir::Expr;
 
 /// The ENI's limits across calls.
 const LIMITS: Reg = Reg::R8;
+/// What bytes will have been paid at, while packets are asked for.
+const BYTES_UNTIL: Reg = Reg::R9;
 
 /// Where a rate is in the limits and in the state.
 #[derive(Clone, Copy)]
@@ -39,6 +42,14 @@ const INBOUND: Rate = Rate {
     state: offset_of!(QosState, inbound_ns),
     ..OUTBOUND
 };
+/// As far behind the bytes of the same direction as the other direction's are.
+const PACKETS: Rate = Rate {
+    cost: offset_of!(QosRow, packet_cost),
+    burst: offset_of!(QosRow, packet_burst_ns),
+    state: offset_of!(QosState, outbound_packets_ns),
+};
+const TO_INBOUND: usize = INBOUND.state - OUTBOUND.state;
+const _: () = assert!(PACKETS.state + TO_INBOUND == offset_of!(QosState, inbound_packets_ns));
 const FLOWS: Rate = Rate {
     cost: offset_of!(QosRow, flow_cost),
     burst: offset_of!(QosRow, flow_burst_ns),
@@ -56,6 +67,13 @@ impl StageLower<'_> {
 
     /// Takes r2 units from a rate of the state at r0, or goes to `over`.
     fn take(&mut self, rate: Rate, over: Label) {
+        self.until(rate, over, true);
+        self.b.store(Size::Dw, R0, rate.state as i16, R1);
+    }
+
+    /// r1 = when r2 units of a rate of the state at r0 will have been paid for, or goes to `over`. Units
+    /// come up to 2^16 at once, which cost as many ns as one does parts; or one by one.
+    fn until(&mut self, rate: Rate, over: Label, many: bool) {
         let (busy, fits) = (self.b.label(), self.b.label());
         self.b.load(Size::Dw, R1, LIMITS, rate.cost as i16);
         self.b.alu(AluOp::Mul, R2, R1);
@@ -70,17 +88,27 @@ impl StageLower<'_> {
         self.b.alu(AluOp::Sub, R4, R3);
         self.b.load(Size::Dw, R5, LIMITS, rate.burst as i16);
         self.b.jump_if(C::Le, R4, R5, fits);
-        self.b.load(Size::Dw, R1, LIMITS, rate.cost as i16);
-        self.b.alu(AluOp::Add, R5, R1);
+        if many {
+            self.b.load(Size::Dw, R1, LIMITS, rate.cost as i16);
+            self.b.alu(AluOp::Add, R5, R1);
+        } else {
+            self.b.alu(AluOp::Add, R5, R2);
+        }
         self.b.jump_if(C::Le, R4, R5, over);
         self.b.mov(R1, R3);
         self.b.bind(fits);
         self.b.alu(AluOp::Add, R1, R2);
-        self.b.store(Size::Dw, R0, rate.state as i16, R1);
     }
 
-    pub(super) fn police(&mut self, len: &Expr) -> Result<(), LowerError> {
+    pub(super) fn police(&mut self, len: &Expr, packets: bool) -> Result<(), LowerError> {
         self.b.comment("police");
+        match packets {
+            true => self.police_both(len),
+            false => self.police_bytes(len),
+        }
+    }
+
+    fn police_bytes(&mut self, len: &Expr) -> Result<(), LowerError> {
         let (inbound, done) = (self.b.label(), self.b.label());
         let over = self.drop_label(DropReason::BandwidthLimit);
         self.of_eni(Table::Qos);
@@ -97,6 +125,36 @@ impl StageLower<'_> {
         self.b.jump(done);
         self.b.bind(inbound);
         self.take(INBOUND, over);
+        self.b.bind(done);
+        Ok(())
+    }
+
+    /// What is dropped for one of the two takes nothing of the other.
+    fn police_both(&mut self, len: &Expr) -> Result<(), LowerError> {
+        let (outbound, done) = (self.b.label(), self.b.label());
+        let over = self.drop_label(DropReason::BandwidthLimit);
+        let over_packets = self.drop_label(DropReason::PacketRate);
+        self.of_eni(Table::Qos);
+        self.b.mov(LIMITS, R0);
+        self.b.load(Size::Dw, R1, LIMITS, OUTBOUND.cost as i16);
+        self.b.load(Size::Dw, R2, LIMITS, PACKETS.cost as i16);
+        self.b.alu(AluOp::Or, R1, R2);
+        self.b.jump_if(C::Eq, R1, 0, done);
+        self.of_eni(Table::QosState);
+        self.eval(len, R2)?;
+        self.b
+            .load(Size::B, R1, META, offset_of!(Meta, direction) as i16);
+        let is_inbound = i32::from(Direction::Inbound as u8);
+        self.b.jump_if(C::Ne, R1, is_inbound, outbound);
+        self.b.alu(AluOp::Add, R0, TO_INBOUND as i32);
+        self.b.bind(outbound);
+        self.until(OUTBOUND, over, true);
+        self.b.mov(BYTES_UNTIL, R1);
+        self.b.mov(R2, 1);
+        self.until(PACKETS, over_packets, false);
+        self.b.store(Size::Dw, R0, PACKETS.state as i16, R1);
+        self.b
+            .store(Size::Dw, R0, OUTBOUND.state as i16, BYTES_UNTIL);
         self.b.bind(done);
         Ok(())
     }

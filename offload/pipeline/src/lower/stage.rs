@@ -264,11 +264,11 @@ impl StageLower<'_> {
                 self.eval(amount, Reg::R2)?;
                 self.add(*stat, Reg::R2);
             }
-            Stmt::Police { len } => {
+            Stmt::Police { len, packets } => {
                 if !self.rows.is_empty() {
                     return Err(self.unsupported("police inside a match"));
                 }
-                self.police(len)?;
+                self.police(len, *packets)?;
             }
             Stmt::Admit => {
                 if !self.rows.is_empty() {

@@ -194,7 +194,7 @@ impl<'p> Run<'_, 'p> {
                 self.count(*stat, amount)
             }
             Stmt::FlowLookup { peek: true, .. } => self.flow_peek(stmt),
-            Stmt::Police { len } => self.police(len),
+            Stmt::Police { len, packets } => self.police(len, *packets),
             Stmt::Admit => self.admit(),
             Stmt::Meter { len } => self.meter(len),
             Stmt::FlowLookup { .. } => self.flow_lookup(stmt),

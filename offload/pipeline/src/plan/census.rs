@@ -162,6 +162,7 @@ impl Census {
             redirect,
             meter,
             bandwidth: false,
+            packet_rate: false,
             admission: false,
             flows: FlowNeeds {
                 translate: service_tunnel || private_link,

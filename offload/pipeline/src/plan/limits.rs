@@ -1,4 +1,4 @@
-//! QoS profiles as rows of the ENIs that name them (A27).
+//! QoS profiles as rows of the ENIs that name them (A27), with the packets a second of their settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +17,12 @@ const SECOND_NS: u64 = 1_000_000_000;
 const BURST_NS: u64 = SECOND_NS / 10;
 /// but is never less than this many bytes, or the longest frames would not fit.
 const BURST_BYTES: u64 = 16 << 10;
-/// Costs end here, so that a frame's (at most 2^16 bytes) fits 64 bits.
+/// Nor less than this many packets, about as many as those bytes are.
+const BURST_PACKETS: u64 = 16;
+/// Costs end here, so that those of a frame (at most 2^16 bytes) fit 64 bits;
 const MAX_COST: u64 = 1 << 47;
+/// and here for what comes one by one. No share of one a second reaches it.
+const MAX_UNIT_COST: u64 = 1 << 62;
 
 /// Rows of ENIs with limits, as they were written.
 #[derive(Clone, Debug, Default)]
@@ -27,12 +31,18 @@ pub(super) struct Limits {
     rows: BTreeMap<u32, QosRow>,
     /// Rows that limit bandwidth.
     bandwidth: usize,
+    /// Rows that limit packets.
+    packets: usize,
     /// Rows that limit flows.
     admission: usize,
 }
 
 fn limits_bandwidth(row: &QosRow) -> bool {
     row.byte_cost != 0
+}
+
+fn limits_packets(row: &QosRow) -> bool {
+    row.packet_cost != 0
 }
 
 fn limits_flows(row: &QosRow) -> bool {
@@ -43,6 +53,11 @@ impl Limits {
     /// Some ENI has a bandwidth limit.
     pub(super) fn bandwidth(&self) -> bool {
         self.bandwidth > 0
+    }
+
+    /// Some ENI has a limit of packets a second.
+    pub(super) fn packet_rate(&self) -> bool {
+        self.packets > 0
     }
 
     /// Some ENI may make only so many flows.
@@ -58,6 +73,7 @@ impl Limits {
         };
         for (of, limits) in [
             (&mut self.bandwidth, limits_bandwidth as fn(&QosRow) -> bool),
+            (&mut self.packets, limits_packets),
             (&mut self.admission, limits_flows),
         ] {
             *of += usize::from(row.as_ref().is_some_and(limits));
@@ -85,7 +101,7 @@ impl Limits {
         let mut touched: BTreeSet<&EniKey> = BTreeSet::new();
         for edit in edits {
             match edit.key {
-                ObjectKey::Eni(eni) => {
+                ObjectKey::Eni(eni) | ObjectKey::EniSettings(eni) => {
                     touched.insert(eni);
                 }
                 ObjectKey::Qos(name) => touched.extend(store.enis_of_qos(name)),
@@ -95,7 +111,8 @@ impl Limits {
         for key in touched {
             let Some(eni) = store.eni(key) else { continue };
             let profile = eni.qos.as_ref().and_then(|name| store.qos(name));
-            let row = profile.map_or(QosRow::default(), |profile| row(profile, workers));
+            let packets = store.eni_settings(key).packets_per_second.unwrap_or(0);
+            let row = row(profile.unwrap_or(&Qos::default()), packets, workers);
             let index = ids.eni(key);
             if row == QosRow::default() {
                 self.remove(index, ops);
@@ -106,19 +123,21 @@ impl Limits {
     }
 }
 
-/// A worker's share of a profile: all of them have the same, as flows are spread evenly.
-fn row(profile: &Qos, workers: u16) -> QosRow {
+/// A worker's share of a profile and of packets a second: all of them have the same, as flows are spread
+/// evenly.
+fn row(profile: &Qos, packets_per_second: u32, workers: u16) -> QosRow {
     let workers = u64::from(workers.max(1));
     // In parts of a nanosecond; a kilobit is 125 bytes.
-    let cost = |per_second: u64| {
+    let cost = |per_second: u64, most: u64| {
         let parts = u128::from(SECOND_NS * workers) << qos::COST_BITS;
         match per_second {
             0 => 0,
-            n => u64::try_from(parts / u128::from(n)).map_or(MAX_COST, |c| c.clamp(1, MAX_COST)),
+            n => u64::try_from(parts / u128::from(n)).map_or(most, |c| c.clamp(1, most)),
         }
     };
-    let byte_cost = cost(u64::from(profile.bandwidth_kbps) * 125);
-    let flow_cost = cost(profile.connections_per_second.into());
+    let byte_cost = cost(u64::from(profile.bandwidth_kbps) * 125, MAX_COST);
+    let flow_cost = cost(profile.connections_per_second.into(), MAX_UNIT_COST);
+    let packet_cost = cost(packets_per_second.into(), MAX_UNIT_COST);
     let time = |n: u64, cost: u64| ((u128::from(n) * u128::from(cost)) >> qos::COST_BITS) as u64;
     QosRow {
         byte_cost,
@@ -134,6 +153,12 @@ fn row(profile: &Qos, workers: u16) -> QosRow {
         },
         flows: u64::from(profile.flows).div_ceil(workers) as u32,
         pad: 0,
+        packet_cost,
+        packet_burst_ns: match packet_cost {
+            0 => 0,
+            // What begins inside it passes: of so many the last begins one earlier.
+            cost => time(BURST_PACKETS - 1, cost).max(BURST_NS),
+        },
     }
 }
 
@@ -151,29 +176,49 @@ mod tests {
 
     #[test]
     fn costs_are_times_in_parts_and_0_is_no_limit() {
-        assert_eq!(row(&of(0, 0, 0), 1), QosRow::default());
+        assert_eq!(row(&of(0, 0, 0), 0, 1), QosRow::default());
         // 8 Mbit/s: a microsecond a byte; 100 ms are 100,000 bytes.
-        let mbit8 = row(&of(8_000, 0, 0), 1);
+        let mbit8 = row(&of(8_000, 0, 0), 0, 1);
         assert_eq!(mbit8.byte_cost, 1_000 << qos::COST_BITS);
         assert_eq!(mbit8.byte_burst_ns, BURST_NS);
         // 1 kbit/s: 8 ms a byte; the least burst is longer.
-        let kbit = row(&of(1, 0, 0), 1);
+        let kbit = row(&of(1, 0, 0), 0, 1);
         assert_eq!(kbit.byte_burst_ns, BURST_BYTES * 8_000_000);
         assert!(kbit.byte_cost.checked_mul(u16::MAX.into()).is_some());
-        let two = row(&of(0, 2, 0), 1);
+        let two = row(&of(0, 2, 0), 0, 1);
         assert_eq!(two.flow_cost, 500_000_000 << qos::COST_BITS);
         assert_eq!(two.flow_burst_ns, 500_000_000);
     }
 
     #[test]
+    fn packets_have_a_burst_of_some_at_any_rate() {
+        let packets = |n, workers| row(&Qos::default(), n, workers);
+        assert_eq!(packets(0, 4), QosRow::default());
+        let fast = packets(1_000_000, 1);
+        assert_eq!(fast.packet_cost, 1_000 << qos::COST_BITS);
+        assert_eq!(fast.packet_burst_ns, BURST_NS);
+        // 100 ms are ten of them: fifteen that wait, and the one that comes.
+        let slow = packets(100, 1);
+        assert_eq!(slow.packet_burst_ns, 150_000_000);
+        let shared = packets(100, 4);
+        assert_eq!(shared.packet_cost, 4 * slow.packet_cost);
+        assert_eq!(shared.packet_burst_ns, 4 * slow.packet_burst_ns);
+        assert!(packets(u32::MAX, 1).packet_cost > 0);
+        // What the program adds up does not overflow.
+        let slowest = packets(1, u16::MAX);
+        assert!(slowest.packet_cost < MAX_UNIT_COST);
+        assert!(slowest.packet_burst_ns < 1 << 60);
+    }
+
+    #[test]
     fn workers_have_equal_shares_and_never_none() {
-        let shared = row(&of(8_000, 100, 10), 4);
+        let shared = row(&of(8_000, 100, 10), 0, 4);
         assert_eq!(shared.byte_cost, 4_000 << qos::COST_BITS);
         assert_eq!(shared.flow_cost, 40_000_000 << qos::COST_BITS);
         assert_eq!(shared.flows, 3);
-        let fastest = row(&of(u32::MAX, u32::MAX, u32::MAX), 1);
+        let fastest = row(&of(u32::MAX, u32::MAX, u32::MAX), 0, 1);
         assert!(fastest.byte_cost > 0 && fastest.flow_cost > 0);
-        let slowest = row(&of(1, 1, 1), u16::MAX);
+        let slowest = row(&of(1, 1, 1), 0, u16::MAX);
         assert!(slowest.byte_cost.checked_mul(u16::MAX.into()).is_some());
     }
 }

@@ -24,6 +24,8 @@ pub struct EniInForce {
     pub learn: bool,
     /// Outer source of replies that do; without, the VIP.
     pub reverse_sip: Option<Ipv4Addr>,
+    /// Packets a second in each direction, 0 for any number.
+    pub packets_per_second: u32,
 }
 
 /// The card's settings, with what SONiC's switch says of VXLAN.
@@ -55,5 +57,6 @@ pub(super) fn in_force(
         mtu: own.mtu.or(card.mtu),
         learn: own.learn,
         reverse_sip: own.reverse_sip,
+        packets_per_second: own.packets_per_second.unwrap_or(0),
     }
 }

@@ -1,4 +1,4 @@
-//! Limits of ENIs (DASH reference A27): new flows before they are made, bytes before they leave.
+//! Limits of ENIs (DASH reference A27): new flows before they are made, bytes and packets before they leave.
 
 use super::meter;
 use crate::plan::Shape;
@@ -14,8 +14,10 @@ pub(super) fn admission(shape: &Shape) -> &'static str {
 
 /// Before a packet is written: of what comes behind, only a missing neighbour drops it.
 pub(super) fn police(shape: &Shape) -> String {
-    match shape.bandwidth {
-        false => String::new(),
-        true => format!("    police {};\n", meter::len(shape)),
+    let len = meter::len(shape);
+    match (shape.packet_rate, shape.bandwidth) {
+        (true, _) => format!("    police {len} packets;\n"),
+        (false, true) => format!("    police {len};\n"),
+        (false, false) => String::new(),
     }
 }

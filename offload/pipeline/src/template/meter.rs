@@ -8,7 +8,7 @@ use crate::plan::Shape;
 
 /// The length that counts is not always that of the packet which leaves.
 pub(super) fn keeps_len(shape: &Shape) -> bool {
-    (shape.flows.meter || shape.bandwidth) && shape.flows.translate
+    (shape.flows.meter || shape.bandwidth || shape.packet_rate) && shape.flows.translate
 }
 
 /// The length that counts, for what is about to be written.

@@ -399,7 +399,10 @@ impl<'t> Parser<'t, '_> {
                     amount: self.expr()?,
                 }
             }
-            "police" => Stmt::Police { len: self.expr()? },
+            "police" => Stmt::Police {
+                len: self.expr()?,
+                packets: self.said("packets"),
+            },
             "admit" => Stmt::Admit,
             "meter" => Stmt::Meter { len: self.expr()? },
             "count" => {

@@ -79,7 +79,9 @@ pub(super) fn head(stmt: &Stmt) -> String {
                 expr(amount)
             )
         }
-        Stmt::Police { len } => format!("police {}", expr(len)),
+        Stmt::Police { len, packets } => {
+            with_words(&format!("police {}", expr(len)), [(*packets, "packets")])
+        }
         Stmt::Admit => "admit".to_owned(),
         Stmt::Meter { len } => format!("meter {}", expr(len)),
         Stmt::FlowLookup {

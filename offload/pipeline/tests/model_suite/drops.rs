@@ -525,6 +525,7 @@ fn every_reason_moves_its_counters_once_and_no_other_drop_counter() {
             &DropReason::ConnectionRate,
             &DropReason::FlowLimit,
             &DropReason::RouteGroupDisabled,
+            &DropReason::PacketRate,
         ]
     );
 }

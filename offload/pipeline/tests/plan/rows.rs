@@ -171,6 +171,7 @@ fn what_an_eni_does_not_say_of_itself_is_the_cards() {
             mtu: Some(1500),
             learn: true,
             reverse_sip: Some([10, 0, 0, 9].into()),
+            packets_per_second: Some(1000),
         },
     )]);
     assert!(plan.shape.flows.learn && plan.shape.flows.epoch);

@@ -10,18 +10,22 @@ use crate::model::limits::Rate;
 use crate::model::value::Value;
 
 impl<'p> Run<'_, 'p> {
-    pub(super) fn police(&mut self, len: &'p Expr) -> Step<'p> {
+    pub(super) fn police(&mut self, len: &'p Expr, packets: bool) -> Step<'p> {
         let Meta { eni, direction, .. } = self.packet.meta;
         let len = self.eval(len).and_then(Value::num).ok_or(ABORT)?;
         let limits = self.tables.limits(eni).ok_or(ABORT)?;
-        let rate = match direction == Direction::Inbound as u8 {
-            true => Rate::Inbound,
-            false => Rate::Outbound,
+        let wanted = match direction == Direction::Inbound as u8 {
+            true => [(Rate::Inbound, len), (Rate::InboundPackets, 1)],
+            false => [(Rate::Outbound, len), (Rate::OutboundPackets, 1)],
         };
-        if !self.limits.take(eni, rate, len, &limits, self.now_ns) {
-            return self.drop_for(DropReason::BandwidthLimit, Verdict::Drop);
+        let wanted = &wanted[..1 + usize::from(packets)];
+        match self.limits.take(eni, wanted, &limits, self.now_ns) {
+            Ok(()) => Ok(()),
+            Err(Rate::OutboundPackets | Rate::InboundPackets) => {
+                self.drop_for(DropReason::PacketRate, Verdict::Drop)
+            }
+            Err(_) => self.drop_for(DropReason::BandwidthLimit, Verdict::Drop),
         }
-        Ok(())
     }
 
     pub(super) fn admit(&mut self) -> Step<'p> {
@@ -32,9 +36,12 @@ impl<'p> Run<'_, 'p> {
         if limits.flows != 0 && live >= limits.flows as usize {
             return self.drop_for(DropReason::FlowLimit, Verdict::Drop);
         }
-        if !self.limits.take(eni, Rate::Flows, 1, &limits, self.now_ns) {
-            return self.drop_for(DropReason::ConnectionRate, Verdict::Drop);
+        match self
+            .limits
+            .take(eni, &[(Rate::Flows, 1)], &limits, self.now_ns)
+        {
+            Ok(()) => Ok(()),
+            Err(_) => self.drop_for(DropReason::ConnectionRate, Verdict::Drop),
         }
-        Ok(())
     }
 }
