@@ -36,7 +36,6 @@ pub(crate) struct Wires {
 pub(crate) struct Queue {
     input: Arc<Mutex<Wires>>,
     output: Arc<Mutex<Wires>>,
-    closed: bool,
 }
 
 impl Port for Queue {
@@ -62,11 +61,7 @@ impl Port for Queue {
             burst.push(frame);
             received += 1;
         }
-        Ok(if self.closed {
-            Rx::End
-        } else {
-            Rx::Received(received)
-        })
+        Ok(Rx::Received(received))
     }
     fn tx(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> io::Result<Tx> {
         let mut wires = self.output.lock().unwrap();
@@ -119,7 +114,6 @@ impl Rig {
             vec![Queue {
                 input: Arc::clone(input),
                 output: Arc::clone(&output),
-                closed: false,
             }]
         };
         let capacity = Capacity {
