@@ -125,16 +125,9 @@ impl<const B: u32> Num<B> {
         reduced.unwrap_or(Self::UNKNOWN)
     }
 
-    /// `true` where both descriptions of a result are right, so both hold.
-    fn both(self, other: Self) -> Self {
-        let both = self.intersect(other);
-        debug_assert!(both.is_some(), "empty: {self:?} and {other:?}");
-        both.unwrap_or(Self::UNKNOWN)
-    }
-
     /// Each description made as narrow as the others allow; `None` if nothing satisfies all.
     pub(crate) fn reduce(mut self) -> Option<Self> {
-        // Ranges narrow bits and bits narrow ranges; a second round uses what the first found.
+        // Ranges narrow bits and bits narrow ranges; a second round uses what the first found, if anything.
         for _ in 0..2 {
             self.umin = self.umin.max(self.bits.value);
             self.umax = self.umax.min(self.bits.value | self.bits.mask);
@@ -144,8 +137,11 @@ impl<const B: u32> Num<B> {
             self.smin = self.smin.max(lowest);
             self.smax = self.smax.min(highest);
             self.cross()?;
-            let bits = Tnum::range(self.umin, self.umax);
-            self.bits = self.bits.intersect(bits)?;
+            let bits = self.bits.intersect(Tnum::range(self.umin, self.umax))?;
+            if bits == self.bits {
+                break;
+            }
+            self.bits = bits;
         }
         Some(self)
     }
@@ -190,51 +186,55 @@ impl<const B: u32> Num<B> {
         Some(())
     }
 
+    /// A result of which all three descriptions are right.
+    fn of_all(bits: Tnum, (umin, umax): (u64, u64), (smin, smax): (i64, i64)) -> Self {
+        let found = Self {
+            bits: bits.truncate(B),
+            umin,
+            umax,
+            smin,
+            smax,
+        };
+        found.or_unknown()
+    }
+
     /// The ranges `[lo, hi]` of exact results give modulo 2^B: as they are if both ends wrap
     /// equally often, else nothing.
-    fn wrapped_unsigned(lo: i128, hi: i128) -> Self {
+    fn wrapped_unsigned(lo: i128, hi: i128) -> (u64, u64) {
         if lo >> B == hi >> B {
-            Self::of_unsigned(lo as u64 & Self::MASK, hi as u64 & Self::MASK)
+            (lo as u64 & Self::MASK, hi as u64 & Self::MASK)
         } else {
-            Self::UNKNOWN
+            (0, Self::MASK)
         }
     }
 
-    fn wrapped_signed(lo: i128, hi: i128) -> Self {
+    fn wrapped_signed(lo: i128, hi: i128) -> (i64, i64) {
         let half = 1i128 << (B - 1);
         if (lo + half) >> B == (hi + half) >> B {
-            Self::of_signed(Self::signed(lo as u64), Self::signed(hi as u64))
+            (Self::signed(lo as u64), Self::signed(hi as u64))
         } else {
-            Self::UNKNOWN
+            (Self::SMIN, Self::SMAX)
         }
     }
 
     pub(crate) fn add(self, o: Self) -> Self {
         let u = |n: u64| i128::from(n);
         let s = |n: i64| i128::from(n);
-        Self::of_bits(self.bits.add(o.bits))
-            .both(Self::wrapped_unsigned(
-                u(self.umin) + u(o.umin),
-                u(self.umax) + u(o.umax),
-            ))
-            .both(Self::wrapped_signed(
-                s(self.smin) + s(o.smin),
-                s(self.smax) + s(o.smax),
-            ))
+        Self::of_all(
+            self.bits.add(o.bits),
+            Self::wrapped_unsigned(u(self.umin) + u(o.umin), u(self.umax) + u(o.umax)),
+            Self::wrapped_signed(s(self.smin) + s(o.smin), s(self.smax) + s(o.smax)),
+        )
     }
 
     pub(crate) fn sub(self, o: Self) -> Self {
         let u = |n: u64| i128::from(n);
         let s = |n: i64| i128::from(n);
-        Self::of_bits(self.bits.sub(o.bits))
-            .both(Self::wrapped_unsigned(
-                u(self.umin) - u(o.umax),
-                u(self.umax) - u(o.umin),
-            ))
-            .both(Self::wrapped_signed(
-                s(self.smin) - s(o.smax),
-                s(self.smax) - s(o.smin),
-            ))
+        Self::of_all(
+            self.bits.sub(o.bits),
+            Self::wrapped_unsigned(u(self.umin) - u(o.umax), u(self.umax) - u(o.umin)),
+            Self::wrapped_signed(s(self.smin) - s(o.smax), s(self.smax) - s(o.smin)),
+        )
     }
 
     pub(crate) fn neg(self) -> Self {
@@ -246,9 +246,9 @@ impl<const B: u32> Num<B> {
             let lo = u128::from(self.umin) * u128::from(o.umin);
             let hi = u128::from(self.umax) * u128::from(o.umax);
             if lo >> B == hi >> B {
-                Self::of_unsigned(lo as u64 & Self::MASK, hi as u64 & Self::MASK)
+                (lo as u64 & Self::MASK, hi as u64 & Self::MASK)
             } else {
-                Self::UNKNOWN
+                (0, Self::MASK)
             }
         };
         let s = |n: i64| i128::from(n);
@@ -260,18 +260,18 @@ impl<const B: u32> Num<B> {
         ];
         let lo = corners.into_iter().min().unwrap_or(i128::MIN);
         let hi = corners.into_iter().max().unwrap_or(i128::MAX);
-        Self::of_bits(self.bits.mul(o.bits))
-            .both(unsigned)
-            .both(Self::wrapped_signed(lo, hi))
+        let bits = self.bits.mul(o.bits);
+        Self::of_all(bits, unsigned, Self::wrapped_signed(lo, hi))
     }
 
     pub(crate) fn and(self, o: Self) -> Self {
-        Self::of_bits(self.bits.and(o.bits)).both(Self::of_unsigned(0, self.umax.min(o.umax)))
+        let unsigned = (0, self.umax.min(o.umax));
+        Self::of_all(self.bits.and(o.bits), unsigned, (Self::SMIN, Self::SMAX))
     }
 
     pub(crate) fn or(self, o: Self) -> Self {
-        Self::of_bits(self.bits.or(o.bits))
-            .both(Self::of_unsigned(self.umin.max(o.umin), Self::MASK))
+        let unsigned = (self.umin.max(o.umin), Self::MASK);
+        Self::of_all(self.bits.or(o.bits), unsigned, (Self::SMIN, Self::SMAX))
     }
 
     pub(crate) fn xor(self, o: Self) -> Self {
@@ -301,34 +301,34 @@ impl<const B: u32> Num<B> {
                 mask: u64::MAX.checked_shl(zeros).unwrap_or(0),
             }
         };
-        let by_bits = Self::of_bits(bits);
         let (lo, hi) = (
             i128::from(self.umin) << least,
             u128::from(self.umax) << most,
         );
         let unsigned = if hi <= u128::from(Self::MASK) {
-            Self::of_unsigned(lo as u64, hi as u64)
+            (lo as u64, hi as u64)
         } else {
-            Self::UNKNOWN
+            (0, Self::MASK)
         };
         let (smin, smax) = (i128::from(self.smin), i128::from(self.smax));
         let lo = smin << if smin < 0 { most } else { least };
         let hi = smax << if smax < 0 { least } else { most };
         let signed = if lo >= i128::from(Self::SMIN) && hi <= i128::from(Self::SMAX) {
-            Self::of_signed(lo as i64, hi as i64)
+            (lo as i64, hi as i64)
         } else {
-            Self::UNKNOWN
+            (Self::SMIN, Self::SMAX)
         };
-        by_bits.both(unsigned).both(signed)
+        Self::of_all(bits, unsigned, signed)
     }
 
     pub(crate) fn rsh(self, o: Self) -> Self {
         let (least, most) = o.amounts();
-        let range = Self::of_unsigned(self.umin >> most, self.umax >> least);
+        let (lo, hi) = (self.umin >> most, self.umax >> least);
         if least == most {
-            Self::of_bits(self.bits.shr(least)).both(range)
+            let bits = self.bits.shr(least);
+            Self::of_all(bits, (lo, hi), (Self::SMIN, Self::SMAX))
         } else {
-            range
+            Self::of_unsigned(lo, hi)
         }
     }
 
@@ -336,11 +336,11 @@ impl<const B: u32> Num<B> {
         let (least, most) = o.amounts();
         let lo = self.smin >> if self.smin < 0 { least } else { most };
         let hi = self.smax >> if self.smax < 0 { most } else { least };
-        let range = Self::of_signed(lo, hi);
         if least == most {
-            Self::of_bits(self.bits.sign_extend(B).sar(least)).both(range)
+            let bits = self.bits.sign_extend(B).sar(least);
+            Self::of_all(bits, (0, Self::MASK), (lo, hi))
         } else {
-            range
+            Self::of_signed(lo, hi)
         }
     }
 
@@ -403,12 +403,13 @@ impl<const B: u32> Num<B> {
         if self.umax <= mask {
             return self;
         }
-        let by_bits = Self::of_bits(self.bits.truncate(bits));
-        if bits < 64 && self.umin >> bits == self.umax >> bits {
-            by_bits.both(Self::of_unsigned(self.umin & mask, self.umax & mask))
+        let unsigned = if bits < 64 && self.umin >> bits == self.umax >> bits {
+            (self.umin & mask, self.umax & mask)
         } else {
-            by_bits
-        }
+            (0, mask)
+        };
+        let known = self.bits.truncate(bits);
+        Self::of_all(known, unsigned, (Self::SMIN, Self::SMAX))
     }
 
     /// The low `bits` bits as a signed number.
@@ -417,6 +418,7 @@ impl<const B: u32> Num<B> {
         if lowest <= self.smin && self.smax <= highest {
             return self;
         }
-        Self::of_bits(self.bits.sign_extend(bits)).both(Self::of_signed(lowest, highest))
+        let known = self.bits.sign_extend(bits);
+        Self::of_all(known, (0, Self::MASK), (lowest, highest))
     }
 }
