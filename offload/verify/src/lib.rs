@@ -24,7 +24,7 @@
 //!
 //! # Evidence
 //! Tests check every transfer function against all numbers of four bits, a sample of all pairs of sets of
-//! eight, and the corners of 64, one property of programs at a time in both directions, the public conformance programs
+//! eight (all of them when asked to), and the corners of 64, one property of programs at a time in both directions, the public conformance programs
 //! (`DASHWIRE_CONFORMANCE=FILE`), what clang makes of C, and that what is accepted never traps in the
 //! checking interpreter. That last one for as long as one likes:
 //! `DASHWIRE_SOUND_RUNS=10000000 cargo test --release -p dash-verify --test it -- --ignored --nocapture`

@@ -97,6 +97,39 @@ const fn operations<const B: u32>() -> [(AluOp, Abstract<B>); 13] {
     ]
 }
 
+/// Whether its function is the same with operands exchanged.
+fn is_symmetric(op: AluOp) -> bool {
+    matches!(op, AluOp::Add | AluOp::Or | AluOp::And | AluOp::Xor)
+}
+
+/// The relation that the function asks in the place of this one, operands exchanged.
+fn unflipped(relation: Relation) -> Relation {
+    match relation {
+        Relation::Gt | Relation::Ge | Relation::Sgt | Relation::Sge => relation.flipped(),
+        other => other,
+    }
+}
+
+/// What runs of more bits leave out.
+#[test]
+fn exchanged_operands_give_the_same() {
+    let all = nums();
+    for a in &all {
+        for b in &all {
+            for (op, abstractly) in operations::<B>() {
+                if is_symmetric(op) {
+                    assert_eq!(abstractly(*a, *b), abstractly(*b, *a), "{op:?} {a:?} {b:?}");
+                }
+            }
+            for relation in Relation::ALL {
+                let one = refine(relation, *a, *b);
+                let other = refine(relation.flipped(), *b, *a).map(|(b, a)| (a, b));
+                assert_eq!(one, other, "{relation:?} {a:?} {b:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_operation_covers_every_pair_of_numbers() {
     let all: Vec<(Num<B>, Vec<u64>)> = nums().into_iter().map(|n| (n, numbers(n))).collect();
