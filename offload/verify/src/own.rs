@@ -15,6 +15,8 @@
 //! # Choices
 //! - Addresses never leave a program, privileged or not: pointers are neither stored outside the
 //!   stack, returned, passed as numbers, nor compared with numbers other than 0.
+//! - A pointer that a call made invalid, or that is of another kind on another path, can be copied, but not used in any
+//!   other way; to Linux it is a number then.
 //! - A callee cannot read the caller's r6 to r9. Chains of calls have 512 bytes of stack in all.
 //! - r0 after a tail call that failed is a number; Linux lets nobody read it.
 //! - Only atomics have to be aligned, to their size, provably. Other accesses may lie anywhere.

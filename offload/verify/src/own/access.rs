@@ -52,7 +52,8 @@ impl Walk<'_> {
         bytes: i64,
     ) -> Result<Place, Fault> {
         match pointer {
-            Value::Unusable => Err(Fault::Uninitialised(reg)),
+            Value::Unusable | Value::Unwritten => Err(Fault::Uninitialised(reg)),
+            Value::Opaque => Err(Fault::Invalid(reg)),
             Value::Number { .. }
             | Value::PacketEnd
             | Value::Map(_)

@@ -95,7 +95,8 @@ impl<'a> Walk<'a> {
         state: &mut State,
     ) -> Result<(), Fault> {
         let reg = ARGUMENTS[index];
-        if arg == Arg::Rest && state.get(reg) == Value::Unusable {
+        // What is not written is passed as 0.
+        if arg == Arg::Rest && state.get(reg) == Value::Unwritten {
             return Ok(());
         }
         let value = self.operand(state, Operand::Reg(reg))?;
@@ -296,7 +297,7 @@ impl<'a> Walk<'a> {
                     _ => helper::MAX_ROUNDS,
                 };
                 let round = Scalar::up_to(most.saturating_sub(1));
-                let unused = Value::Unusable;
+                let unused = Value::Unwritten;
                 [Value::number(round), call.context, unused, unused]
             }
         };

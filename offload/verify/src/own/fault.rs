@@ -9,10 +9,14 @@ use thiserror::Error;
 #[expect(missing_docs, reason = "the message says it")]
 pub enum Fault {
     #[error(
-        "r{0} may hold nothing that can be read: on some path it is not written, lost in a call, or \
-         of another kind"
+        "r{0} may hold nothing that can be read: on some path it is not written, or lost in a call"
     )]
     Uninitialised(usize),
+    #[error(
+        "r{0} may be a pointer that a call made invalid, or of another kind on another path: it can be copied \
+         and no more"
+    )]
+    Invalid(usize),
     #[error("r{reg} is {is}: memory is reached through pointers only")]
     NotAPointer { reg: usize, is: String },
     #[error("r{0} may be null: compare it with 0 first")]

@@ -31,7 +31,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn entry() -> Self {
-        let mut regs = [Value::Unusable; 10];
+        let mut regs = [Value::Unwritten; 10];
         regs[1] = Value::Context(0);
         Self {
             regs,
@@ -76,7 +76,7 @@ impl State {
 
     /// r1 to r5 are gone; r0 is for the caller to set.
     pub(crate) fn clobber(&mut self) {
-        self.regs[..6].fill(Value::Unusable);
+        self.regs[..6].fill(Value::Unwritten);
     }
 
     /// Enters a function: r6 to r9 are saved and cannot be read in it, as in Linux.
@@ -105,26 +105,9 @@ impl State {
         self.regs.iter_mut().chain(self.saved.iter_mut().flatten())
     }
 
-    /// Makes these values unusable wherever they are.
+    /// Makes these pointers invalid wherever they are: copies of them may be left, and may be copied.
     fn forget(&mut self, which: impl Fn(&Value) -> bool) {
-        for value in self.registers_mut() {
-            if which(value) {
-                *value = Value::Unusable;
-            }
-        }
-        for frame in &mut self.frames {
-            let found: Vec<i64> = frame
-                .cells()
-                .iter()
-                .filter(|c| which(&c.value))
-                .map(|c| c.off.into())
-                .collect();
-            if !found.is_empty() {
-                let frame = Rc::make_mut(frame);
-                // Bytes of what was a pointer are no number.
-                found.iter().for_each(|off| frame.smear(*off, off + 8));
-            }
-        }
+        self.update(|value| which(value).then_some(Value::Opaque));
     }
 
     /// The packet moved: pointers into it are worth nothing.

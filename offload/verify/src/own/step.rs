@@ -93,7 +93,7 @@ impl Walk<'_> {
         match src {
             Operand::Imm(n) => Ok(Value::constant(semantics::immediate(n))),
             Operand::Reg(r) => match state.get(r) {
-                Value::Unusable => Err(Fault::Uninitialised(r.index())),
+                Value::Unusable | Value::Unwritten => Err(Fault::Uninitialised(r.index())),
                 value => Ok(value),
             },
         }
@@ -327,6 +327,7 @@ fn distance(a: Value, b: Value) -> Option<Scalar> {
 fn compare_pointers(state: &State, cond: Cond, a: Value, b: Value) -> Option<[Option<State>; 2]> {
     let equality = matches!(cond, Cond::Eq | Cond::Ne);
     let null_test = match (a, b) {
+        (Value::Opaque, _) | (_, Value::Opaque) => return None,
         (p, n) | (n, p) if n.is_null() => Some(p),
         _ => None,
     };
@@ -384,7 +385,7 @@ fn is_near(pointer: Value) -> bool {
         Value::Element(e) => bounded(e.off, 0),
         Value::Memory(m) => bounded(m.off, 0),
         Value::PacketEnd | Value::Map(_) | Value::MaybeMap { .. } | Value::Function(_) => true,
-        Value::Unusable | Value::Number { .. } => false,
+        Value::Unusable | Value::Unwritten | Value::Opaque | Value::Number { .. } => false,
     }
 }
 

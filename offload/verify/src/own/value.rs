@@ -64,8 +64,13 @@ pub(crate) struct Element {
 /// What is known of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Nothing that may be read: never written, gone, or of different kinds on joined paths.
+    /// Nothing is known: maybe never written, maybe an address. It cannot be read.
     Unusable,
+    /// Never written, or cleared by a call, on some path, and an address on none. It cannot be read.
+    Unwritten,
+    /// Written on all paths, and maybe an address: a pointer that a call made invalid, or values of different kinds
+    /// on joined paths. It can be copied, and nothing else.
+    Opaque,
     Number {
         set: Scalar,
         id: Id,
@@ -115,7 +120,17 @@ impl Value {
 
     /// Anything but a number: what must not be read in part, nor leak.
     pub(crate) fn is_pointer(self) -> bool {
-        !matches!(self, Self::Unusable | Self::Number { .. })
+        !matches!(self, Self::Unusable | Self::Unwritten | Self::Number { .. })
+    }
+
+    /// Whether more can be done with it than to copy it.
+    fn is_usable(self) -> bool {
+        self.is_written() && self != Self::Opaque
+    }
+
+    /// Whether it may be read: written on every path.
+    fn is_written(self) -> bool {
+        !matches!(self, Self::Unusable | Self::Unwritten)
     }
 
     pub(crate) fn is_null(self) -> bool {
@@ -154,6 +169,8 @@ impl Value {
     pub(crate) fn includes(self, new: Self, matching: &mut Matching<'_>) -> bool {
         match (self, new) {
             (Self::Unusable, _) => true,
+            (Self::Unwritten, new) => !new.is_pointer() && new != Self::Unusable,
+            (Self::Opaque, new) => new.is_written(),
             (Self::Number { set, id }, Self::Number { set: n, id: m }) => {
                 set.includes(n) && matching.same(id, m, 0)
             }
@@ -259,7 +276,7 @@ impl Value {
                         maybe_null: a.maybe_null || b.maybe_null,
                         ..a
                     }),
-                    None => Self::Unusable,
+                    None => Self::Opaque,
                 }
             }
             (Self::Memory(a), n) | (n, Self::Memory(a))
@@ -272,7 +289,7 @@ impl Value {
                         maybe_null: true,
                         ..a
                     }),
-                    None => Self::Unusable,
+                    None => Self::Opaque,
                 }
             }
             (Self::MaybeMap { outer: a, id: i }, Self::MaybeMap { outer: b, id: j }) if a == b => {
@@ -286,6 +303,10 @@ impl Value {
                 Self::MaybeMap { outer, id }
             }
             (a, b) if a == b => a,
+            (a, b) if a.is_written() && b.is_written() => Self::Opaque,
+            (Self::Unwritten, Self::Number { .. }) | (Self::Number { .. }, Self::Unwritten) => {
+                Self::Unwritten
+            }
             _ => Self::Unusable,
         }
     }
@@ -297,18 +318,18 @@ impl Value {
                 Self::UNKNOWN
             }
             (Self::Stack { off: a, .. }, Self::Stack { off: b, .. }) if !a.includes(b) => {
-                Self::Unusable
+                Self::Opaque
             }
             (Self::Element(Element { off: a, .. }), Self::Element(Element { off: b, .. }))
             | (Self::Memory(Memory { off: a, .. }), Self::Memory(Memory { off: b, .. }))
                 if !a.includes(b) =>
             {
-                Self::Unusable
+                Self::Opaque
             }
             (Self::Packet(a), Self::Packet(b))
                 if a.fixed != b.fixed || !a.var.includes(b.var) || a.range > b.range =>
             {
-                Self::Unusable
+                Self::Opaque
             }
             _ => next,
         }
@@ -329,7 +350,7 @@ impl Value {
             | (Self::Element(_), Self::Element(_))
             | (Self::Memory(_), Self::Memory(_)) => 12,
             (Self::Stack { .. }, Self::Stack { .. }) => 20,
-            (Self::Unusable, _) | (_, Self::Unusable) => 24,
+            (a, b) if !a.is_usable() || !b.is_usable() => 24,
             _ => 64,
         }
     }
@@ -389,6 +410,8 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unusable => write!(f, "unusable"),
+            Self::Unwritten => write!(f, "unwritten"),
+            Self::Opaque => write!(f, "something invalid or of different kinds"),
             Self::Number { set, id: 0 } => write!(f, "number({set})"),
             Self::Number { set, id } => write!(f, "number#{id}({set})"),
             Self::Context(off) => write!(f, "context({off:+})"),

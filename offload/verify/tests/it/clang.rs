@@ -47,12 +47,7 @@ fn objects_of_clang_are_accepted_and_their_faulty_twins_refused() {
                 Fault::OutsideFrame { .. } | Fault::UninitialisedStack { .. }
             )
         }),
-        ("encap", |f| {
-            matches!(
-                f,
-                Fault::Uninitialised(_) | Fault::UninitialisedStack { .. }
-            )
-        }),
+        ("encap", |f| matches!(f, Fault::Invalid(_))),
     ];
     for (name, wrong) in programs {
         for optimise in ["-O1", "-O2"] {

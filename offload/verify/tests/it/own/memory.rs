@@ -162,12 +162,11 @@ fn pointers_into_the_packet_die_in_every_place_when_it_moves() {
         )
     };
     accepted(&program("*(u64 *)(r10 - 8) = 0\nr0 = *(u64 *)(r10 - 8)"));
-    refuses!(program("r0 = *(u8 *)(r7 + 0)"), 10, Fault::Uninitialised(7));
-    refuses!(program("r0 = r8"), 10, Fault::Uninitialised(8));
+    refuses!(program("r0 = *(u8 *)(r7 + 0)"), 10, Fault::Invalid(7));
     refuses!(
-        program("r1 = *(u64 *)(r10 - 8)"),
-        10,
-        Fault::UninitialisedStack { from: -8, to: 0 }
+        program("r1 = *(u64 *)(r10 - 8)\nr0 = *(u8 *)(r1 + 0)"),
+        11,
+        Fault::Invalid(1)
     );
     // What was proven is not true of the new packet.
     refuses!(
@@ -180,8 +179,72 @@ fn pointers_into_the_packet_die_in_every_place_when_it_moves() {
         "r6 = r1\nr7 = *(u32 *)(r6 + 0)\nr8 = *(u32 *)(r6 + 4)\nr2 = r7\nr2 += 14\nif r2 > r8 goto out
          call f\nr0 = *(u8 *)(r7 + 0)\nout:\nr0 = 2\nexit\nf:\nr2 = -4\ncall 44\nr0 = 0\nexit",
         7,
-        Fault::Uninitialised(7)
+        Fault::Invalid(7)
     );
+}
+
+#[test]
+fn what_a_call_made_invalid_can_be_copied_and_no_more() {
+    // r7, and 8 bytes of the stack, were pointers into the packet; the element of a map is in r0.
+    let program = |after: &str| {
+        format!(
+            "r6 = r1\nr7 = *(u32 *)(r6 + 0)\n*(u64 *)(r10 - 8) = r7\nr2 = -4\ncall 44
+             *(u32 *)(r10 - 12) = 0\nr2 = r10\nr2 += -12\nr1 = map[0] ll\ncall 1
+             if r0 == 0 goto out\n{after}{OUT}"
+        )
+    };
+    accepted(&program("r8 = r7\nr9 = *(u64 *)(r10 - 8)"));
+    accepted(&program("*(u64 *)(r10 - 24) = r7\nr7 = *(u64 *)(r10 - 24)"));
+    for (use_of_it, pc) in [
+        ("r8 = *(u8 *)(r7 + 0)", 12),
+        ("*(u8 *)(r7 + 0) = 1", 12),
+        ("r8 = r7\n*(u8 *)(r8 + 0) = 1", 13),
+        ("r8 = *(u64 *)(r10 - 8)\nr8 = *(u8 *)(r8 + 0)", 13),
+    ] {
+        refuses!(program(use_of_it), pc, Fault::Invalid(_));
+    }
+    refuses!(program("*(u64 *)(r0 + 0) = r7"), 12, Fault::Leak);
+    refuses!(
+        program("r8 = *(u64 *)(r10 - 8)\n*(u64 *)(r0 + 0) = r8"),
+        13,
+        Fault::Leak
+    );
+    refuses!(
+        program("r8 = *(u32 *)(r10 - 8)"),
+        12,
+        Fault::PartOfPointer { .. }
+    );
+    refuses!(program("*(u32 *)(r10 - 24) = r7"), 12, Fault::Spill);
+    for use_of_it in ["w8 = w7", "r7 += 1", "r0 = 5\nr0 += r7", "r7 = -r7"] {
+        let at = 12 + use_of_it.matches('\n').count();
+        refuses!(program(use_of_it), at, Fault::Arithmetic { .. });
+    }
+    for test in ["r7 == 0", "r7 == r10", "r7 > r6", "w7 == 0", "r0 != r7"] {
+        refuses!(
+            program(&format!("if {test} goto out")),
+            12,
+            Fault::Comparison { .. }
+        );
+    }
+    refuses!(
+        program("r1 = r7\nr2 = r10\nr2 += -12\ncall 1"),
+        15,
+        Fault::Argument { argument: 1, .. }
+    );
+    refuses!(
+        program("r1 = r10\nr1 += -12\nr2 = 4\nr3 = r7\ncall 6"),
+        16,
+        Fault::Argument { argument: 3, .. }
+    );
+    refuses!(program("r0 = r7\nexit"), 13, Fault::Return { .. });
+    // A function's pointer into its own frame, once it has returned.
+    let returned = |after: &str| {
+        format!(
+            "call f\n{after}\nr0 = 2\nexit\nf:\n*(u64 *)(r10 - 8) = 1\nr0 = r10\nr0 += -8\nexit"
+        )
+    };
+    accepted(&returned("r6 = r0"));
+    refuses!(returned("r6 = *(u64 *)(r0 + 0)"), 1, Fault::Invalid(0));
 }
 
 #[test]

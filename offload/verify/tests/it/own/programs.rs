@@ -199,7 +199,7 @@ fn calls_have_frames_of_their_own() {
     refuses!(call("r0 = r6"), 5, Fault::Uninitialised(6));
     refuses!(call("r0 = r2"), 5, Fault::Uninitialised(2));
     accepted(&call("r6 = 5\nr0 = r6"));
-    refuses!(call("r0 = r10"), 4, Fault::Uninitialised(0));
+    refuses!(call("r0 = r10"), 4, Fault::Return { .. });
     refuses!(
         "*(u64 *)(r10 - 8) = 1\ncall f\nr0 = *(u64 *)(r10 - 16)\nexit\nf:\n*(u64 *)(r10 - 16) = 1\nr0 = 0\nexit",
         2,
@@ -209,8 +209,8 @@ fn calls_have_frames_of_their_own() {
     refuses!(
         "r1 = r10\nr1 += -8\ncall f\nr1 = *(u64 *)(r10 - 8)\nr0 = *(u64 *)(r1 - 8)\nexit
          f:\n*(u64 *)(r10 - 8) = 1\nr2 = r10\n*(u64 *)(r1 + 0) = r2\nr0 = 0\nexit",
-        3,
-        Fault::UninitialisedStack { .. }
+        4,
+        Fault::Invalid(1)
     );
     // What a callee found out is known to the caller.
     accepted(
