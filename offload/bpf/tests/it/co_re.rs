@@ -7,7 +7,7 @@ use object::{Object as _, ObjectSection as _};
 
 use crate::clang::{World, compile};
 
-const PROGRAM: &str = r#"
+pub(crate) const PROGRAM: &str = r#"
 #define core __attribute__((preserve_access_index))
 enum mode { MODE_A = 3, MODE_B = 4, MODE_LOST = 5 };
 struct inner { int x; int y; } core;
@@ -40,7 +40,7 @@ SEC("xdp") int guarded(struct conf *c)
 "#;
 
 /// Everything is somewhere else, and some of it nowhere.
-const TARGET: &str = r#"
+pub(crate) const TARGET: &str = r#"
 enum mode { MODE_NEW, MODE_A = 30, MODE_B = 40 } mode;
 struct inner { long pad; int y; int x; };
 struct conf { long pad; long more; struct { union { int a; int in_union; }; int b; }; int added;

@@ -4,8 +4,13 @@ use dash_bpf::elf::write;
 use dash_bpf::map::{InnerMaps, Pinning};
 use dash_bpf::{MapDef, MapKind, Object, Program, assemble};
 
+use crate::clang::compile;
+use crate::co_re;
+
 #[path = "../../../../fuzz/bodies/bpf_asm.rs"]
 mod bpf_asm;
+#[path = "../../../../fuzz/bodies/bpf_btf.rs"]
+mod bpf_btf;
 #[path = "../../../../fuzz/bodies/bpf_decode.rs"]
 mod bpf_decode;
 #[path = "../../../../fuzz/bodies/bpf_elf.rs"]
@@ -108,6 +113,19 @@ fn assembler() {
 #[test]
 fn elf_files() {
     driver::drive(&files(), 20_000, bpf_elf::run);
+}
+
+#[test]
+fn types() {
+    let mut inputs = vec![bpf_btf::input(&bpf_btf::FILE)];
+    // A compiler's have more kinds, and relocations.
+    inputs.extend(
+        [co_re::PROGRAM, co_re::TARGET]
+            .into_iter()
+            .filter_map(compile)
+            .map(|f| bpf_btf::input(&f)),
+    );
+    driver::drive(&inputs, 10_000, bpf_btf::run);
 }
 
 #[test]

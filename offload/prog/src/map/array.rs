@@ -15,6 +15,8 @@ pub(crate) struct Array {
     entries: u32,
     /// Arrays there are: one a CPU.
     copies: usize,
+    /// Bytes of an element as control sees it: padded in arrays per CPU, however many there are.
+    shown: usize,
     memory: Shared,
 }
 
@@ -40,6 +42,10 @@ impl Array {
             stride,
             entries: def.max_entries,
             copies,
+            shown: match def.kind {
+                MapKind::PercpuArray => copies * stride,
+                _ => value,
+            },
             memory: Shared::new(bytes)?,
         };
         for copy in 0..copies {
@@ -124,12 +130,7 @@ impl Array {
             return None;
         }
         let at = index as usize * self.stride;
-        if self.copies == 1 {
-            let mut value = vec![0; self.value];
-            self.memory.read(at, &mut value);
-            return Some(value);
-        }
-        let mut values = vec![0; self.copies * self.stride];
+        let mut values = vec![0; self.shown];
         for (cpu, to) in values.chunks_mut(self.stride).enumerate() {
             self.memory
                 .read(cpu * self.size() + at, &mut to[..self.value]);

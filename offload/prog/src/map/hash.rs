@@ -52,6 +52,8 @@ pub(crate) struct Hash {
     stride: usize,
     /// Values an element has.
     copies: usize,
+    /// Bytes of an element's values as control sees them: padded in maps per CPU, however many there are.
+    shown: usize,
     element: usize,
     max: u32,
     lru: bool,
@@ -112,6 +114,7 @@ impl Hash {
             value,
             stride,
             copies,
+            shown: if per_cpu { copies * stride } else { value },
             element,
             max: def.max_entries,
             lru,
@@ -397,15 +400,9 @@ impl Hash {
     }
 
     fn values(&self, index: u32) -> Vec<u8> {
-        if self.copies == 1 {
-            let mut value = vec![0; self.value];
-            // SAFETY: the element's value, inside the slab.
-            unsafe { copy(value.as_mut_ptr(), self.value_at(index, 0), self.value) };
-            return value;
-        }
-        let mut values = vec![0; self.copies * self.stride];
+        let mut values = vec![0; self.shown];
         for (cpu, to) in values.chunks_mut(self.stride).enumerate() {
-            // SAFETY: as above.
+            // SAFETY: the element's value, inside the slab, and as many bytes of `to`.
             unsafe { copy(to.as_mut_ptr(), self.value_at(index, cpu), self.value) };
         }
         values

@@ -2,6 +2,7 @@
 
 mod clang;
 mod engines;
+mod fuzz;
 mod kernel;
 mod shared;
 mod support;
