@@ -19,7 +19,7 @@ use crate::judge::judge;
 use crate::own::Limits;
 
 /// Part of every verdict's key: change it when rules, model or PREVAIL change.
-const VERSION: &str = "dash-verify 6, prevail 0.2.6";
+const VERSION: &str = "dash-verify 7, prevail 0.2.6";
 
 /// PREVAIL recurses over nested loops; a stack overflow cannot be caught.
 const THREAD_STACK: usize = 64 << 20;
