@@ -1,6 +1,5 @@
 //! The way through the crate: units, IR, machine code.
 
-use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use dash_bpf::{Object, ProgramKind};
 use dash_verify::Verified;
@@ -10,7 +9,8 @@ use crate::code::{NativeCode, Options};
 use crate::error::NativeError;
 use crate::listing::{self, Listing};
 use crate::lower;
-use crate::machine;
+use crate::machine::{self, Workspace};
+use crate::tidy;
 
 /// Compiles a verified object: its entry, program 0, and every program tail calls lead to.
 ///
@@ -33,9 +33,11 @@ pub fn compile_with_listing(
 }
 
 pub(crate) fn object(object: &Object, options: &Options) -> Result<NativeCode, NativeError> {
-    let (function, isa) = function(object, options)?;
+    let mut workspace = Workspace::take();
+    let isa = function(object, options, &mut workspace)?;
     let machine = machine::machine(options.isa)?;
-    let emitted = machine::emit(function, &*isa, machine, false)?;
+    let emitted = machine::emit(&mut workspace.context, &*isa, machine, false)?;
+    workspace.give_back();
     Ok(emitted.code)
 }
 
@@ -43,18 +45,25 @@ pub(crate) fn with_listing(
     object: &Object,
     options: &Options,
 ) -> Result<(NativeCode, Listing), NativeError> {
-    let (function, isa) = function(object, options)?;
-    let clif = function.display().to_string();
+    let mut workspace = Workspace::take();
+    let isa = function(object, options, &mut workspace)?;
+    let clif = workspace.context.func.display().to_string();
     let machine = machine::machine(options.isa)?;
-    let emitted = machine::emit(function, &*isa, machine, true)?;
+    let emitted = machine::emit(&mut workspace.context, &*isa, machine, true)?;
+    workspace.give_back();
     let asm = listing::assembly(&emitted, object);
     Ok((emitted.code, Listing { clif, asm }))
 }
 
-fn function(object: &Object, options: &Options) -> Result<(Function, OwnedTargetIsa), NativeError> {
+fn function(
+    object: &Object,
+    options: &Options,
+    workspace: &mut Workspace,
+) -> Result<OwnedTargetIsa, NativeError> {
     let units = chain::units(object, options)?;
     let isa = machine::target(options.isa)?;
     let kind = object.programs.first().map_or(ProgramKind::Xdp, |p| p.kind);
-    let function = lower::function(&units, object, kind, options, &*isa)?;
-    Ok((function, isa))
+    lower::function(&units, object, kind, options, &*isa, workspace)?;
+    tidy::tidy(&mut workspace.context.func);
+    Ok(isa)
 }

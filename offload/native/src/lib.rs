@@ -37,6 +37,7 @@ mod lower;
 mod machine;
 mod region;
 mod stack;
+mod tidy;
 mod untouched;
 #[cfg(feature = "conformance")]
 pub mod unverified;

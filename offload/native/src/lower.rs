@@ -17,12 +17,12 @@ mod hash;
 mod memory;
 
 use cranelift_codegen::ir::{
-    AbiParam, AliasRegionData, Block, BlockArg, Function, InstBuilder, MemFlagsData, SigRef,
-    Signature, SourceLoc, StackSlot, StackSlotData, StackSlotKind, UserFuncName, Value,
-    condcodes::IntCC, types,
+    AbiParam, AliasRegionData, Block, BlockArg, InstBuilder, MemFlagsData, SigRef, Signature,
+    SourceLoc, StackSlot, StackSlotData, StackSlotKind, UserFuncName, Value, condcodes::IntCC,
+    types,
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use cranelift_frontend::{FunctionBuilder, Variable};
 use dash_bpf::helper::XdpAction;
 use dash_bpf::interp::FUNCTION_BASE;
 use dash_bpf::op::{Cond, Imm64};
@@ -34,7 +34,7 @@ use crate::calls::Callee;
 use crate::chain::Unit;
 use crate::code::{Machine, Options, Part};
 use crate::error::{NativeError, Reason};
-use crate::machine;
+use crate::machine::{self, Workspace};
 use crate::region::{Action, NONE, Step};
 
 /// Memory flags by what is accessed. Different alias regions never share a byte, so a store to a
@@ -77,7 +77,8 @@ pub(crate) fn function(
     kind: ProgramKind,
     options: &Options,
     isa: &dyn TargetIsa,
-) -> Result<Function, NativeError> {
+    workspace: &mut Workspace,
+) -> Result<(), NativeError> {
     let conv = isa.default_call_conv();
     let mut signature = Signature::new(conv);
     match kind {
@@ -90,16 +91,17 @@ pub(crate) fn function(
             signature.returns = vec![AbiParam::new(types::I64)];
         }
     }
-    let mut function = Function::with_name_signature(UserFuncName::user(0, 0), signature);
-    let mut context = FunctionBuilderContext::new();
-    let builder = FunctionBuilder::new(&mut function, &mut context);
+    let function = &mut workspace.context.func;
+    function.name = UserFuncName::user(0, 0);
+    function.signature = signature;
+    let builder = FunctionBuilder::new(function, &mut workspace.builder);
     let machine = machine::machine(options.isa)?;
     let mut lowering = Lowering::new(builder, units, object, kind, options, (machine, conv));
     for unit in units {
         lowering.unit(unit)?;
     }
     lowering.finish(isa);
-    Ok(function)
+    Ok(())
 }
 
 struct Lowering<'a> {

@@ -1,10 +1,12 @@
 //! Settings of the code generator, and the last step: IR to bytes.
 
+use std::cell::Cell;
+
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::FunctionBuilderContext;
 
 use crate::code::{Isa, Machine, NativeCode};
 use crate::error::NativeError;
@@ -117,14 +119,46 @@ pub(crate) struct Emitted {
     pub(crate) sources: Vec<Source>,
 }
 
-/// Generates machine code.
+/// Memory that compilations work in. A thread's next one takes that of the last, as growing it anew is much of what
+/// a small program takes to compile.
+pub(crate) struct Workspace {
+    pub(crate) builder: FunctionBuilderContext,
+    pub(crate) context: Context,
+}
+
+/// Values of a function after which a workspace is not kept.
+const MOST_KEPT: usize = 1 << 16;
+
+thread_local! {
+    static WORKSPACE: Cell<Option<Box<Workspace>>> = const { Cell::new(None) };
+}
+
+impl Workspace {
+    pub(crate) fn take() -> Box<Self> {
+        WORKSPACE.take().unwrap_or_else(|| {
+            Box::new(Self {
+                builder: FunctionBuilderContext::new(),
+                context: Context::new(),
+            })
+        })
+    }
+
+    /// For the next one. What a compilation left that did not end well is not given back.
+    pub(crate) fn give_back(mut self: Box<Self>) {
+        if self.context.func.dfg.num_values() <= MOST_KEPT {
+            self.context.clear();
+            WORKSPACE.set(Some(self));
+        }
+    }
+}
+
+/// Generates machine code of the workspace's function.
 pub(crate) fn emit(
-    function: Function,
+    context: &mut Context,
     isa: &dyn TargetIsa,
     machine: Machine,
     listing: bool,
 ) -> Result<Emitted, NativeError> {
-    let mut context = Context::for_function(function);
     context.set_disasm(listing);
     context
         .compile(isa, &mut ControlPlane::default())

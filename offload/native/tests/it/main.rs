@@ -8,5 +8,6 @@ mod maps;
 mod random;
 mod stack;
 mod tail_calls;
+mod tidy;
 mod verified;
 mod world;

@@ -34,6 +34,8 @@ enum Action {
     Neg(Width, Reg),
     Endian(Endian, u8, Reg),
     Const(Reg, u64),
+    /// The lower half of the second and its upper half, added: both halves are needed.
+    Fold(u8, Reg, Reg),
     StackStore(Size, i16, Operand),
     StackLoad(Size, bool, i16, Reg),
     /// r6 = r10 + offset.
@@ -71,7 +73,7 @@ fn number() -> impl Strategy<Value = i32> {
     prop_oneof![
         any::<i32>(),
         -2..70i32,
-        prop::sample::select(&[i32::MIN, i32::MAX, 0, 1, -1, 31, 32, 63, 64][..]),
+        prop::sample::select(&[i32::MIN, i32::MAX, 0, 1, -1, 31, 32, 63, 64, 0xff, 0xffff][..]),
     ]
 }
 
@@ -164,6 +166,8 @@ fn leaf() -> impl Strategy<Value = Action> {
         1 => (width(), reg()).prop_map(|(w, r)| Action::Neg(w, r)),
         1 => (order, bits, reg()).prop_map(|(o, b, r)| Action::Endian(o, b, r)),
         1 => (reg(), wide()).prop_map(|(r, v)| Action::Const(r, v)),
+        2 => (prop::sample::select(&[8u8, 16, 32][..]), reg(), reg())
+            .prop_map(|(half, d, s)| Action::Fold(half, d, s)),
         5 => (stack(), operand()).prop_map(|((s, o), v)| Action::StackStore(s, o, v)),
         5 => (stack(), any::<bool>(), reg())
             .prop_map(|((s, o), signed, r)| Action::StackLoad(s, signed, o, r)),
@@ -227,6 +231,19 @@ impl Emitter {
             &Action::Neg(width, dst) => b.op(Op::Neg { width, dst }),
             &Action::Endian(order, bits, dst) => b.endian(order, bits, dst),
             &Action::Const(dst, value) => b.load_imm64(dst, value),
+            &Action::Fold(half, dst, src) => {
+                b.mov(dst, src);
+                b.alu(AluOp::Rsh, dst, i32::from(half));
+                match half {
+                    32 => {
+                        b.alu(AluOp::Lsh, src, 32);
+                        b.alu(AluOp::Rsh, src, 32);
+                    }
+                    16 => b.alu32(AluOp::And, src, 0xffff),
+                    _ => b.alu(AluOp::And, src, 0xff),
+                }
+                b.alu(AluOp::Add, dst, src);
+            }
             &Action::StackStore(size, off, src) => b.store(size, Reg::R10, off, src),
             &Action::StackLoad(size, signed, off, dst) => {
                 load(b, size, signed, dst, Reg::R10, off);
