@@ -108,7 +108,7 @@ pub fn table(routes: &[RouteArg], neighbors: &[Neighbor]) -> UnderlayTable {
 
 /// What `bpf_fib_lookup` is told of a packet's destination, by ports that take IP packets of `mtu` bytes: the
 /// longest prefix's route, and the next hop's MAC where it is known.
-pub fn lookup(table: &UnderlayTable, query: &Query, mtu: u16) -> Answer {
+pub fn lookup(table: &UnderlayTable, query: &Query, mtu: impl Fn(u32) -> u16) -> Answer {
     let routes = table.routes.iter();
     let matching = routes.filter(|route| route.prefix.contains(query.destination));
     let Some(route) = matching.max_by_key(|route| route.prefix.prefix_len()) else {
@@ -123,7 +123,7 @@ pub fn lookup(table: &UnderlayTable, query: &Query, mtu: u16) -> Answer {
         next_hop,
         source: source.unwrap_or_else(|| virtual_mac(port)),
         destination: neighbor.map(|(mac, _)| *mac),
-        mtu,
+        mtu: mtu(port),
     }
 }
 

@@ -159,6 +159,7 @@ fn engines_agree_with_settings_that_drop_and_write() {
     let settings = Settings {
         sport_security: true,
         mtu: Some(500),
+        port_mtus: vec![Some(300), Some(400)],
         dscp_pipe: Some(8),
         encap_ttl: 255,
         ..Settings::default()

@@ -96,7 +96,7 @@ pub struct Args {
     #[arg(long)]
     pub vxlan_security: bool,
     /// Longest IP packet that may leave, its outermost header counted; longer ones are counted drops.
-    /// `ports` is the smallest MTU of the target's ports as they are at the start; without, ports judge.
+    /// `ports` is the MTU of the port that a packet leaves by, as it is at the start; without, ports judge.
     #[arg(long, value_name = "BYTES|ports")]
     pub mtu: Option<MtuArg>,
     /// DSCP of every encap; without, that of the received outer header.
@@ -139,19 +139,33 @@ impl std::str::FromStr for MtuArg {
     }
 }
 
+/// What packets that leave are held to: all of them, and those of each port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// By whatever port.
+    pub card: Option<u16>,
+    /// By port, where it is known; empty where ports are not asked.
+    pub ports: Vec<Option<u16>>,
+}
+
 impl MtuArg {
-    /// The limit, with ports of these MTUs.
+    /// The limits, with ports of these MTUs.
     ///
     /// # Errors
     /// It is the ports' to say, and none knows.
-    pub fn limit(self, ports: impl Iterator<Item = Option<u32>>) -> Result<u16, String> {
+    pub fn limits(self, ports: &[Option<u16>]) -> Result<Limits, String> {
         match self {
-            Self::Bytes(bytes) => Ok(bytes),
-            Self::Ports => match ports.flatten().min() {
-                // No IP packet is longer.
-                Some(mtu) => Ok(u16::try_from(mtu).unwrap_or(u16::MAX)),
-                None => Err("no port of this target knows its MTU: say a number".to_owned()),
-            },
+            Self::Bytes(bytes) => Ok(Limits {
+                card: Some(bytes),
+                ports: Vec::new(),
+            }),
+            Self::Ports if ports.iter().all(Option::is_none) => {
+                Err("no port of this target knows its MTU: say a number".to_owned())
+            }
+            Self::Ports => Ok(Limits {
+                card: None,
+                ports: ports.to_vec(),
+            }),
         }
     }
 }
@@ -195,18 +209,26 @@ impl EngineName {
 
 #[cfg(test)]
 mod tests {
-    use super::MtuArg;
+    use super::{Limits, MtuArg};
 
     #[test]
-    fn an_mtu_is_a_number_or_the_least_of_the_ports() {
-        let limit =
-            |text: &str, ports: [Option<u32>; 2]| text.parse::<MtuArg>()?.limit(ports.into_iter());
-        assert_eq!(limit("1500", [None; 2]), Ok(1500));
-        assert_eq!(limit("ports", [Some(9000), Some(1500)]), Ok(1500));
-        assert_eq!(limit("ports", [None, Some(65_536)]), Ok(65_535));
-        assert!(limit("ports", [None; 2]).is_err());
+    fn an_mtu_is_a_number_or_the_ports() {
+        let limits = |text: &str, ports: &[_]| text.parse::<MtuArg>()?.limits(ports);
+        let card = Limits {
+            card: Some(1500),
+            ports: vec![],
+        };
+        assert_eq!(limits("1500", &[None; 2]), Ok(card));
+        for known in [[Some(9000), Some(1500)], [None, Some(u16::MAX)]] {
+            let ports = Limits {
+                card: None,
+                ports: known.to_vec(),
+            };
+            assert_eq!(limits("ports", &known), Ok(ports));
+        }
+        assert!(limits("ports", &[None; 2]).is_err());
         for wrong in ["67", "65536", "port", ""] {
-            assert!(limit(wrong, [Some(1500); 2]).is_err(), "{wrong}");
+            assert!(limits(wrong, &[Some(1500); 2]).is_err(), "{wrong}");
         }
     }
 }

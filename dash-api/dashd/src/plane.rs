@@ -17,7 +17,7 @@ use nic_target::{Capacity, Device, Port, Target};
 use nic_targets::AnyPort;
 use serde_json::{Map, Value};
 
-use crate::args::{Args, MtuArg};
+use crate::args::Args;
 use crate::dataplane::{self, DataPlane};
 use crate::gate::Gate;
 use crate::neighbors::Neighbors;
@@ -81,12 +81,16 @@ impl Plane {
         let ports: Vec<Vec<_>> = opened.ports.into_iter().map(guard).collect();
         let ports_count = ports.first().map_or(0, Vec::len);
         check_ports(args, ports_count)?;
-        let mtus = || ports.first().into_iter().flatten().map(Port::mtu);
-        let mtu = args.mtu.map(|mtu| mtu.limit(mtus())).transpose();
-        let mtu = mtu.map_err(anyhow::Error::msg).context("--mtu")?;
-        // What programs are told, where nobody knows.
-        let told_mtu = mtu.or_else(|| MtuArg::Ports.limit(mtus()).ok());
-        let told_mtu = told_mtu.unwrap_or(ETHERNET_MTU);
+        // No IP packet is longer than 16 bits say.
+        let mtu = |mtu: u32| u16::try_from(mtu).unwrap_or(u16::MAX);
+        let first = ports.first().into_iter().flatten();
+        let mtus: Vec<Option<u16>> = first.map(|port| port.mtu().map(mtu)).collect();
+        let limits = args.mtu.map(|mtu| mtu.limits(&mtus)).transpose();
+        let limits = limits.map_err(anyhow::Error::msg).context("--mtu")?;
+        let limits = limits.unwrap_or_default();
+        // What programs are told of each port, whoever knows.
+        let told = |mtu: &Option<u16>| limits.card.or(*mtu).unwrap_or(ETHERNET_MTU);
+        let told_mtus = mtus.iter().map(told).collect();
         let handle = DataPlane::start(ports, opened.kernel, options)?;
         let port_macs = handle.macs().to_vec();
         // Code is compiled for the tables of a worker, which has its share of the flows.
@@ -100,7 +104,8 @@ impl Plane {
                 sport_bits: args.sport_bits,
                 drop_unmapped_ports: args.drop_unmapped_ports,
                 sport_security: args.vxlan_security,
-                mtu,
+                mtu: limits.card,
+                port_mtus: limits.ports,
                 dscp_pipe: args.dscp_pipe,
                 workers: u16::try_from(workers).unwrap_or(u16::MAX),
                 ..Settings::default()
@@ -130,7 +135,7 @@ impl Plane {
         engine
             .set_underlay(underlay.clone())
             .context("--route and --neighbor")?;
-        let for_programs = Underlay::new(underlay.clone(), told_mtu);
+        let for_programs = Underlay::new(underlay.clone(), told_mtus);
         let mut neighbors = Neighbors::new(underlay);
         for (_, eni) in engine.store().enis() {
             neighbors.want(eni.underlay_ip.into());

@@ -654,8 +654,10 @@ layout! {
         dmac: [u8; 6],
         /// Port's own.
         smac: [u8; 6],
+        /// Longest IP packet that may leave by the port; the longest there is where nobody knows.
+        mtu: u16,
         /// Zero.
-        pad: u32,
+        pad: [u8; 2],
     }
 
     /// Key of `flow_index`: one direction of a connection. The row is a `u32`: `slot << 1 | side`.

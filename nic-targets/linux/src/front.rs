@@ -49,14 +49,14 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::ENGINE;
 use crate::loader::{self, LoadError, Loaded, Purpose};
-use crate::rows::{Rows, Staged};
+use crate::rows::{Changes, Rows, Staged};
 use crate::sys;
 use crate::sys::bpf::Map;
 use crate::sys::mapped::Mapped;
 use crate::upcall::{self, Way};
 
 /// Tables the kernel's stages name, but for the stages' own.
-const TABLES: [Table; 11] = [
+const TABLES: [Table; 12] = [
     Table::Globals,
     Table::EniMac,
     Table::Eni,
@@ -68,19 +68,24 @@ const TABLES: [Table; 11] = [
     Table::Meta,
     Table::Qos,
     Table::QosState,
+    Table::PortMtu,
 ];
 
 /// Those of them that control writes.
-pub(crate) const POLICY: [Table; 5] = [
+pub(crate) const POLICY: [Table; 6] = [
     Table::Globals,
     Table::EniMac,
     Table::Eni,
     Table::Underlay,
     Table::Qos,
+    Table::PortMtu,
 ];
 
 /// Index of the map that only code which meters names.
 const METERS: u32 = Table::MeterStats as u32;
+
+/// Interface that packets of test runs come by, as port 0.
+const LOOPBACK: u32 = 1;
 
 /// Slot of the program for packets to control; stages are before it.
 const PUNT_SLOT: usize = 15;
@@ -285,6 +290,10 @@ impl Front {
             for value in rows.values_mut().flatten() {
                 translate(value, &live.interfaces)?;
             }
+        }
+        if let Some(rows) = staged.get_mut(&Table::PortMtu) {
+            let interfaces = self.live.as_ref().map(|live| &*live.interfaces);
+            *rows = by_interface(std::mem::take(rows), interfaces.unwrap_or(&[LOOPBACK]))?;
         }
         let installed = match &update.image {
             Some(image) => Some(self.load(image)?),
@@ -523,6 +532,18 @@ fn translate(row: &mut Box<[u8]>, interfaces: &[u32]) -> Result<(), TargetError>
     Ok(())
 }
 
+/// Rows of ports by the interfaces that stand for them; a port without one has no packets.
+fn by_interface(rows: Changes, interfaces: &[u32]) -> Result<Changes, TargetError> {
+    let mut translated = Changes::with_capacity(rows.len());
+    for (key, row) in rows {
+        let port = u32::read_from_bytes(&key).map_err(|e| unsupported(e.to_string()))?;
+        if let Some(interface) = interfaces.get(port as usize) {
+            translated.insert(interface.as_bytes().into(), row);
+        }
+    }
+    Ok(translated)
+}
+
 /// Writes or removes a row; array rows are zeroed.
 fn put(map: &Map, key: &[u8], value: Option<&[u8]>) -> std::io::Result<()> {
     match value {
@@ -661,5 +682,25 @@ impl<T: Target> Target for Fronted<T> {
 
     fn flow_count(&mut self) -> Result<usize, TargetError> {
         self.user.flow_count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn rows_of_ports_get_the_numbers_that_programs_see() {
+        let key = |n: u32| Box::<[u8]>::from(n.as_bytes());
+        let row = |mtu: u32| Some(key(mtu));
+        let rows = HashMap::from([(key(0), row(1500)), (key(1), row(9000)), (key(2), None)]);
+        let live = by_interface(rows.clone(), &[17, 4, 9]).expect("keys of ports");
+        let named = HashMap::from([(key(17), row(1500)), (key(4), row(9000)), (key(9), None)]);
+        assert_eq!(live, named);
+        let test_run = by_interface(rows, &[LOOPBACK]).expect("keys of ports");
+        assert_eq!(test_run, HashMap::from([(key(1), row(1500))]));
+        by_interface(HashMap::from([(Box::from([0; 3]), None)]), &[17]).expect_err("no port");
     }
 }

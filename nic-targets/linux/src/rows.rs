@@ -20,8 +20,11 @@ pub(crate) struct Rows {
     tables: BTreeMap<Table, HashMap<Key, Value>>,
 }
 
-/// What a delta comes to: for each row it touches, the value or that it goes.
-pub(crate) type Staged = BTreeMap<Table, HashMap<Key, Option<Value>>>;
+/// Rows of a table that a delta touches: the value, or that it goes.
+pub(crate) type Changes = HashMap<Key, Option<Value>>;
+
+/// What a delta comes to.
+pub(crate) type Staged = BTreeMap<Table, Changes>;
 
 impl Rows {
     pub(crate) fn new(capacity: Capacity) -> Self {

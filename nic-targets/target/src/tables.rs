@@ -149,6 +149,8 @@ tables! {
     Qos = "qos", Array, Policy, key 4, value size_of::<t::QosRow>(), entries |c: &Capacity| c.enis;
     /// What ENIs used of their limits.
     QosState = "qos_state", Array, Core, key 4, value size_of::<t::QosState>(), entries |c: &Capacity| c.enis;
+    /// Longest IP packets that ports take, by the number that a program has for the port.
+    PortMtu = "port_mtu", Hash, Policy, key 4, value 4, entries |_: &Capacity| 1024;
 }
 
 impl Table {

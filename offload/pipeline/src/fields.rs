@@ -224,6 +224,7 @@ pub fn key_schema(table: Table) -> &'static [FieldDef] {
         num("vnet", 4, offset_of!(t::PaPrefixKey, vnet)),
         bytes("sip", 4, offset_of!(t::PaPrefixKey, sip)),
     ];
+    const PORT: &[FieldDef] = &[num("port", 4, 0)];
     const METER_RULE: &[FieldDef] = &[
         num("policy", 4, offset_of!(t::MeterRuleKey, policy)),
         bytes("ip", 16, offset_of!(t::MeterRuleKey, ip)),
@@ -232,6 +233,7 @@ pub fn key_schema(table: Table) -> &'static [FieldDef] {
         Table::PaPrefix => PA_PREFIX,
         Table::Globals | Table::Eni | Table::RoutingType => INDEX,
         Table::EniMac => ENI_MAC,
+        Table::PortMtu => PORT,
         Table::TrustedVni => TRUSTED,
         Table::Route4 | Table::Route4More => ROUTE4,
         Table::Route6 | Table::Route6More => ROUTE6,
@@ -335,6 +337,7 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         num("flags", 4, offset_of!(t::UnderlayRow, flags)),
         bytes("dmac", 6, offset_of!(t::UnderlayRow, dmac)),
         bytes("smac", 6, offset_of!(t::UnderlayRow, smac)),
+        num("mtu", 2, offset_of!(t::UnderlayRow, mtu)),
     ];
     const ROUTE_MORE: &[FieldDef] = &[
         bytes("underlay_sip", 4, offset_of!(t::RouteMoreRow, underlay_sip)),
@@ -387,6 +390,7 @@ pub fn row_schema(table: Table) -> &'static [FieldDef] {
         | Table::PaValidation
         | Table::PaPrefix
         | Table::Acl
+        | Table::PortMtu
         | Table::MeterRule => VALUE,
         Table::Eni => ENI,
         Table::Route4 | Table::Route6 => ROUTE,

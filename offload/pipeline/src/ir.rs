@@ -376,6 +376,8 @@ pub enum Expr {
     Mask(Box<[Expr; 3]>),
     /// `with4(B16, B4)`: the first 12 bytes of one, then the other, as `b16`.
     With4(Box<[Expr; 2]>),
+    /// `ingress`: the port that the packet came by, as a number.
+    Ingress,
 }
 
 /// Operators on numbers.

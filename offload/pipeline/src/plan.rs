@@ -90,6 +90,8 @@ pub struct Settings {
     pub sport_security: bool,
     /// Longest IP packet that may leave, its outermost header counted; without, ports judge.
     pub mtu: Option<u16>,
+    /// And by each port, where that is known; empty where ports are not asked.
+    pub port_mtus: Vec<Option<u16>>,
     /// DSCP of every encap (SAI's pipe model), 0 to 63; without, that of the received outer header
     /// (its preserve model).
     pub dscp_pipe: Option<u8>,
@@ -115,6 +117,7 @@ impl Default for Settings {
             drop_unmapped_ports: false,
             sport_security: false,
             mtu: None,
+            port_mtus: Vec::new(),
             dscp_pipe: None,
             timeouts: Timeouts::default(),
             tcp_nonsyn_drop: false,
@@ -176,6 +179,8 @@ pub struct Shape {
     pub sport_security: bool,
     /// Packets that leave have a limit: all, or those of an ENI.
     pub mtu: bool,
+    /// Ports have limits that differ: the least.
+    pub port_mtu: Option<u16>,
     /// Encaps have a DSCP of their own: all, or those of an ENI.
     pub dscp_pipe: bool,
     /// How long connections stay without a packet.
@@ -228,6 +233,8 @@ impl Shape {
             },
             sport_security: true,
             mtu: true,
+            // That of the scenarios.
+            port_mtu: Some(1500),
             dscp_pipe: true,
             timeouts: Timeouts::default(),
             tcp_nonsyn_drop: false,
@@ -497,7 +504,8 @@ impl Planner {
     /// Plans the underlay: `routes` is all of it, the plan is what differs from the call before.
     pub fn underlay(&mut self, routes: &UnderlayTable) -> Plan {
         let mut ops = Ops::default();
-        self.underlay.update(routes, &mut ops);
+        self.underlay
+            .update(routes, &self.settings.port_mtus, &mut ops);
         self.finish(ops)
     }
 
@@ -813,6 +821,7 @@ impl Planner {
         if self.globals.replace(row) != Some(row) {
             ops.put_index(Table::Globals, 0, &row);
         }
+        self.underlay.ports(&self.settings.port_mtus, ops);
     }
 
     fn finish(&mut self, ops: Ops) -> Plan {
@@ -830,7 +839,8 @@ impl Planner {
                 .switch
                 .sport_security
                 .unwrap_or(self.settings.sport_security),
-            mtu: census.mtu || self.settings.mtu.is_some(),
+            mtu: census.mtu || settings::card_mtu(&self.settings).is_some(),
+            port_mtu: settings::least_port_mtu(&self.settings),
             dscp_pipe: census.dscp_pipe || self.settings.dscp_pipe.is_some(),
             timeouts: self.settings.timeouts,
             tcp_nonsyn_drop: self.settings.tcp_nonsyn_drop,

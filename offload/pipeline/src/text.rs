@@ -17,7 +17,7 @@
 //!     choose FIELD from key of EXPR;
 //!     goto STAGE;   drop REASON;   pass;   send;   forward ROW;
 //! EXPR     := NUMBER | FIELD | ROW.FIELD | (EXPR op EXPR) | be16(EXPR) | be24(EXPR)
-//!           | pad16(EXPR) | v4(EXPR) | num(EXPR) | with4(EXPR, EXPR) | mask(EXPR, EXPR, EXPR)
+//!           | ingress | pad16(EXPR) | v4(EXPR) | num(EXPR) | with4(EXPR, EXPR) | mask(EXPR, EXPR, EXPR)
 //! op       := + | - | & | "|" | << | >>
 //! COND     := EXPR == EXPR | EXPR != EXPR | (COND && COND) | (COND || COND)
 //! ```
@@ -79,6 +79,7 @@ pub const KEYWORDS: &[&str] = &[
     "hook",
     "police",
     "admit",
+    "ingress",
 ];
 
 /// Where a text is not a pipeline, and why.

@@ -19,6 +19,8 @@ fn settings() -> impl Iterator<Item = Shape> {
         Shape {
             sport_security: has(0),
             mtu: has(1),
+            port_mtu: has(2).then_some(1500),
+            underlay_routes: has(0),
             dscp_pipe: has(2),
             route_group_disabled: has(3),
             flows: FlowNeeds {
@@ -234,7 +236,9 @@ fn the_programs_for_known_flows_are_the_same_whatever_policy_they_skip() {
             Table::MeterStats,
             Table::Qos,
             Table::QosState,
+            Table::PortMtu,
         ];
+        wanted.retain(|t| shape.port_mtu.is_some() || *t != Table::PortMtu);
         wanted.retain(|t| shape.underlay_routes || *t != Table::Underlay);
         wanted.retain(|t| shape.flows.meter || *t != Table::MeterStats);
         let limits = [Table::Qos, Table::QosState];

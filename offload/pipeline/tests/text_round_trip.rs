@@ -32,6 +32,7 @@ fn field() -> impl Strategy<Value = String> {
 fn expr() -> impl Strategy<Value = Expr> {
     let leaf = prop_oneof![
         any::<u64>().prop_map(Expr::Num),
+        Just(Expr::Ingress),
         field().prop_map(Expr::Field),
         (name(), name()).prop_map(|(row, field)| Expr::Row(row, field)),
     ];
@@ -222,6 +223,7 @@ fn whole_template() -> String {
         },
         sport_security: true,
         mtu: true,
+        port_mtu: Some(1500),
         dscp_pipe: true,
         timeouts: Timeouts {
             tcp: 1,

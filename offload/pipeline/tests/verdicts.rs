@@ -70,6 +70,7 @@ fn our_own_verifier_accepts_every_program_of_the_pipeline() {
                 acl_in,
                 bandwidth: bits & 3 == 3,
                 packet_rate: bits & 6 == 6,
+                port_mtu: (bits & 5 == 4).then_some(1500),
                 admission: bits & 5 == 5,
                 ..transform
             };

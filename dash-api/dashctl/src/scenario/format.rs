@@ -79,6 +79,7 @@ pub struct SettingsText {
     #[serde(default)]
     pub sport_security: bool,
     pub mtu: Option<u16>,
+    pub port_mtus: Vec<Option<u16>>,
     pub dscp_pipe: Option<u8>,
     /// `NAME=MS,...` as on the command line.
     pub flow_timeouts: Option<String>,
@@ -108,6 +109,7 @@ impl SettingsText {
                 .unwrap_or(default.drop_unmapped_ports),
             sport_security: self.sport_security,
             mtu: self.mtu,
+            port_mtus: self.port_mtus.clone(),
             dscp_pipe: self.dscp_pipe,
             timeouts,
             tcp_nonsyn_drop: self.tcp_nonsyn_drop,

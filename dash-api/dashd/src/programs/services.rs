@@ -32,7 +32,7 @@ impl Snapshot {
 /// only to get another after a change.
 #[derive(Debug)]
 pub struct Underlay {
-    mtu: u16,
+    mtus: Vec<u16>,
     version: AtomicU64,
     now: Mutex<Arc<Snapshot>>,
 }
@@ -42,11 +42,11 @@ thread_local! {
 }
 
 impl Underlay {
-    /// A table, of ports that take IP packets of `mtu` bytes.
-    pub fn new(table: UnderlayTable, mtu: u16) -> Self {
+    /// A table, of ports that take IP packets of so many bytes each.
+    pub fn new(table: UnderlayTable, mtus: Vec<u16>) -> Self {
         let now = Snapshot::new(table);
         Self {
-            mtu,
+            mtus,
             version: AtomicU64::new(now.version),
             now: Mutex::new(now),
         }
@@ -73,7 +73,8 @@ impl Fib for Underlay {
                     &seen.insert(Arc::clone(&now)).table
                 }
             };
-            dashctl::underlay::lookup(table, query, self.mtu)
+            let mtu = |port| self.mtus.get(port as usize).copied().unwrap_or(u16::MAX);
+            dashctl::underlay::lookup(table, query, mtu)
         })
     }
 }
@@ -126,7 +127,10 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_threads_that_asked_before_and_two_tables_are_not_mixed_up() {
-        let (one, other) = (Underlay::new(to(1), 1400), Underlay::new(to(2), 1400));
+        let (one, other) = (
+            Underlay::new(to(1), vec![9000, 1400, 9000, 1400]),
+            Underlay::new(to(2), vec![1500, 9000, 1400]),
+        );
         for _ in 0..2 {
             assert_eq!((port(&one), port(&other)), (Some(1), Some(2)));
         }

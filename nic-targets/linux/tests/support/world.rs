@@ -175,7 +175,8 @@ pub(crate) fn underlay(address: [u8; 4], port: u32, dmac: Option<[u8; 6]>) -> Ta
         },
         dmac: dmac.unwrap_or_default(),
         smac: [2, 0, 0, 0, 0, 0xdd],
-        pad: 0,
+        mtu: u16::MAX,
+        pad: [0; 2],
     };
     put(Table::Underlay, key.as_bytes(), row.as_bytes())
 }

@@ -52,7 +52,7 @@ impl Checker<'_> {
     fn kind(&self, expr: &Expr, at: At<'_>) -> Result<Kind, Fault> {
         let below = at.deeper()?;
         Ok(match expr {
-            Expr::Num(_) => Kind::Number,
+            Expr::Num(_) | Expr::Ingress => Kind::Number,
             Expr::Field(name) => {
                 if let Some(field) = meta_field(name) {
                     at.reads(|f| f == name.as_str())?;

@@ -1,11 +1,12 @@
 //! Expressions: numbers in registers, byte strings copied from place to place.
 
 use dash_bpf::builder::Label;
+use dash_bpf::helper::xdp_md;
 use dash_bpf::op::{AluOp, Cond as C, Endian};
 use dash_bpf::{Reg, Size};
 
 use super::LowerError;
-use super::stage::{Place, StageLower};
+use super::stage::{CTX, Place, StageLower};
 use crate::fields::Ty;
 use crate::ir::{BinOp, Expr};
 
@@ -45,6 +46,9 @@ impl StageLower<'_> {
     pub(super) fn eval(&mut self, expr: &Expr, dst: Reg) -> Result<(), LowerError> {
         match expr {
             Expr::Num(n) => self.b.load_const(dst, *n),
+            Expr::Ingress => {
+                self.b.load(Size::W, dst, CTX, xdp_md::INGRESS_IFINDEX);
+            }
             Expr::Field(name) => {
                 let place = self.field(name)?;
                 self.load_number(place, dst)?;
@@ -190,7 +194,7 @@ impl StageLower<'_> {
                 let b = self.field_or_row(b, Reg::R2)?;
                 self.copy(to.base, to.off + 12, b.base, b.off, 4);
             }
-            Expr::Num(_) | Expr::Bin(..) | Expr::FromBe(_) => {
+            Expr::Num(_) | Expr::Bin(..) | Expr::FromBe(_) | Expr::Ingress => {
                 return Err(self.unsupported("a number where a byte string is needed"));
             }
         }

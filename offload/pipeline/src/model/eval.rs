@@ -259,6 +259,7 @@ impl<'p> Run<'_, 'p> {
         let num = |e: &Expr| self.eval(e)?.num();
         Some(match expr {
             Expr::Num(n) => Value::Num(*n),
+            Expr::Ingress => Value::Num(self.in_port.into()),
             Expr::Field(name) => match meta_value(&self.packet.meta, name) {
                 Some(value) => value,
                 None => self.scope.locals.iter().find(|(n, ..)| n == name)?.2,

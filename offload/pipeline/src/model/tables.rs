@@ -367,7 +367,7 @@ fn acl_key(key: &[Value]) -> Option<AclKey> {
 /// width of their place.
 fn key_bytes(table: Table, key: &[Value]) -> Option<Vec<u8>> {
     Some(match (table, key) {
-        (Table::Globals | Table::Eni | Table::RoutingType, [index]) => {
+        (Table::Globals | Table::Eni | Table::RoutingType | Table::PortMtu, [index]) => {
             (index.num()? as u32).as_bytes().to_vec()
         }
         (Table::EniMac, [mac]) => EniMacKey {

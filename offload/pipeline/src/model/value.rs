@@ -296,6 +296,7 @@ named! { read_underlay, r: UnderlayRow,
     "flags": r.flags,
     "dmac": r.dmac,
     "smac": r.smac,
+    "mtu": r.mtu,
 }
 
 named! { read_route_more, r: RouteMoreRow,
@@ -386,6 +387,7 @@ impl Row {
             | Table::PaValidation
             | Table::PaPrefix
             | Table::Acl
+            | Table::PortMtu
             | Table::MeterRule => u32::read_from_bytes(bytes).ok().map(Self::Number),
             Table::FlowIndex
             | Table::FlowSlab

@@ -28,6 +28,23 @@ pub struct EniInForce {
     pub packets_per_second: u32,
 }
 
+/// Longest IP packet that leaves by whatever port, where it is one for all.
+fn common_port_mtu(card: &Settings) -> Option<u16> {
+    let (first, rest) = card.port_mtus.split_first()?;
+    first.filter(|_| rest.iter().all(|mtu| mtu == first))
+}
+
+/// Longest IP packet of ENIs that have no limit of their own.
+pub(super) fn card_mtu(card: &Settings) -> Option<u16> {
+    card.mtu.or(common_port_mtu(card))
+}
+
+/// Where ports' limits differ, the least: shorter packets leave by any.
+pub(super) fn least_port_mtu(card: &Settings) -> Option<u16> {
+    let least = card.port_mtus.iter().flatten().min().copied();
+    least.filter(|_| common_port_mtu(card).is_none())
+}
+
 /// The card's settings, with what SONiC's switch says of VXLAN.
 pub(super) fn with_switch(card: &Settings, switch: Switch) -> Settings {
     Settings {
@@ -54,7 +71,11 @@ pub(super) fn in_force(
         },
         disable_fast_path: own.disable_fast_path.unwrap_or(eni.disable_fast_path),
         max_resimulated: resim.per_second.or(own.max_resimulated).unwrap_or(0),
-        mtu: own.mtu.or(card.mtu),
+        // What no port takes, nobody's settings let out.
+        mtu: match (own.mtu.or(card.mtu), common_port_mtu(card)) {
+            (Some(said), Some(ports)) => Some(said.min(ports)),
+            (said, ports) => said.or(ports),
+        },
         learn: own.learn,
         reverse_sip: own.reverse_sip,
         packets_per_second: own.packets_per_second.unwrap_or(0),

@@ -35,6 +35,8 @@ pub struct UnderlayRoute {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Underlay {
     rows: BTreeMap<IpPrefix, UnderlayRow>,
+    /// By port.
+    mtus: BTreeMap<u32, u16>,
 }
 
 impl Underlay {
@@ -43,9 +45,43 @@ impl Underlay {
         !self.rows.is_empty()
     }
 
+    /// Writes what differs when ports have these limits.
+    pub(super) fn ports(&mut self, mtus: &[Option<u16>], ops: &mut Ops) {
+        let known = |(port, mtu): (u32, &Option<u16>)| mtu.map(|mtu| (port, mtu));
+        let mtus: BTreeMap<u32, u16> = (0..).zip(mtus).filter_map(known).collect();
+        if mtus == self.mtus {
+            return;
+        }
+        for port in self.mtus.keys().filter(|port| !mtus.contains_key(port)) {
+            ops.delete_index(Table::PortMtu, *port);
+        }
+        for (port, mtu) in &mtus {
+            if self.mtus.get(port) != Some(mtu) {
+                ops.put_index(Table::PortMtu, *port, &u32::from(*mtu));
+            }
+        }
+        self.mtus = mtus;
+        let mut rows = std::mem::take(&mut self.rows);
+        for (prefix, row) in &mut rows {
+            let mtu = self.mtu(row.port);
+            if std::mem::replace(&mut row.mtu, mtu) != mtu {
+                ops.put(Table::Underlay, &key(prefix), row);
+            }
+        }
+        self.rows = rows;
+    }
+
+    fn mtu(&self, port: u32) -> u16 {
+        self.mtus.get(&port).copied().unwrap_or(u16::MAX)
+    }
+
     /// Writes the rows that differ.
-    pub(super) fn update(&mut self, table: &UnderlayTable, ops: &mut Ops) {
-        let rows = table.rows();
+    pub(super) fn update(&mut self, table: &UnderlayTable, mtus: &[Option<u16>], ops: &mut Ops) {
+        self.ports(mtus, ops);
+        let mut rows = table.rows();
+        for row in rows.values_mut() {
+            row.mtu = self.mtu(row.port);
+        }
         for (prefix, row) in &rows {
             if self.rows.get(prefix) != Some(row) {
                 ops.put(Table::Underlay, &key(prefix), row);
@@ -101,7 +137,9 @@ impl UnderlayTable {
             },
             dmac: dmac.copied().unwrap_or_default(),
             smac: smac.copied().unwrap_or_default(),
-            pad: 0,
+            // That of its port is not the table's to say.
+            mtu: u16::MAX,
+            pad: [0; 2],
         }
     }
 }

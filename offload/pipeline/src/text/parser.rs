@@ -512,6 +512,10 @@ impl<'t> Parser<'t, '_> {
             Kind::Word("num") => Ok(Node::Expr(Expr::FromBe(self.argument()?))),
             Kind::Word("mask") => Ok(Node::Expr(Expr::Mask(self.arguments()?))),
             Kind::Word("with4") => Ok(Node::Expr(Expr::With4(self.arguments()?))),
+            Kind::Word("ingress") => {
+                self.advance();
+                Ok(Node::Expr(Expr::Ingress))
+            }
             Kind::Word(_) => {
                 let name = self.name("a value")?;
                 if !self.take(".") {

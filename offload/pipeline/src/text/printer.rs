@@ -234,6 +234,7 @@ fn write_expr(out: &mut String, e: &Expr) {
         Expr::FromBe(a) => call(out, "num", a),
         Expr::Mask(of) => call_all(out, "mask", &of[..]),
         Expr::With4(of) => call_all(out, "with4", &of[..]),
+        Expr::Ingress => out.push_str("ingress"),
     }
 }
 

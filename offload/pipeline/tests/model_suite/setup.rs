@@ -137,7 +137,8 @@ pub(crate) fn neighbor(flags: u32) -> TableOp {
         flags,
         dmac: NEIGHBOR,
         smac: OWN,
-        pad: 0,
+        mtu: u16::MAX,
+        pad: [0; 2],
     };
     put(
         Table::Underlay,

@@ -38,7 +38,7 @@ fn a_trace_of_v1_tells_each_look_up_and_what_leaves() {
         &format!(
             "apply: apply: inner destination f9:22:83:99:22:a2, VXLAN 10.0.0.1 -> 101.1.2.3 VNI 45654 source port {port}, 100 bytes"
         ),
-        "apply: match underlay[v6 0, dst 101.1.2.3]: /0: port 7, flags 1, dmac 02:00:00:00:00:02, smac 02:00:00:00:00:01",
+        "apply: match underlay[v6 0, dst 101.1.2.3]: /0: port 7, flags 1, dmac 02:00:00:00:00:02, smac 02:00:00:00:00:01, mtu 65535",
         "apply: forward: 02:00:00:00:00:01 -> 02:00:00:00:00:02",
         "apply: send: port 7",
     ];

@@ -216,7 +216,7 @@ impl Names<'_> {
                 let key = format!("{policy} {:?}/{}", key.ip, key.prefix_len);
                 (key, format!("{row:?}"))
             }
-            Table::Underlay => (format!("{key:?}"), format!("{row:?}")),
+            Table::Underlay | Table::PortMtu => (format!("{key:?}"), format!("{row:?}")),
             _ => panic!("{table:?} has no rows of policy"),
         }
     }

@@ -211,6 +211,23 @@ fn what_an_eni_does_not_say_of_itself_is_the_cards() {
     bench.tables.apply(&plan.delta);
     assert!(!plan.shape.dscp_pipe && !plan.shape.mtu);
     assert_eq!(eni_row(&bench, "eni0").mtu, u16::MAX);
+
+    // Ports that are all alike hold everybody's, those that say more of themselves too.
+    let ports = Settings {
+        port_mtus: vec![Some(1500); 2],
+        ..Settings::default()
+    };
+    let plan = bench.planner.set_settings(&bench.store, ports);
+    bench.tables.apply(&plan.delta);
+    assert_eq!(eni_row(&bench, "eni0").mtu, 1500);
+    for (mtu, left) in [(9000, 1500), (1000, 1000)] {
+        let own_mtu = EniSettings {
+            mtu: Some(mtu),
+            ..EniSettings::default()
+        };
+        bench.commit(&[own("eni0", own_mtu)]);
+        assert_eq!(eni_row(&bench, "eni0").mtu, left);
+    }
 }
 
 #[test]

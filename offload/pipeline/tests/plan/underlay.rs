@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dash_pipeline::plan::{Touched, UnderlayRoute, UnderlayTable};
+use dash_pipeline::plan::{Settings, Touched, UnderlayRoute, UnderlayTable};
 use dash_wire::tables::{UnderlayKey, UnderlayRow, underlay_flags};
 use nic_target::Table;
 use proptest::prelude::*;
@@ -61,7 +61,8 @@ fn resolved(port: u32) -> Option<UnderlayRow> {
         flags: underlay_flags::RESOLVED,
         dmac: PEER,
         smac: PORT_MACS[port as usize],
-        pad: 0,
+        mtu: u16::MAX,
+        pad: [0; 2],
     })
 }
 
@@ -69,6 +70,7 @@ fn unresolved(port: u32) -> Option<UnderlayRow> {
     Some(UnderlayRow {
         port,
         smac: PORT_MACS[port as usize],
+        mtu: u16::MAX,
         ..UnderlayRow::default()
     })
 }
@@ -145,6 +147,7 @@ fn a_port_without_a_mac_resolves_nothing_and_the_first_of_equal_prefixes_counts(
     update(&mut bench, &table(&routes, &[("10.0.0.1", 7)]));
     let bare = UnderlayRow {
         port: 7,
+        mtu: u16::MAX,
         ..UnderlayRow::default()
     };
     assert_eq!(row(&bench.tables, "10.0.0.0/24"), Some(bare));
@@ -216,4 +219,47 @@ proptest! {
         prop_assert_eq!(&bench.tables, &fresh.tables);
         prop_assert_eq!(plan.shape.underlay_routes, !last.routes.is_empty());
     }
+}
+
+#[test]
+fn ports_of_different_mtus_have_rows_and_a_shape_and_equal_ones_are_the_enis() {
+    let mut bench = Bench::new();
+    let routes = [("10.0.0.0/24", 0, None), ("11.0.0.0/24", 1, None)];
+    update(&mut bench, &table(&routes, &[]));
+    let mtus = |bench: &mut Bench, mtus: &[Option<u16>], mtu| {
+        let settings = Settings {
+            port_mtus: mtus.to_vec(),
+            mtu,
+            ..Settings::default()
+        };
+        let plan = bench.planner.set_settings(&bench.store, settings);
+        bench.tables.apply(&plan.delta);
+        let of = |prefix| row(&bench.tables, prefix).map(|row| row.mtu);
+        let own = [0u32, 1].map(|port| bench.tables.get::<u32>(Table::PortMtu, &port));
+        let shape = (plan.shape.mtu, plan.shape.port_mtu);
+        (shape, [of("10.0.0.0/24"), of("11.0.0.0/24")], own)
+    };
+    let (any, all) = (Some(u16::MAX), [None, None]);
+    assert_eq!(mtus(&mut bench, &[], None), ((false, None), [any; 2], all));
+    let (small, large) = (Some(1500), Some(9000));
+    assert_eq!(
+        mtus(&mut bench, &[small, large], None),
+        ((false, small), [small, large], [Some(1500), Some(9000)])
+    );
+    // A neighbour's row comes later.
+    update(&mut bench, &table(&routes, &[("11.0.0.9", 1)]));
+    let host = row(&bench.tables, "11.0.0.9/32").expect("a row");
+    assert_eq!(host.mtu, 9000);
+    // One that nobody knows takes anything.
+    assert_eq!(
+        mtus(&mut bench, &[None, large], None),
+        ((false, large), [any, large], [None, Some(9000)])
+    );
+    assert_eq!(
+        mtus(&mut bench, &[large, large], None),
+        ((true, None), [large; 2], [Some(9000); 2])
+    );
+    let (shape, ..) = mtus(&mut bench, &[large, small], Some(2000));
+    assert_eq!(shape, (true, small), "the card's and the ports'");
+    assert_eq!(mtus(&mut bench, &[], None), ((false, None), [any; 2], all));
 }

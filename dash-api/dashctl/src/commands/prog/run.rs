@@ -224,6 +224,6 @@ struct Underlay(UnderlayTable);
 
 impl Fib for Underlay {
     fn lookup(&self, query: &Query) -> Answer {
-        underlay::lookup(&self.0, query, MTU)
+        underlay::lookup(&self.0, query, |_| MTU)
     }
 }
