@@ -69,7 +69,9 @@ fn main() -> Result<()> {
         native: true,
         ..world::options(capacity.clone(), Some(world::cache()?))
     };
-    let core = Core::new(Executor::Native, &capacity)?;
+    let mut core = Core::new(Executor::Native, &capacity)?;
+    // Else the first flow of each page waits for the system.
+    core.prefault()?;
     let mut engine = Engine::new(options, Box::new(core))?;
     world::configure(&mut engine, &world::rows(world::Rows::All)?)?;
     let eni = engine

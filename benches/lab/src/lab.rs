@@ -112,6 +112,8 @@ impl Lab {
         let ports = ports.into_iter().map(|port| vec![port]).collect();
         let mut runtime = RuntimeOptions::new(dash_runtime::Engine::Native, capacity);
         runtime.cores = machine::worker_cores(options.workers);
+        // As who cares how long packets take starts `dashd`: flows do not wait for pages.
+        runtime.prefault = true;
         // Another's work on the same core is no fault of the worker.
         runtime.watchdog = Duration::from_secs(30);
         let handle = Runtime::spawn(ports, &runtime).context("starting workers")?;

@@ -68,6 +68,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = nic_target::Capacity::default().flows,
         value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub flows: u32,
+    /// Take the memory of that many connections before packets come in, rather than when they are made.
+    #[arg(long)]
+    pub prefault: bool,
     /// Underlay route; may be repeated. Without any, packets leave where they came in.
     #[arg(long = "route", value_name = "PREFIX=PORT[,NEXTHOP]")]
     pub routes: Vec<RouteArg>,

@@ -62,6 +62,7 @@ impl Plane {
     pub fn open(args: &Args) -> Result<(Self, Option<SimHandle>)> {
         let options = dash_runtime::Options {
             cores: args.cores.clone(),
+            prefault: args.prefault,
             ..dash_runtime::Options::new(
                 args.engine.into(),
                 Capacity {

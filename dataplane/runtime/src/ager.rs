@@ -44,6 +44,11 @@ impl Ager {
         })
     }
 
+    /// Takes the memory of all slots' times now.
+    pub(crate) fn prefault(&self) -> Result<(), MemoryError> {
+        self.wheel.prefault()
+    }
+
     /// Takes in what programs reported, then expires flows whose deadline is at or before `now`,
     /// looking at no more than `budget` scheduled times. Returns how many flows it expired.
     pub fn run(&mut self, tables: &mut CoreTables, now: u64, mut budget: usize) -> usize {

@@ -60,6 +60,14 @@ impl Core {
         ))
     }
 
+    /// Takes the memory of as many flows as there may be now, rather than when flows are made.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn prefault(&mut self) -> Result<(), TargetError> {
+        self.datapath.prefault()
+    }
+
     fn over(datapath: Datapath, capacity: &Capacity) -> Self {
         Self {
             datapath,

@@ -100,6 +100,16 @@ impl Datapath {
         Self::over(engine, capacity, cpu, CoreTables::shared(capacity, flows)?)
     }
 
+    /// Takes the memory of as many flows as there may be now, for the thread that calls, rather than
+    /// when flows are made.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn prefault(&mut self) -> Result<(), TargetError> {
+        self.tables.prefault()?;
+        Ok(self.ager.prefault()?)
+    }
+
     fn over(
         engine: Engine,
         capacity: &Capacity,

@@ -3,7 +3,7 @@
 //! Workers share nothing but the generation they read: each has a queue of every port, tables of
 //! its own and a share of the flows. A worker makes its tables on its own thread, after that was
 //! pinned, so that their memory is of its own NUMA node (the system gives a page where it is first
-//! touched).
+//! touched): when flows are made, or all at once ([`Options::prefault`]).
 
 use std::io;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct Options {
     pub cores: Option<Cores>,
     /// Silence after which a worker is reported.
     pub watchdog: Duration,
+    /// Workers take the memory of all their flows before they start, and not when flows are made.
+    pub prefault: bool,
     /// Zero of the workers' clock, where ports have none of their own; `None`: when they start.
     pub zero: Option<Instant>,
 }
@@ -56,6 +58,7 @@ impl Options {
             capacity,
             cores: None,
             watchdog: Duration::from_secs(1),
+            prefault: false,
             zero: None,
         }
     }
@@ -182,6 +185,7 @@ impl<P: Port + 'static> Runtime<P> {
                 core: options.cores.as_ref().map(|cores| cores.as_slice()[worker]),
                 engine: options.engine,
                 capacity: capacity.clone(),
+                prefault: options.prefault,
                 // A thread each: there are fewer than `u32` counts.
                 owners: (workers > 1).then(|| Owners::new(workers as u32, worker as u32, secret)),
                 fragments: Arc::clone(&fragments),
@@ -258,6 +262,7 @@ struct Birth {
     core: Option<usize>,
     engine: Engine,
     capacity: Capacity,
+    prefault: bool,
     owners: Option<Owners>,
     fragments: Arc<Fragments>,
     crossing: Crossing,
@@ -312,6 +317,10 @@ impl Birth {
             None => Datapath::new(self.engine, &self.capacity, worker as u32),
         };
         let mut datapath = datapath.map_err(|source| SpawnError::Target { worker, source })?;
+        if self.prefault {
+            let taken = datapath.prefault();
+            taken.map_err(|source| SpawnError::Target { worker, source })?;
+        }
         if let Some(owners) = self.owners {
             datapath.share(owners, Arc::clone(&self.fragments));
         }

@@ -150,6 +150,7 @@ impl Running {
         );
         let mut runtime = RuntimeOptions::new(dash_runtime::Engine::Native, capacity.clone());
         runtime.cores = machine::worker_cores(options.workers);
+        runtime.prefault = true;
         runtime.check(options.workers)?;
         let opened = nic_targets::open(spec, options.workers, &capacity)
             .with_context(|| format!("--target {spec}"))?;

@@ -89,6 +89,11 @@ impl Wheel {
         })
     }
 
+    /// Takes the memory of all slots' places.
+    pub(crate) fn prefault(&self) -> Result<(), MemoryError> {
+        self.nodes.prefault("flow timers")
+    }
+
     /// Time of the slots that are due exactly now.
     pub(crate) fn elapsed(&self) -> u64 {
         self.elapsed

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dash_bpf::MapDef;
 
 use super::bytes::Bytes;
+use super::memory::MemoryError;
 use super::mirror::SlabMemory;
 use super::{MapOps, errno, update_flags};
 
@@ -45,6 +46,11 @@ impl Array {
     /// Address of element 0.
     pub fn base(&self) -> *mut u8 {
         self.bytes.at(0)
+    }
+
+    /// Takes the memory of all elements now, for the thread that owns them.
+    pub(super) fn prefault(&self, what: &'static str) -> Result<(), MemoryError> {
+        self.bytes.prefault(what)
     }
 
     /// Bytes of the whole array.

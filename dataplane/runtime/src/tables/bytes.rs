@@ -7,6 +7,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::memory::{self, MemoryError};
 use super::mirror::SlabMemory;
 
 const ALIGN: usize = 16;
@@ -67,6 +68,15 @@ impl Bytes {
             Layout::from_size_align(len + SLACK, ALIGN)
                 .expect("a table is smaller than the address space")
         })
+    }
+
+    /// Takes the memory now, which is `what`, for the thread that owns what is in it.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub(super) fn prefault(&self, what: &'static str) -> Result<(), MemoryError> {
+        // SAFETY: the block, which lives as long as `self`; its owner's thread writes it, and calls.
+        unsafe { memory::prefault(what, self.ptr, self.len) }
     }
 
     /// Bytes.

@@ -135,6 +135,17 @@ impl CoreTables {
         })
     }
 
+    /// Takes the memory of as many flows as there may be now, for the thread that calls.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn prefault(&mut self) -> Result<(), MemoryError> {
+        self.flow_slab.prefault("the flow slab")?;
+        self.flow_index.prefault()?;
+        self.flow_free.prefault()?;
+        self.flow_events.prefault("flow events")
+    }
+
     /// A table by its number, `None` when it is not one of these.
     pub fn map(&self, table: Table) -> Option<CoreMap<'_>> {
         let array = |map: &'_ Handled<Array>| map.handle();

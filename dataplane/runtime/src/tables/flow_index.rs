@@ -205,6 +205,11 @@ impl FlowIndex {
         })
     }
 
+    /// Takes the memory of as many buckets as there may be.
+    pub(super) fn prefault(&self) -> Result<(), MemoryError> {
+        self.buckets.prefault("the flow index")
+    }
+
     /// Tells a mirror what comes and goes from now on.
     pub(crate) fn watch(&mut self, mirror: Box<dyn FlowMirror>) {
         self.mirror = Some(RefCell::new(mirror));

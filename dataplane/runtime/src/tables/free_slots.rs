@@ -41,6 +41,11 @@ impl FreeSlots {
         })
     }
 
+    /// Takes the memory of all slots that may be given back.
+    pub(super) fn prefault(&self) -> Result<(), MemoryError> {
+        self.given.prefault("free flow slots")
+    }
+
     /// Free slots.
     pub fn len(&self) -> usize {
         self.len.get() + (self.end.get() - self.fresh.get()) as usize

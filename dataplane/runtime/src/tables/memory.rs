@@ -3,7 +3,9 @@
 //! A mapping costs nothing until a row is used. The first touch is the worker's, on its own pinned
 //! thread, so the kernel takes the page from that thread's memory node; it takes 2 MB at a time
 //! where it can (`MADV_HUGEPAGE`), because a look-up in 4 KB pages costs half as much again in
-//! page walks. Growing a table is touching more of it: no allocator, no copy, no second table.
+//! page walks. Growing a table is touching more of it: no allocator, no copy, no second table. What
+//! is touched first waits while the system clears a page, a fraction of a millisecond and several in
+//! some virtual machines; who would rather wait once takes all of it at the start ([`prefault`]).
 
 use std::fmt;
 use std::io;
@@ -11,33 +13,83 @@ use std::ptr::NonNull;
 
 use super::mirror::SlabMemory;
 
+/// The smallest page there is; where pages are larger, some are touched more than once.
+const PAGE: usize = 4096;
 /// What large pages are aligned to.
 const HUGE: usize = 2 << 20;
 /// Bytes behind the last: an 8-byte access that begins inside a table is in its mapping even where
 /// an executor checks the first byte only (rbpf).
 const SLACK: usize = 8;
 
-/// The system gave no address space for a table.
+/// The system did not give what a table needs.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "no address space for {what}, {bytes} bytes (RLIMIT_AS, vm.overcommit_memory or vm.max_map_count may be why)"
-)]
-pub struct MemoryError {
-    /// The table.
-    pub what: &'static str,
-    /// Its size.
-    pub bytes: usize,
-    /// What the system said.
-    pub source: io::Error,
+#[expect(missing_docs, reason = "fields are what the message says")]
+pub enum MemoryError {
+    #[error(
+        "no address space for {what}, {bytes} bytes (RLIMIT_AS, vm.overcommit_memory or vm.max_map_count may be why)"
+    )]
+    AddressSpace {
+        what: &'static str,
+        bytes: usize,
+        source: io::Error,
+    },
+    #[error("no memory for {what}, {bytes} bytes")]
+    Memory {
+        what: &'static str,
+        bytes: usize,
+        source: io::Error,
+    },
 }
 
 impl From<MemoryError> for nic_target::TargetError {
     fn from(error: MemoryError) -> Self {
-        Self::Os {
-            what: error.to_string(),
-            source: error.source,
-        }
+        let what = error.to_string();
+        let (MemoryError::AddressSpace { source, .. } | MemoryError::Memory { source, .. }) = error;
+        Self::Os { what, source }
     }
+}
+
+/// Takes memory for `bytes` bytes from `start`, which are `what`, from the system now: who touches them
+/// later does not wait. What is in them stays.
+///
+/// # Errors
+/// There is not so much.
+///
+/// # Safety
+/// They are readable and writable, and no other thread writes them meanwhile.
+pub(super) unsafe fn prefault(
+    what: &'static str,
+    start: NonNull<u8>,
+    bytes: usize,
+) -> Result<(), MemoryError> {
+    let start = start.as_ptr();
+    if bytes == 0 {
+        return Ok(());
+    }
+    // Advice is for whole pages: those that have any of the bytes.
+    let before = start.addr() % PAGE;
+    let pages = start.wrapping_sub(before);
+    let len = (before + bytes).next_multiple_of(PAGE);
+    // SAFETY: this advice changes no contents, and each page has one of the bytes, so it is mapped.
+    let done = unsafe { libc::madvise(pages.cast(), len, libc::MADV_POPULATE_WRITE) };
+    if done == 0 {
+        return Ok(());
+    }
+    let source = io::Error::last_os_error();
+    // Linux before 5.14 does not know it.
+    if source.raw_os_error() != Some(libc::EINVAL) {
+        return Err(MemoryError::Memory {
+            what,
+            bytes,
+            source,
+        });
+    }
+    for at in (0..bytes).step_by(PAGE).chain([bytes - 1]) {
+        let byte = start.wrapping_add(at);
+        // SAFETY: one of the bytes, which nobody else writes.
+        unsafe { byte.write_volatile(byte.read_volatile()) };
+    }
+    Ok(())
 }
 
 /// Anonymous private memory, zero until written, at a fixed address.
@@ -68,7 +120,7 @@ impl Mapping {
     /// # Errors
     /// The system refuses the address space.
     pub fn new(what: &'static str, len: usize) -> Result<Self, MemoryError> {
-        let fail = |source| MemoryError {
+        let fail = |source| MemoryError::AddressSpace {
             what,
             bytes: len,
             source,
@@ -107,6 +159,15 @@ impl Mapping {
             len,
         })
     }
+
+    /// Takes all of the memory now, for the thread that owns what is in it.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub(crate) fn prefault(&self, what: &'static str) -> Result<(), MemoryError> {
+        // SAFETY: the mapping, whole; what is in it is written by the thread of its owner, who calls.
+        unsafe { prefault(what, self.base, self.len) }
+    }
 }
 
 impl Drop for Mapping {
@@ -130,7 +191,10 @@ unsafe impl SlabMemory for Mapping {
 
 #[cfg(test)]
 mod tests {
-    use super::Mapping;
+    use nic_target::Capacity;
+
+    use super::{Mapping, PAGE};
+    use crate::tables::core_set::CoreTables;
     use crate::tables::mirror::SlabMemory as _;
 
     #[test]
@@ -141,6 +205,52 @@ mod tests {
         // SAFETY: the last byte of the mapping, which nobody else knows.
         let last = unsafe { mapping.base().add(mapping.len() - 1).read() };
         assert_eq!(last, 0);
+    }
+
+    #[test]
+    fn memory_is_taken_at_once_and_keeps_its_contents() {
+        // More than one large page, and no whole number of small ones.
+        let len = (5 << 20) + 100;
+        let mapping = Mapping::new("a test", len).expect("address space");
+        let (first, last) = (mapping.base(), mapping.len() - 1);
+        // SAFETY: the first and the last byte of the mapping, which nobody else knows.
+        unsafe {
+            first.write(7);
+            first.add(last).write(9);
+        }
+        let (base, pages) = (first.as_ptr(), len.div_ceil(PAGE));
+        assert!(resident(base, len) < pages);
+        mapping.prefault("a test").expect("five megabytes");
+        // SAFETY: as above.
+        unsafe {
+            assert_eq!(first.read(), 7);
+            assert_eq!(first.add(last).read(), 9);
+            assert_eq!(first.add(last / 2).read(), 0);
+        }
+        assert_eq!(resident(base, len), pages);
+    }
+
+    #[test]
+    fn a_core_takes_the_memory_of_all_its_flows() {
+        let capacity = Capacity {
+            flows: 50_000,
+            ..Capacity::default()
+        };
+        let mut tables = CoreTables::new(&capacity).expect("address space");
+        let (base, len) = (tables.flow_slab.base(), tables.flow_slab.size());
+        assert_eq!(resident(base, len), 0);
+        tables.prefault().expect("some megabytes");
+        assert_eq!(resident(base, len), len.div_ceil(PAGE));
+        assert_eq!(tables.flow_free.len(), 50_000);
+    }
+
+    /// Small pages from the start of a large mapping that are in memory.
+    fn resident(base: *mut u8, len: usize) -> usize {
+        let mut there = vec![0u8; len.div_ceil(PAGE)];
+        // SAFETY: a mapping's pages, page-aligned as it is large, and a byte for each.
+        let done = unsafe { libc::mincore(base.cast(), len, there.as_mut_ptr()) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        there.iter().filter(|&&page| page & 1 != 0).count()
     }
 
     #[test]

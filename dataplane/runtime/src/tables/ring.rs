@@ -5,6 +5,7 @@ use std::cell::Cell;
 use dash_bpf::MapDef;
 
 use super::bytes::Bytes;
+use super::memory::MemoryError;
 use super::{MapOps, errno};
 
 /// Which end values leave by.
@@ -46,6 +47,11 @@ impl Ring {
             head: Cell::new(0),
             len: Cell::new(0),
         }
+    }
+
+    /// Takes the memory of as many values as there may be now, for the thread that owns them.
+    pub(super) fn prefault(&self, what: &'static str) -> Result<(), MemoryError> {
+        self.bytes.prefault(what)
     }
 
     /// Values in it.
