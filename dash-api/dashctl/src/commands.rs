@@ -47,7 +47,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::RouteGroup { command } => settings::route_group(&command),
         Command::Scenario(args) => scenario::run(&args),
         Command::Coverage(args) => return coverage::run(&args),
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => {
+            // What is measured is what `dashd` does.
+            dashctl::pages::ask_for_large_pages();
+            bench::run(&args)
+        }
         Command::Prog { command } => return prog::run(&command),
         Command::Map { command, output } => map::run(&command, output),
         Command::Link { command, output } => link::run(&command, output),

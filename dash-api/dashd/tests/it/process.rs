@@ -65,6 +65,42 @@ fn addresses_are_printed_once_they_serve_and_sigterm_is_a_clean_end() {
 }
 
 #[test]
+fn its_memory_is_in_large_pages_where_the_system_listens() {
+    let modes = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    if !modes.is_ok_and(|modes| modes.contains("[madvise]")) {
+        eprintln!("SKIP: large pages of memory: the system gives them always, or never");
+        return;
+    }
+    for (wanted, said) in [(None, "1"), (Some("0"), "")] {
+        let mut command = dashd(&["--no-tls", "--listen", "127.0.0.1:0"]);
+        command.env_remove("GLIBC_TUNABLES");
+        command.env_remove("DASHWIRE_LARGE_PAGES");
+        command.envs(wanted.map(|wanted| ("DASHWIRE_LARGE_PAGES", wanted)));
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        let about = |file: &str| std::fs::read(format!("/proc/{}/{file}", child.id())).unwrap();
+        let environment = text(&about("environ"));
+        let (name, command) = (text(&about("comm")), text(&about("cmdline")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(line.starts_with("gnmi "), "{line}");
+        let mut variables = environment.split('\0');
+        let tunable =
+            variables.find_map(|v| v.strip_prefix("GLIBC_TUNABLES=glibc.malloc.hugetlb="));
+        assert_eq!(tunable.unwrap_or_default(), said);
+        assert_eq!(name, "dashd\n");
+        let arguments: Vec<&str> = command.split_terminator('\0').collect();
+        assert_eq!(arguments.first(), Some(&env!("CARGO_BIN_EXE_dashd")));
+        assert_eq!(arguments.last(), Some(&"127.0.0.1:0"));
+    }
+}
+
+#[test]
 fn clear_text_is_for_loopback_only() {
     let (code, error) = fails(&["--no-tls", "--listen", "0.0.0.0:0"]);
     assert_eq!(code, Some(1));
