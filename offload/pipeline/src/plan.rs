@@ -4,6 +4,8 @@
 //!  Store, Changeset --Planner::plan--> Plan { shape, delta }
 //!  UnderlayTable ----Planner::underlay-^
 //!
+//!  shape     what code depends on
+//!  edit      an object's way out of the rows, and in
 //!  ids       names of ENIs, VNETs and groups to the numbers in rows
 //!  rows      one object to its row
 //!  settings  what holds of an ENI: its own settings, else the card's
@@ -31,19 +33,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dash_model::key::{
-    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, RoutingType, TunnelName,
-    VnetName,
+    AclGroupId, EniKey, MeterPolicyId, ObjectKey, PortMapId, RouteGroupId, TunnelName, VnetName,
 };
 use dash_model::objects::{Eni, Object, Switch};
 use dash_model::{Changeset, Store};
-use dash_wire::tables::{EniMacKey, EniRow, Globals, TRUSTED_VNI_GLOBAL};
+use dash_wire::tables::{EniRow, Globals};
 use nic_target::{Capacity, Table, TableDelta, TableOp};
 use thiserror::Error;
 
-use crate::ir::Timeouts;
-
 mod acl;
 mod census;
+mod edit;
 mod explain;
 mod ids;
 mod inbound;
@@ -55,13 +55,15 @@ mod priority;
 mod resim;
 mod rows;
 mod settings;
+mod shape;
 mod trusted;
 mod tunnels;
 mod underlay;
 
 pub use explain::Explained;
 pub use resim::{Recurring, Resimulation};
-pub use settings::EniInForce;
+pub use settings::{EniInForce, Settings};
+pub use shape::{FlowNeeds, Shape};
 pub use underlay::{UnderlayRoute, UnderlayTable};
 
 use census::Census;
@@ -71,218 +73,6 @@ use ops::Ops;
 use pas::{Pas, Permits};
 use resim::{Resim, Resims};
 use underlay::Underlay;
-
-/// What the planner puts into `globals` beside the appliance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// UDP port of VXLAN.
-    pub vxlan_port: u16,
-    /// TTL of encaps (A13).
-    pub encap_ttl: u8,
-    /// Lowest outer UDP source port of encaps.
-    pub sport_base: u16,
-    /// Ports from `sport_base` up that flows are spread over, as a power of two; more than 16 is
-    /// as 16.
-    pub sport_bits: u8,
-    /// A private link whose port map has no range for a port drops, rather than go the plain way (A51).
-    pub drop_unmapped_ports: bool,
-    /// VXLAN from other source ports than these is dropped.
-    pub sport_security: bool,
-    /// Longest IP packet that may leave, its outermost header counted; without, ports judge.
-    pub mtu: Option<u16>,
-    /// And by each port, where that is known; empty where ports are not asked.
-    pub port_mtus: Vec<Option<u16>>,
-    /// DSCP of every encap (SAI's pipe model), 0 to 63; without, that of the received outer header
-    /// (its preserve model).
-    pub dscp_pipe: Option<u8>,
-    /// How long connections stay without a packet.
-    pub timeouts: Timeouts,
-    /// TCP of no known connection is dropped unless it is a SYN (A19); policy decides else.
-    pub tcp_nonsyn_drop: bool,
-    /// A change that concerns an ENI's flows resimulates them; else only who asks does.
-    pub resimulate_changes: bool,
-    /// TCP that an ACL denies in the middle of a connection is answered with a reset to each end.
-    pub tcp_reset: bool,
-    /// Workers that share an ENI's limits.
-    pub workers: u16,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            vxlan_port: 4789,
-            encap_ttl: 64,
-            sport_base: 5120,
-            sport_bits: 7,
-            drop_unmapped_ports: false,
-            sport_security: false,
-            mtu: None,
-            port_mtus: Vec::new(),
-            dscp_pipe: None,
-            timeouts: Timeouts::default(),
-            tcp_nonsyn_drop: false,
-            resimulate_changes: false,
-            tcp_reset: false,
-            workers: 1,
-        }
-    }
-}
-
-/// What code depends on: the same shape, the same code.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Shape {
-    /// The appliance or an ENI lists trusted VNIs (A5).
-    pub trusted_vnis: bool,
-    /// Bit `k - 1`: an ENI binds a group to outbound stage `k`.
-    pub acl_out: u8,
-    /// Bit `k - 1`: an ENI binds a group to inbound stage `k`.
-    pub acl_in: u8,
-    /// A route group is disabled.
-    pub route_group_disabled: bool,
-    /// An inbound rule validates PAs.
-    pub inbound_pa_validation: bool,
-    /// And there are valid sources beside the PAs of mappings.
-    pub pa_prefixes: bool,
-    /// The underlay has a route; without any, packets leave by the port they came from.
-    pub underlay_routes: bool,
-    /// A route has more than its row.
-    pub route_more: bool,
-    /// A mapping has more than its row.
-    pub mapping_more: bool,
-    /// A route is a service tunnel.
-    pub service_tunnel: bool,
-    /// A mapping is a private link.
-    pub private_link: bool,
-    /// One has the encap of `privatelinknsg`.
-    pub private_link_nsg: bool,
-    /// A mapping names a port map.
-    pub port_map: bool,
-    /// And a port in no range of it drops.
-    pub drop_unmapped_ports: bool,
-    /// A route or a mapping names a tunnel.
-    pub tunnel: bool,
-    /// An ENI is a floating NIC.
-    pub floating: bool,
-    /// Somebody trusts a key that redirects of load balancers come with.
-    pub redirect: bool,
-    /// Something gives new flows a metering class.
-    pub meter: bool,
-    /// An ENI has a bandwidth limit.
-    pub bandwidth: bool,
-    /// An ENI may send and get only so many packets a second.
-    pub packet_rate: bool,
-    /// An ENI may make only so many flows.
-    pub admission: bool,
-    /// What flows that are there may need.
-    pub flows: FlowNeeds,
-    /// VXLAN is taken from some source ports only.
-    pub sport_security: bool,
-    /// Packets that leave have a limit: all, or those of an ENI.
-    pub mtu: bool,
-    /// Ports have limits that differ: the least.
-    pub port_mtu: Option<u16>,
-    /// Encaps have a DSCP of their own: all, or those of an ENI.
-    pub dscp_pipe: bool,
-    /// How long connections stay without a packet.
-    pub timeouts: Timeouts,
-    /// TCP of no known connection is dropped unless it is a SYN (A19).
-    pub tcp_nonsyn_drop: bool,
-    /// TCP that an ACL denies in the middle of a connection is answered with resets.
-    pub tcp_reset: bool,
-    /// A program is attached to an ENI.
-    pub hooks: bool,
-}
-
-impl Shape {
-    /// Everything at once: the pipeline with every part that there is. Reports of what was never
-    /// reached take it as the whole, so each new part must be in it; but for what settings and requests
-    /// change about the life of flows, which says the same statements otherwise: a scenario of each is
-    /// reported as a whole of its own.
-    pub fn everything() -> Self {
-        Self {
-            trusted_vnis: true,
-            acl_out: 0b11111,
-            acl_in: 0b11111,
-            route_group_disabled: true,
-            inbound_pa_validation: true,
-            pa_prefixes: true,
-            underlay_routes: true,
-            route_more: true,
-            mapping_more: true,
-            service_tunnel: true,
-            private_link: true,
-            private_link_nsg: true,
-            port_map: true,
-            drop_unmapped_ports: true,
-            tunnel: true,
-            floating: true,
-            redirect: true,
-            meter: true,
-            bandwidth: true,
-            packet_rate: true,
-            admission: true,
-            flows: FlowNeeds {
-                translate: true,
-                nvgre: true,
-                u1: true,
-                redirects: true,
-                meter: true,
-                // What is learned needs it.
-                epoch: true,
-                learn: true,
-            },
-            sport_security: true,
-            mtu: true,
-            // That of the scenarios.
-            port_mtu: Some(1500),
-            dscp_pipe: true,
-            timeouts: Timeouts::default(),
-            tcp_nonsyn_drop: false,
-            tcp_reset: false,
-            // What programs of users do is not the configuration's.
-            hooks: false,
-        }
-    }
-}
-
-/// What packets of flows may need beside one VXLAN encap. Flows outlive the objects they were made
-/// by, so code that could do it once goes on to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct FlowNeeds {
-    /// IPv4 becomes IPv6, and back.
-    pub translate: bool,
-    /// Encaps are NVGRE, received or sent.
-    pub nvgre: bool,
-    /// An encap in another.
-    pub u1: bool,
-    /// A redirect may have changed them.
-    pub redirects: bool,
-    /// Flows have metering classes.
-    pub meter: bool,
-    /// They are decided again when an ENI's epoch moves.
-    pub epoch: bool,
-    /// They are decided again when the first side's packets come from elsewhere; then `epoch` is set too.
-    pub learn: bool,
-}
-
-impl FlowNeeds {
-    fn or(self, other: Self) -> Self {
-        Self {
-            translate: self.translate || other.translate,
-            nvgre: self.nvgre || other.nvgre,
-            u1: self.u1 || other.u1,
-            redirects: self.redirects || other.redirects,
-            meter: self.meter || other.meter,
-            epoch: self.epoch || other.epoch,
-            learn: self.learn || other.learn,
-        }
-    }
-
-    /// More than a side of a connection says by itself.
-    pub fn pair(self) -> bool {
-        self.translate || self.u1
-    }
-}
 
 /// What a target has to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -668,118 +458,6 @@ impl Planner {
         Ok(self.finish(ops))
     }
 
-    /// Takes out what stands for an object that is gone or about to be replaced.
-    fn withdraw(&mut self, edit: &Edit<'_>, old: &Object, ops: &mut Ops) {
-        let gone = edit.new.is_none();
-        self.census.remove(edit.key, old);
-        match (edit.key, old) {
-            (ObjectKey::Appliance(_), Object::Appliance(_)) => {
-                trusted::remove(edit, TRUSTED_VNI_GLOBAL, ops);
-            }
-            (ObjectKey::Eni(key), Object::Eni(eni)) => {
-                let index = self.ids.eni(key);
-                trusted::remove(edit, trusted::owner(index), ops);
-                if gone {
-                    self.enis.remove(&index);
-                    self.limits.remove(index, ops);
-                    ops.delete_index(Table::Eni, index);
-                    ops.delete(Table::EniMac, &eni_mac(eni.mac.0));
-                }
-            }
-            (ObjectKey::Route(group, prefix), Object::Route(route)) => {
-                let group = self.ids.route_group(group);
-                if gone {
-                    rows::delete_route(group, prefix, ops);
-                }
-                if rows::route_has_more(route) {
-                    rows::delete_route_more(group, prefix, ops);
-                }
-            }
-            (ObjectKey::Tunnel(name), Object::Tunnel(tunnel)) => {
-                tunnels::delete(self.ids.tunnel(name), tunnel, ops);
-            }
-            (ObjectKey::PortMapRange(map, ports), Object::PortMapRange(_)) => {
-                tunnels::delete_range(self.ids.port_map(map), *ports, ops);
-            }
-            (ObjectKey::RoutingType(kind), Object::RoutingType(def))
-                if rows::routing_type(def).is_some() =>
-            {
-                ops.delete_index(Table::RoutingType, routing_type_index(*kind));
-            }
-            (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
-                let vnet = self.ids.vnet(vnet);
-                self.pas.release(vnet, mapping.underlay_ip);
-                let key = rows::mapping_key(vnet, *ip);
-                if gone {
-                    ops.delete(Table::Mapping, &key);
-                }
-                if rows::mapping_has_more(mapping) {
-                    ops.delete(Table::MappingMore, &key);
-                }
-            }
-            (ObjectKey::RouteRule(key), Object::RouteRule(_)) => {
-                self.inbound.remove(self.ids.eni(&key.eni), key);
-            }
-            (ObjectKey::MeterRule(policy, number), Object::MeterRule(rule)) => {
-                let policy = self.ids.meter_policy(policy);
-                self.meter_rules.remove(policy, number, rule);
-            }
-            _ => {}
-        }
-    }
-
-    /// Puts in what stands for an object that is new or was withdrawn.
-    fn place(&mut self, store: &Store, edit: &Edit<'_>, new: &Object, ops: &mut Ops) {
-        self.census.add(edit.key, new);
-        match (edit.key, new) {
-            (ObjectKey::Appliance(_), Object::Appliance(_)) => {
-                trusted::add(edit, TRUSTED_VNI_GLOBAL, ops);
-            }
-            (ObjectKey::Eni(key), Object::Eni(eni)) => {
-                let index = self.ids.eni(key);
-                trusted::add(edit, trusted::owner(index), ops);
-                if edit.old.is_none() {
-                    ops.put(Table::EniMac, &eni_mac(eni.mac.0), &index);
-                }
-            }
-            (ObjectKey::Route(group, prefix), Object::Route(route)) => {
-                let row = rows::route(store, &self.ids, route);
-                let group = self.ids.route_group(group);
-                rows::put_route(&self.ids, group, prefix, (&row, route), ops);
-            }
-            (ObjectKey::Tunnel(name), Object::Tunnel(tunnel)) => {
-                tunnels::put(self.ids.tunnel(name), tunnel, ops);
-            }
-            (ObjectKey::PortMapRange(map, ports), Object::PortMapRange(range)) => {
-                tunnels::put_range(self.ids.port_map(map), *ports, range, ops);
-            }
-            (ObjectKey::RoutingType(kind), Object::RoutingType(def)) => {
-                if let Some(row) = rows::routing_type(def) {
-                    ops.put_index(Table::RoutingType, routing_type_index(*kind), &row);
-                }
-            }
-            (ObjectKey::VnetMapping(vnet, ip), Object::VnetMapping(mapping)) => {
-                let vnet = self.ids.vnet(vnet);
-                self.pas.hold(vnet, mapping.underlay_ip);
-                let key = rows::mapping_key(vnet, *ip);
-                ops.put(Table::Mapping, &key, &rows::mapping(mapping));
-                if rows::mapping_has_more(mapping) {
-                    let more = rows::mapping_more(&self.ids, mapping);
-                    ops.put(Table::MappingMore, &key, &more);
-                }
-            }
-            (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => {
-                let row = rows::inbound(&self.ids, rule);
-                self.inbound.insert(self.ids.eni(&key.eni), key, row);
-            }
-            (ObjectKey::MeterRule(policy, number), Object::MeterRule(rule)) => {
-                let policy = self.ids.meter_policy(policy);
-                self.meter_rules.insert(policy, number, rule);
-            }
-            _ => {}
-        }
-    }
-
     /// Rewrites the rows of ENIs that an edit is about, where they differ. A VNET is not among
     /// the causes: neither its VNI nor an ENI's VNET changes in the life of the object.
     fn update_enis(&mut self, store: &Store, edits: &[Edit<'_>], bumped: &[EniKey], ops: &mut Ops) {
@@ -856,15 +534,4 @@ impl Planner {
             recurring: std::mem::take(&mut self.recurring),
         }
     }
-}
-
-/// A routing type's number in `dash.route_type.RoutingType`.
-fn routing_type_index(kind: RoutingType) -> u32 {
-    let at = RoutingType::ALL.iter().position(|other| *other == kind);
-    // 0 is the unspecified one.
-    at.map_or(0, |at| at as u32 + 1)
-}
-
-fn eni_mac(mac: [u8; 6]) -> EniMacKey {
-    EniMacKey { mac, pad: [0; 2] }
 }

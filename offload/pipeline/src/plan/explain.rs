@@ -9,7 +9,8 @@ use dash_model::objects::Family;
 use dash_wire::tables::TRUSTED_VNI_GLOBAL;
 use nic_target::Table;
 
-use super::{Planner, acl, routing_type_index};
+use super::edit::routing_type_index;
+use super::{Planner, acl};
 use crate::model::trace::{FoundBy, LookedUp};
 
 /// What an object's row, or its absence, meant to a packet.

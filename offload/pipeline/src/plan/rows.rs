@@ -300,7 +300,7 @@ pub(super) fn mapping_more(ids: &Directory, mapping: &VnetMapping) -> MappingMor
         } else {
             RoutingType::PrivateLink
         };
-        row.routing_type = super::routing_type_index(kind);
+        row.routing_type = super::edit::routing_type_index(kind);
     }
     row
 }

@@ -6,8 +6,64 @@ use dash_model::Store;
 use dash_model::key::EniKey;
 use dash_model::objects::{DscpMode, Eni, Switch};
 
-use super::Settings;
 use super::resim::Resim;
+use crate::ir::Timeouts;
+
+/// What the planner puts into `globals` beside the appliance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// TTL of encaps (A13).
+    pub encap_ttl: u8,
+    /// Lowest outer UDP source port of encaps.
+    pub sport_base: u16,
+    /// Ports from `sport_base` up that flows are spread over, as a power of two; more than 16 is
+    /// as 16.
+    pub sport_bits: u8,
+    /// A private link whose port map has no range for a port drops, rather than go the plain way (A51).
+    pub drop_unmapped_ports: bool,
+    /// VXLAN from other source ports than these is dropped.
+    pub sport_security: bool,
+    /// Longest IP packet that may leave, its outermost header counted; without, ports judge.
+    pub mtu: Option<u16>,
+    /// And by each port, where that is known; empty where ports are not asked.
+    pub port_mtus: Vec<Option<u16>>,
+    /// DSCP of every encap (SAI's pipe model), 0 to 63; without, that of the received outer header
+    /// (its preserve model).
+    pub dscp_pipe: Option<u8>,
+    /// How long connections stay without a packet.
+    pub timeouts: Timeouts,
+    /// TCP of no known connection is dropped unless it is a SYN (A19); policy decides else.
+    pub tcp_nonsyn_drop: bool,
+    /// A change that concerns an ENI's flows resimulates them; else only who asks does.
+    pub resimulate_changes: bool,
+    /// TCP that an ACL denies in the middle of a connection is answered with a reset to each end.
+    pub tcp_reset: bool,
+    /// Workers that share an ENI's limits.
+    pub workers: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            vxlan_port: 4789,
+            encap_ttl: 64,
+            sport_base: 5120,
+            sport_bits: 7,
+            drop_unmapped_ports: false,
+            sport_security: false,
+            mtu: None,
+            port_mtus: Vec::new(),
+            dscp_pipe: None,
+            timeouts: Timeouts::default(),
+            tcp_nonsyn_drop: false,
+            resimulate_changes: false,
+            tcp_reset: false,
+            workers: 1,
+        }
+    }
+}
 
 /// What of an ENI's settings packets meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
