@@ -165,6 +165,22 @@ pub fn change_row(
     changed().map_err(|error| RowError::new(table, key, error))
 }
 
+/// A row of a table [with fields](crate::schema::has_fields) after a write of some of them: those take the
+/// place of what was there, the others stay. What was there and has no fields goes.
+pub(crate) fn merge_row(table: &str, key: &str, was: &[u8], change: &[u8]) -> Option<DecodedRow> {
+    let merged = if schema::keeps_json(table) {
+        let fields = |raw| serde_json::from_slice::<serde_json::Map<_, _>>(raw).ok();
+        let mut row = fields(was)?;
+        row.extend(fields(change)?);
+        decode_row(table, key, RowValue::Json(&row.into()))
+    } else {
+        let raw = change_row(table, key, was, &[], change).ok()?;
+        decode_row(table, key, RowValue::Pb(&raw))
+    };
+    // Fields are judged one by one, so those of two rows that are right are right.
+    merged.ok()
+}
+
 /// Decodes and checks one row.
 ///
 /// JSON is first encoded as the table's message and then takes the same way as protobuf, so there

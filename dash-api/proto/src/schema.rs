@@ -61,8 +61,11 @@ const MESSAGES: &[(&str, &str)] = &[
     ("DASH_TUNNEL_TABLE", "dash.tunnel.Tunnel"),
     ("DASH_VNET_MAPPING_TABLE", "dash.vnet_mapping.VnetMapping"),
     ("DASH_VNET_TABLE", "dash.vnet.Vnet"),
-    ("SWITCH_TABLE", "dashwire.v1.Switch"),
+    (SWITCH, "dashwire.v1.Switch"),
 ];
+
+/// SONiC's own, of plain fields; the message is ours.
+const SWITCH: &str = "SWITCH_TABLE";
 
 /// Tables that SONiC keeps as plain hash fields although a message of that name exists.
 const PLAIN: &[&str] = &["DASH_HA_SCOPE_TABLE", "DASH_HA_SET_TABLE"];
@@ -97,6 +100,12 @@ pub(crate) fn keeps_json(table: &str) -> bool {
     PLAIN.contains(&table) || !BY_TABLE.contains_key(table)
 }
 
+/// True for a table whose rows SONiC keeps as hash fields, which a write adds to and changes one by one.
+/// Rows that are one protobuf message have one field there, so a write is the whole row.
+pub fn has_fields(table: &str) -> bool {
+    table == SWITCH || keeps_json(table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +130,15 @@ mod tests {
         assert!(keeps_json("DASH_RESET_STATUS"));
         assert!(keeps_json("DASH_HA_SET_TABLE"));
         assert!(!keeps_json("DASH_QOS_TABLE"));
+        for table in [
+            "SWITCH_TABLE",
+            "DASH_HA_SET_TABLE",
+            "DASH_FLOW_DUMP_FILTER_TABLE",
+        ] {
+            assert!(has_fields(table), "{table}");
+        }
+        for table in ["DASH_QOS_TABLE", "DASHWIRE_ENI_TABLE"] {
+            assert!(!has_fields(table), "{table}");
+        }
     }
 }

@@ -2,19 +2,23 @@
 //!
 //! Deletes come first, then replaces, then updates, as gNMI says. A replace and an update both
 //! write the whole row; without a value they delete it, as SONiC's server does. JSON at a table's
-//! path is an object of rows.
+//! path is an object of rows. In tables that SONiC keeps field by field an update is of the fields that
+//! it names.
 
 mod error;
 mod status;
 
-use dash_model::{ObjectKey, Op, Store, Txn, Warning};
+use std::collections::{BTreeSet, HashMap};
+
+use dash_model::{Action, ObjectKey, Op, Store, Txn, Warning};
 use serde_json::Value;
 
 use crate::gnmi;
 use crate::gnmi::typed_value::Value as Typed;
 use crate::gnmi::update_result::Operation;
 use crate::path::{Agreement, Parts, PathError, full_text};
-use crate::row::{RowError, RowValue, decode_row};
+use crate::row::{RowError, RowValue, decode_row, merge_row};
+use crate::schema::has_fields;
 use crate::scope::RowScope;
 
 pub use error::{Cause, SetError, UpdateError};
@@ -31,6 +35,9 @@ pub struct DecodedSet {
     pub warnings: Vec<Warning>,
     /// Deletes of many rows, which only the store can list; see [`DecodedSet::resolve`].
     pub deletes: Vec<WideDelete>,
+    /// Ops of the transaction, by place, that write some fields of a row: the others are the store's to
+    /// add; see [`DecodedSet::resolve`].
+    pub merges: BTreeSet<usize>,
 }
 
 /// A delete of the rows that a scope matches.
@@ -56,13 +63,17 @@ pub fn place(op: Operation, op_index: usize) -> String {
 }
 
 impl DecodedSet {
-    /// The transaction with its wide deletes spelt out as the rows `store` has.
+    /// The transaction with its wide deletes spelt out as the rows `store` has, and rows that it writes
+    /// some fields of with the others.
     ///
     /// A wide delete takes effect at its place: what the request writes after it stays.
     pub fn resolve(self, store: &Store) -> Txn {
-        if self.deletes.is_empty() {
+        if self.deletes.is_empty() && self.merges.is_empty() {
             return self.txn;
         }
+        let merges = self.merges;
+        // The last op on each row of the tables with fields, where there is something to merge.
+        let mut last: HashMap<ObjectKey, usize> = HashMap::new();
         let mut out: Vec<Op> = Vec::with_capacity(self.txn.ops.len());
         let mut deletes = self.deletes.into_iter().peekable();
         let mut ops = self.txn.ops.into_iter().enumerate().peekable();
@@ -71,12 +82,39 @@ impl DecodedSet {
             if let Some(delete) = deletes.next_if(|d| d.position <= position) {
                 let mut keys = delete.scope.keys(store);
                 keys.extend(delete.scope.written(&out));
-                out.extend(keys.into_iter().map(|key| Op::del(delete.index, key)));
-            } else if let Some((_, op)) = ops.next() {
+                for key in keys {
+                    if !merges.is_empty() {
+                        last.insert(key.clone(), out.len());
+                    }
+                    out.push(Op::del(delete.index, key));
+                }
+            } else if let Some((at, mut op)) = ops.next() {
+                if merges.contains(&at) {
+                    let before = last.get(&op.key).map(|at| &out[*at].action);
+                    merge(&mut op, before, store);
+                }
+                if !merges.is_empty() {
+                    last.insert(op.key.clone(), out.len());
+                }
                 out.push(op);
             } else {
                 return Txn { ops: out };
             }
+        }
+    }
+}
+
+/// Adds to a write what its row had: by the op on it before, else in the store.
+fn merge(op: &mut Op, before: Option<&Action>, store: &Store) {
+    let was = match before {
+        None => store.get(&op.key).map(|entry| &entry.raw),
+        Some(Action::Set { raw, .. }) => Some(raw),
+        Some(Action::Del) => None,
+    };
+    if let (Some(was), Action::Set { object, raw }) = (was, &mut op.action) {
+        let (table, key) = (op.key.table_name(), op.key.key_text().to_string());
+        if let Some(row) = merge_row(table, &key, was, raw) {
+            (*object, *raw) = (row.object, row.raw);
         }
     }
 }
@@ -99,7 +137,7 @@ pub fn decode_set(request: &gnmi::SetRequest) -> Result<DecodedSet, SetError> {
     let update = request.update.iter().map(|u| (Operation::Update, u));
     for (n, (op, item)) in replace.enumerate().chain(update.enumerate()) {
         decoder.step(op, n, item.path.as_ref(), |decoder, index, path| {
-            decoder.write(index, path, item)
+            decoder.write(op, index, path, item)
         });
     }
     for (n, item) in request.union_replace.iter().enumerate() {
@@ -195,6 +233,7 @@ impl<'a> Decoder<'a> {
 
     fn write(
         &mut self,
+        op: Operation,
         index: usize,
         path: &'a gnmi::Path,
         item: &'a gnmi::Update,
@@ -218,7 +257,7 @@ impl<'a> Decoder<'a> {
         let found = match &typed.value {
             Some(Typed::ProtoBytes(bytes)) => {
                 let key = parts.key.ok_or_else(unsupported)?;
-                return self.row(index, table, key, RowValue::Pb(bytes));
+                return self.row(op, index, table, key, RowValue::Pb(bytes));
             }
             Some(Typed::JsonIetfVal(text) | Typed::JsonVal(text)) => {
                 let value: Value = serde_json::from_slice(text).map_err(|e| {
@@ -228,9 +267,9 @@ impl<'a> Decoder<'a> {
                 })?;
                 return match (parts.key, &value) {
                     (Some(key), Value::Object(_) | Value::Array(_)) => {
-                        self.row(index, table, key, RowValue::Json(&value))
+                        self.row(op, index, table, key, RowValue::Json(&value))
                     }
-                    (None, Value::Object(rows)) => self.bulk(index, table, rows),
+                    (None, Value::Object(rows)) => self.bulk(op, index, table, rows),
                     _ => Err(vec![Cause::JsonType]),
                 };
             }
@@ -255,6 +294,7 @@ impl<'a> Decoder<'a> {
     /// `{key: {fields}}` at a table's path.
     fn bulk(
         &mut self,
+        op: Operation,
         index: usize,
         table: &str,
         rows: &serde_json::Map<String, Value>,
@@ -263,7 +303,7 @@ impl<'a> Decoder<'a> {
         for (key, fields) in rows {
             match fields {
                 Value::Object(_) | Value::Array(_) => {
-                    let outcome = self.row(index, table, key, RowValue::Json(fields));
+                    let outcome = self.row(op, index, table, key, RowValue::Json(fields));
                     causes.extend(outcome.err().into_iter().flatten());
                 }
                 _ => causes.push(Cause::JsonType),
@@ -278,6 +318,7 @@ impl<'a> Decoder<'a> {
 
     fn row(
         &mut self,
+        op: Operation,
         index: usize,
         table: &str,
         key: &str,
@@ -291,6 +332,9 @@ impl<'a> Decoder<'a> {
                 key: row.key.clone(),
                 text,
             }));
+        if op == Operation::Update && has_fields(table) {
+            self.out.merges.insert(self.out.txn.ops.len());
+        }
         self.out
             .txn
             .ops

@@ -425,3 +425,92 @@ fn a_path_may_be_wholly_in_the_prefix() {
     };
     assert_eq!(ops(&request), [("DASH_VNET_TABLE:v".to_owned(), true)]);
 }
+
+/// The fields of the row a request leaves, on a store with these rows.
+fn left(rows: &[(&str, Value)], request: &SetRequest, table: &str) -> Option<Value> {
+    let txn = decode_set(request).unwrap().resolve(&store_with(rows));
+    let op = txn
+        .ops
+        .into_iter()
+        .rfind(|op| op.key.table_name() == table)?;
+    match op.action {
+        Action::Set { raw, .. } => Some(dash_proto::row_to_json(table, &raw)),
+        Action::Del => None,
+    }
+}
+
+#[test]
+fn an_update_of_a_row_of_fields_leaves_the_others_and_a_replace_is_the_whole_row() {
+    let at = "SWITCH_TABLE[key=switch]";
+    let was = [(at, json!({"vxlan_port": "4790", "vxlan_mask": "3"}))];
+    let change = |fields| update(at, ietf(&fields));
+    let left = |rows: &[(&str, Value)], request| left(rows, &request, "SWITCH_TABLE").unwrap();
+    let sport = || change(json!({"vxlan_sport": "5000"}));
+    let all = json!({"vxlan_port": 4790, "vxlan_sport": 5000, "vxlan_mask": 3});
+    assert_eq!(left(&was, updates(vec![sport()])), all);
+    let replace = SetRequest {
+        replace: vec![sport()],
+        ..SetRequest::default()
+    };
+    assert_eq!(left(&was, replace.clone()), json!({"vxlan_sport": 5000}));
+    assert_eq!(
+        left(&[], updates(vec![sport()])),
+        json!({"vxlan_sport": 5000})
+    );
+    // A field that is there becomes the update's, by each update of the request.
+    let twice = vec![
+        change(json!({"vxlan_port": 1})),
+        sport(),
+        change(json!({"vxlan_port": 2})),
+    ];
+    let two = json!({"vxlan_port": 2, "vxlan_sport": 5000, "vxlan_mask": 3});
+    assert_eq!(left(&was, updates(twice)), two);
+    // What is deleted before it adds nothing; what is replaced before it does.
+    let port = || vec![change(json!({"vxlan_port": 7}))];
+    for delete in [at, "SWITCH_TABLE"] {
+        let deleted = SetRequest {
+            delete: vec![path(delete)],
+            update: port(),
+            ..SetRequest::default()
+        };
+        assert_eq!(left(&was, deleted), json!({"vxlan_port": 7}), "{delete}");
+    }
+    let replaced = SetRequest {
+        update: port(),
+        ..replace
+    };
+    assert_eq!(
+        left(&was, replaced),
+        json!({"vxlan_port": 7, "vxlan_sport": 5000})
+    );
+    // Of many rows at the table's path, too.
+    let bulk = update(
+        "SWITCH_TABLE",
+        ietf(&json!({"switch": {"vxlan_sport": 5000}})),
+    );
+    assert_eq!(left(&was, updates(vec![bulk])), all);
+}
+
+#[test]
+fn rows_kept_as_they_came_have_fields_and_messages_have_not() {
+    let at = "DASH_FLOW_DUMP_FILTER_TABLE[key=f]";
+    let was = [(
+        at,
+        json!({"key": "ip_protocol", "op": "equal_to", "value": "6"}),
+    )];
+    let change = |value| updates(vec![update(at, ietf(&value))]);
+    let after = left(
+        &was,
+        &change(json!({"value": "17"})),
+        "DASH_FLOW_DUMP_FILTER_TABLE",
+    );
+    let merged = json!({"key": "ip_protocol", "op": "equal_to", "value": "17"});
+    assert_eq!(after, Some(merged));
+    let at = "DASH_QOS_TABLE[key=q]";
+    let was = [(at, json!({"bw": 1, "cps": 2}))];
+    let request = updates(vec![update(at, ietf(&json!({"bw": 3})))]);
+    assert_eq!(
+        left(&was, &request, "DASH_QOS_TABLE"),
+        Some(json!({"bw": 3}))
+    );
+}

@@ -9,6 +9,7 @@ use dash_proto::gnmi;
 use dash_proto::gnmi::g_nmi_client::GNmiClient;
 use dash_proto::path::{Db, DbPath, ORIGIN, parse_path, path_text};
 use dash_proto::row_to_json;
+use dash_proto::schema::has_fields;
 use dashctl::config::ConfigFile;
 use dashctl::progress::Progress;
 use prost::Message;
@@ -143,11 +144,18 @@ fn set_requests(ops: &[Op], instance: &str, chunk: usize) -> Vec<gnmi::SetReques
             let path = gnmi_path(instance, &op.key);
             match &op.action {
                 Action::Del => request.delete.push(path),
-                Action::Set { raw, .. } => request.update.push(gnmi::Update {
-                    path: Some(path),
-                    val: Some(value(op, raw)),
-                    ..gnmi::Update::default()
-                }),
+                Action::Set { raw, .. } => {
+                    let update = gnmi::Update {
+                        path: Some(path),
+                        val: Some(value(op, raw)),
+                        ..gnmi::Update::default()
+                    };
+                    // A file says a row whole.
+                    match has_fields(op.key.table_name()) {
+                        true => request.replace.push(update),
+                        false => request.update.push(update),
+                    }
+                }
             }
         }
         request

@@ -176,7 +176,8 @@ fn push_in_chunks_sends_parents_first_and_says_which_rows_are_only_stored() {
         );
     });
     let keys = |set: &gnmi::SetRequest| -> Vec<String> {
-        let updates = set.update.iter().filter_map(|update| update.path.as_ref());
+        let written = set.replace.iter().chain(&set.update);
+        let updates = written.filter_map(|update| update.path.as_ref());
         let path = |path| DbPath::from_gnmi(set.prefix.as_ref(), path).expect("a path");
         set.delete
             .iter()

@@ -202,3 +202,22 @@ async fn a_disabled_route_group_takes_no_new_flows() {
     let status = client.set_route_group(nobody).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_the_switch_are_written_one_by_one() {
+    let daemon = Daemon::start(&["--engine", "interp"]).await;
+    for fields in [
+        json!({"vxlan_port": "4790", "vxlan_mask": "3"}),
+        json!({"vxlan_mask": "4"}),
+    ] {
+        let rows = json!([{"SWITCH_TABLE:switch": fields, "OP": "SET"}]);
+        daemon.set(request_of(&rows)).await.unwrap();
+    }
+    let row = "/DPU_APPL_DB/dpu0/SWITCH_TABLE[key=switch]";
+    let both = json!({"vxlan_port": 4790, "vxlan_mask": 4});
+    assert_eq!(daemon.get_json(row).await.unwrap(), both);
+    let mut request = request_of(&json!([]));
+    request.delete.push(path(row));
+    daemon.set(request).await.unwrap();
+    assert!(daemon.get_json(row).await.is_err());
+}
