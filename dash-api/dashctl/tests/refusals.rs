@@ -65,8 +65,8 @@ fn strict_refuses_what_would_only_be_stored() {
     };
     for (table, reason) in [
         (
-            "DASH_ROUTING_APPLIANCE_TABLE:22",
-            "nothing acts on DASH_ROUTING_APPLIANCE_TABLE: DASH_TUNNEL_TABLE has taken its place",
+            "DASH_METER_TABLE:e1:1",
+            "nothing acts on DASH_METER_TABLE: it is for reading",
         ),
         (
             "DASH_HA_SET_TABLE:haset1",

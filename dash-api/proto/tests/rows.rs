@@ -965,8 +965,8 @@ fn qos_profiles() {
 
 #[test]
 fn other_tables_are_stored_if_they_are_their_message() {
-    let (t, key) = ("DASH_ROUTING_APPLIANCE_TABLE", "22");
-    let stored = ok(t, key, json!({"vni": 100}));
+    let (t, key) = ("DASH_HA_SET_CONFIG_TABLE", "22");
+    let stored = ok(t, key, json!({"version": "1"}));
     assert_eq!(stored.object, Object::Opaque);
     assert_eq!(stored.warnings, ["stored, not acted on"]);
     let error = decode_row(t, key, RowValue::Pb(&[0x0a, 0x05])).unwrap_err();

@@ -157,7 +157,7 @@ fn an_eni_on_a_used_index_counts_from_0() {
 #[test]
 fn rows_that_are_only_stored_come_back_byte_for_byte_and_say_so() {
     let mut engine = engine();
-    let key = ObjectKey::parse("DASH_ROUTING_APPLIANCE_TABLE", "5").expect("a key");
+    let key = ObjectKey::parse("DASH_HA_SET_CONFIG_TABLE", "5").expect("a key");
     let unknown = ObjectKey::parse("DASH_RESET_STATUS", "x").expect("a key");
     // Unknown fields and another order than ours: nobody re-encodes.
     let bytes: &[u8] = &[0xfa, 0x01, 0x03, 1, 2, 3, 0x08, 0x01];
@@ -181,7 +181,7 @@ fn rows_that_are_only_stored_come_back_byte_for_byte_and_say_so() {
         r#"{"result":"0","note":"stored, not acted on"}"#
     );
     let rows: Vec<_> = engine
-        .rows("DASH_ROUTING_APPLIANCE_TABLE")
+        .rows("DASH_HA_SET_CONFIG_TABLE")
         .map(|(key, entry)| (key, entry.raw.to_vec()))
         .collect();
     assert_eq!(rows, [(key, bytes.to_vec())]);

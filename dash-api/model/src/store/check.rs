@@ -501,7 +501,6 @@ impl Judge<'_> {
 /// Why rows of a table are only stored.
 fn why_stored(table: &str) -> &'static str {
     match table {
-        "DASH_ROUTING_APPLIANCE_TABLE" => "DASH_TUNNEL_TABLE has taken its place",
         "DASH_METER_TABLE" => "it is for reading",
         _ if table.starts_with("DASH_HA_") || table.starts_with("DASH_FLOW_SYNC_") => {
             "high availability is not built yet"
