@@ -49,7 +49,11 @@ fn link(
 }
 
 fn says(action: XdpAction) -> HookVerdict {
-    HookVerdict { action, port: None }
+    HookVerdict {
+        action,
+        port: None,
+        out_of_fuel: false,
+    }
 }
 
 fn at(point: Point, link: &Arc<Link>) -> Attachment {
@@ -121,6 +125,7 @@ fn programs_of_an_eni_see_the_customers_frame_and_their_verdicts_count() {
                 HookVerdict {
                     action: verdicts.next().unwrap(),
                     port: Some(5),
+                    out_of_fuel: false,
                 }
             }
         });
@@ -280,6 +285,7 @@ fn everywhere(eni: u32) -> Hooks {
             HookVerdict {
                 action,
                 port: Some((sum % 3) as u16),
+                out_of_fuel: false,
             }
         })
     };

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use dash_bench::programs::object;
 use dash_bench::world::{self, Rows};
 use dash_bpf::helper::XdpAction;
-use dash_bpf::{MapKind, elf};
+use dash_bpf::{MapKind, Object, Program, assemble, elf};
 use dash_engine::Engine as Control;
 use dash_prog::{Engine, LoadOptions, Loaded};
 use dash_runtime::hooks::{Attachment, HookPacket, HookRunner, HookVerdict, Hooks, Link, Point};
@@ -46,6 +46,7 @@ impl HookRunner for Sink {
         HookVerdict {
             action: XdpAction::Drop,
             port: None,
+            out_of_fuel: false,
         }
     }
 }
@@ -93,6 +94,49 @@ fn summed(
     let all = all.map(|(key, value)| (key, sum(value)));
     all.filter(|(_, value)| value.iter().any(|b| *b != 0))
         .collect()
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_aborted_and_counted_as_that() {
+    let mut engine = core();
+    let text = "r1 = 0\nagain:\nr1 += 1\nif r1 < 1000 goto again\nr0 = 2\nexit";
+    let looping = Object {
+        programs: vec![Program {
+            insns: assemble(text).unwrap(),
+            ..Program::default()
+        }],
+        ..Object::default()
+    };
+    for of in Engine::ALL {
+        for (fuel, spent) in [(Some(100), 1), (Some(10_000), 0), (None, 0)] {
+            let options = LoadOptions {
+                engine: of,
+                fuel,
+                ..LoadOptions::default()
+            };
+            let loaded = Loaded::from_object(looping.clone(), &options).unwrap();
+            let program = loaded.first().unwrap();
+            let link = Arc::new(dash_prog::hook::link(&program, 1).unwrap());
+            engine.target_mut().set_hooks(Hooks::new(&[Attachment {
+                point: Point::Ingress(0),
+                sequence: 0,
+                link: Arc::clone(&link),
+            }]));
+            let mut frame = Frame::new();
+            assert!(frame.fill(&world::outbound(0, world::SMALL)));
+            let verdict = engine.target_mut().run(&mut frame).unwrap();
+            let expected = if spent == 1 {
+                Verdict::Drop
+            } else {
+                Verdict::Send(0)
+            };
+            assert_eq!(verdict, expected, "{of}, {fuel:?}");
+            let stats = link.stats();
+            assert_eq!(stats.out_of_fuel, spent, "{of}, {fuel:?}");
+            assert_eq!(stats.verdicts[XdpAction::Aborted as usize], spent);
+            assert_eq!(stats.packets(), 1);
+        }
+    }
 }
 
 #[test]

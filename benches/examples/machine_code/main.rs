@@ -94,6 +94,7 @@ fn context(buffer: &mut [u8]) -> RunCtx {
         found_key: std::ptr::null(),
         found_value: std::ptr::null_mut(),
         memo: std::ptr::null_mut(),
+        fuel: 0,
     }
 }
 
@@ -104,9 +105,10 @@ fn left(ctx: &RunCtx, buffer: &[u8]) -> Result<Vec<u8>> {
     Ok(frame.context("the packet left its buffer")?.to_vec())
 }
 
-fn ours(built: &Built, mask_indexes: bool) -> Result<Run> {
+fn ours(built: &Built, mask_indexes: bool, fuel: Option<u64>) -> Result<Run> {
     let options = LoadOptions {
         mask_indexes,
+        fuel,
         ..LoadOptions::default()
     };
     let loaded = Loaded::from_elf(&[&built.object], &options)?;
@@ -213,11 +215,12 @@ fn number(n: Option<usize>) -> String {
 fn main() -> Result<()> {
     let kernel_why = nic_linux::KernelEngine::unavailable();
     println!(
-        "{:12} {:>6} {:>6} {:>7} {:>7} {:>6} {:>8} {:>8} {:>7} {:>6}",
+        "{:12} {:>6} {:>6} {:>7} {:>5} {:>7} {:>6} {:>8} {:>8} {:>7} {:>6}",
         "program",
         "slots",
         "ours",
         "masked",
+        "fuel",
         "clang",
         "kernel",
         "uBPF",
@@ -230,8 +233,9 @@ fn main() -> Result<()> {
             eprintln!("SKIP: no clang");
             return Ok(());
         };
-        let plain = ours(&built, false)?;
-        let masked = ours(&built, true)?;
+        let plain = ours(&built, false, None)?;
+        let masked = ours(&built, true, None)?;
+        let counted = ours(&built, false, Some(1 << 20))?;
         let library = Library::open(&built.shared_object)?;
         let c = same(name, "C", &plain, native(&library))?;
         let kernel = match (&kernel_why, name) {
@@ -248,11 +252,12 @@ fn main() -> Result<()> {
             None => None,
         };
         println!(
-            "{:12} {:>6} {:>6} {:>7} {:>7} {:>6} {:>8} {:>8} {:>7} {:>6}",
+            "{:12} {:>6} {:>6} {:>7} {:>5} {:>7} {:>6} {:>8} {:>8} {:>7} {:>6}",
             format!("{letter} {name}"),
             built.slots()?,
             plain.instructions,
             masked.instructions,
+            counted.instructions,
             number(c),
             number(kernel),
             number(other),

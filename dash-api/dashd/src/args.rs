@@ -60,6 +60,10 @@ pub struct Args {
     /// Who decides whether code is safe to run: our own verifier, PREVAIL behind rules of ours, or both.
     #[arg(long, value_name = "own|prevail|both", default_value_t)]
     pub verifier: Judge,
+    /// Instructions that a run of a user's program may take, if they are to be counted: more end it as XDP_ABORTED. A
+    /// second line behind the verifier, which proves that programs end; counting costs programs with loops or calls time.
+    #[arg(long, value_name = "N")]
+    pub program_fuel: Option<u64>,
     /// Folder for its verdicts between runs, this user's alone; without, everything is
     /// verified anew.
     #[arg(long, value_name = "DIR")]

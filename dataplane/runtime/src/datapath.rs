@@ -295,6 +295,7 @@ impl Bound<'_> {
             found_key: std::ptr::null(),
             found_value: std::ptr::null_mut(),
             memo: core.memo.as_mut_ptr(),
+            fuel: 0,
         };
         let hooks = self.generation.hooks();
         if let Some(verdict) = hooks.enter(&mut ctx, frame, core.now_ns, &mut core.tables) {

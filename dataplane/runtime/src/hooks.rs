@@ -70,6 +70,8 @@ pub struct HookVerdict {
     pub action: XdpAction,
     /// Port, of XDP_REDIRECT.
     pub port: Option<u16>,
+    /// The run was ended for want of fuel.
+    pub out_of_fuel: bool,
 }
 
 /// Where a program is attached.
@@ -90,6 +92,8 @@ pub enum Point {
 pub struct LinkStats {
     /// Packets by verdict, in the order of [`XdpAction`].
     pub verdicts: [u64; 5],
+    /// Runs that were ended for want of fuel, among the aborted.
+    pub out_of_fuel: u64,
     /// Runs that were [timed](Link::timing).
     pub timed: u64,
     /// Nanoseconds these took, of which reading the clock is some tens each.
@@ -109,6 +113,7 @@ impl LinkStats {
 struct Lane {
     runner: UnsafeCell<Box<dyn HookRunner>>,
     verdicts: [Count; 5],
+    out_of_fuel: Count,
     timed: Count,
     nanoseconds: Count,
 }
@@ -131,6 +136,7 @@ impl Link {
         let lane = |runner| Lane {
             runner: UnsafeCell::new(runner),
             verdicts: Default::default(),
+            out_of_fuel: Count::default(),
             timed: Count::default(),
             nanoseconds: Count::default(),
         };
@@ -154,6 +160,7 @@ impl Link {
             for (sum, n) in sum.verdicts.iter_mut().zip(&lane.verdicts) {
                 *sum += n.get();
             }
+            sum.out_of_fuel += lane.out_of_fuel.get();
             sum.timed += lane.timed.get();
             sum.nanoseconds += lane.nanoseconds.get();
         }
@@ -210,6 +217,9 @@ impl Link {
         }
         if about.place == Place::Egress as u8 && sends {
             action = XdpAction::Aborted;
+        }
+        if verdict.out_of_fuel {
+            lane.out_of_fuel.add(1);
         }
         lane.verdicts[action as usize].add(1);
         action

@@ -107,6 +107,9 @@ pub struct RunCtx {
     /// The caller promises that they still hold: it clears them before the map's rows change.
     /// Compiled code adds to them.
     pub memo: *mut MemoEntry,
+    /// Instructions that the run may still take, for code that counts them
+    /// (`dash_native::Options::fuel`); below 0 after a run that was ended for want of it.
+    pub fuel: i64,
 }
 
 /// Entries of [`RunCtx::memo`].
@@ -283,6 +286,8 @@ pub mod run_ctx {
         FOUND_VALUE = found_value;
         /// Of `memo`.
         MEMO = memo;
+        /// Of `fuel`.
+        FUEL = fuel;
     }
 }
 

@@ -298,6 +298,8 @@ pub struct Interp {
     stack: Stack,
     saved: [Saved; MAX_FRAMES],
     fuel: u64,
+    /// The fuel is looked at at some places only.
+    metered: bool,
     executed: u64,
 }
 
@@ -329,7 +331,18 @@ impl Interp {
                 callback: None,
             }; MAX_FRAMES],
             fuel,
+            metered: false,
             executed: 0,
+        }
+    }
+
+    /// An interpreter whose runs end out of fuel after `fuel` instructions, where compiled code that counts would look
+    /// at it: at jumps backwards that are taken, local calls, tail calls, and when a function returns that a helper
+    /// called. What the program did before is then the same for both.
+    pub fn metered(fuel: u64) -> Self {
+        Self {
+            metered: true,
+            ..Self::new(fuel)
         }
     }
 
@@ -365,11 +378,21 @@ impl Interp {
         loop {
             let at = |kind| trap(program, pc, kind);
             let op = ops.get(pc).ok_or(at(TrapKind::NoInstruction))?;
-            if self.executed >= self.fuel {
+            if self.executed >= self.fuel && !self.metered {
                 return Err(at(TrapKind::Fuel));
             }
             self.executed += 1;
-            match self.step(*op, pc, context, env).map_err(at)? {
+            // What a call does is done after the look, as in compiled code.
+            if self.metered && self.executed > self.fuel && self.looks(*op) {
+                return Err(at(TrapKind::Fuel));
+            }
+            let next = self.step(*op, pc, context, env).map_err(at)?;
+            let back = matches!((*op, &next),
+                (Op::Jump { .. } | Op::JumpIf { .. }, Next::Goto(target)) if *target <= pc);
+            if back && self.metered && self.executed > self.fuel {
+                return Err(at(TrapKind::Fuel));
+            }
+            match next {
                 Next::Fall => pc += 1,
                 Next::Goto(target) => pc = target,
                 Next::Done(r0) => return Ok(r0),
@@ -390,6 +413,19 @@ impl Interp {
                     self.enter([r1].into_iter());
                 }
             }
+        }
+    }
+
+    /// Whether a metered run's fuel is looked at before an instruction, jumps aside.
+    fn looks(&self, op: Op) -> bool {
+        match op {
+            Op::CallLocal { .. } => true,
+            Op::Call { helper } => helper == helper::TAIL_CALL,
+            Op::Exit => match self.stack.depth() {
+                0 => false,
+                depth => self.saved[depth - 1].callback.is_some(),
+            },
+            _ => false,
         }
     }
 

@@ -128,6 +128,13 @@ pub struct MapDef {
     pub pinning: Pinning,
 }
 
+impl MapKind {
+    /// Whether programs write records into it that are taken out one by one, and it has no elements.
+    pub fn holds_records(self) -> bool {
+        matches!(self, Self::RingBuf | Self::PerfEventArray)
+    }
+}
+
 impl MapDef {
     /// Whether programs may not write it.
     pub fn read_only(&self) -> bool {

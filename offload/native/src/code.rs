@@ -48,6 +48,11 @@ pub struct Options {
     /// The object's hash maps are those of [`dash_wire::abi::HashLayout`]: look-ups in plain ones with keys of up to
     /// 64 bytes are inlined.
     pub hash_maps: bool,
+    /// Count the instructions of the program that run, and end a run that took more than
+    /// [`dash_wire::abi::RunCtx::fuel`] says, as `XDP_ABORTED`. That is looked at where a run could go on for
+    /// long: at jumps backwards, local calls, tail calls, and when a function returns that a helper called. A second line
+    /// behind the proof that the program ends; for XDP programs alone.
+    pub fuel: bool,
 }
 
 /// Part of an object's chain of tail calls. A chain is cut so that a worker can run the first part
@@ -83,6 +88,7 @@ impl Default for Options {
             memo: None,
             mask_indexes: false,
             hash_maps: false,
+            fuel: false,
         }
     }
 }

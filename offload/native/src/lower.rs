@@ -13,6 +13,7 @@
 mod alu;
 mod back;
 mod calls;
+mod fuel;
 mod hash;
 mod memory;
 
@@ -80,6 +81,10 @@ pub(crate) fn function(
     workspace: &mut Workspace,
 ) -> Result<(), NativeError> {
     let conv = isa.default_call_conv();
+    if options.fuel && kind == ProgramKind::Raw {
+        let why = "fuel is counted in XDP programs' contexts";
+        return Err(NativeError::Codegen(why.to_owned()));
+    }
     let mut signature = Signature::new(conv);
     match kind {
         ProgramKind::Xdp => {
@@ -134,6 +139,8 @@ struct Lowering<'a> {
     signatures: calls::Signatures,
     /// `struct xdp_md` metadata is in use somewhere, so moving the head is left to the runtime.
     metadata: bool,
+    /// What is left of the run's fuel, if that is counted.
+    fuel: Option<fuel::Fuel>,
 }
 
 /// A unit while it is lowered.
@@ -208,6 +215,7 @@ impl<'a> Lowering<'a> {
             // What a program alone comes after, and what follows it, may use metadata.
             metadata: matches!(options.part, Part::Alone(_))
                 || units.iter().any(|u| u.analysis.metadata),
+            fuel: None,
         };
         match kind {
             ProgramKind::Xdp => this.set(0, Reg::R1, ctx),
@@ -218,6 +226,9 @@ impl<'a> Lowering<'a> {
         }
         let frame_pointer = this.frame_pointer(0);
         this.set(0, Reg::R10, frame_pointer);
+        if options.fuel && units.iter().any(fuel::looks_somewhere) {
+            this.fill_up();
+        }
         this.start(units);
         this
     }
@@ -248,6 +259,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn finish(mut self, isa: &dyn TargetIsa) {
+        self.run_dry();
         self.b.seal_all_blocks();
         self.b.finalize(isa.frontend_config());
     }
@@ -314,10 +326,15 @@ impl<'a> Lowering<'a> {
     fn block(&mut self, place: &Place<'_>, first: usize) -> Result<(), NativeError> {
         let unit = place.unit;
         let mut i = first;
+        let mut counted = false;
         loop {
             let step = unit.region.steps[i];
             let loc = (unit.region.program as u32) << PROGRAM_SHIFT | step.pc;
             self.b.set_srcloc(SourceLoc::new(loc));
+            if !counted {
+                self.spend(place, i);
+            }
+            counted = !fuel::ends_stretch(place, i);
             if self.step(place, i, &step)? {
                 return Ok(());
             }
@@ -341,6 +358,7 @@ impl<'a> Lowering<'a> {
         let op = match step.action {
             Action::Op(op) => op,
             Action::Enter => {
+                self.check_fuel();
                 for n in 0..10 {
                     let value = self.b.use_var(self.registers[depth][n]);
                     self.b.def_var(self.registers[depth + 1][n], value);
@@ -360,7 +378,10 @@ impl<'a> Lowering<'a> {
                 self.enter_round(depth, call);
                 return Ok(false);
             }
-            Action::Again => return self.again(place, i),
+            Action::Again => {
+                self.check_fuel();
+                return self.again(place, i);
+            }
             Action::Done => {
                 self.done(depth);
                 return Ok(false);
@@ -392,6 +413,7 @@ impl<'a> Lowering<'a> {
             Op::Neg { width, dst } => self.neg(depth, width, dst),
             Op::Endian { order, bits, dst } => self.endian(depth, order, bits, dst),
             Op::LoadImm64 { dst, imm } => self.load_imm64(depth, step.pc as usize, dst, imm),
+            Op::Jump { target } if target <= step.pc as usize => self.check_fuel(),
             Op::LoadImm64Hi | Op::Jump { .. } => {}
             Op::Load {
                 size,
@@ -458,6 +480,9 @@ impl<'a> Lowering<'a> {
                 match note {
                     Note::Decided(taken) => {
                         let to = if taken { step.taken } else { step.next };
+                        if taken && fuel::goes_back(step) {
+                            self.check_fuel();
+                        }
                         let block = self.target(place, i, to)?;
                         self.b.ins().jump(block, &[]);
                     }
@@ -468,10 +493,10 @@ impl<'a> Lowering<'a> {
                         self.b.ins().brif(test, taken, &[], next, &[]);
                         let constants = place.unit.analysis.constants.get(&(i as u32));
                         let ways = [(next, step.next), (taken, step.taken)];
-                        for ((block, to), constants) in
-                            ways.into_iter().zip(constants.into_iter().flatten())
-                        {
-                            if constants.is_empty() {
+                        for (n, (block, to)) in ways.into_iter().enumerate() {
+                            let constants = constants.map_or(&[][..], |ways| &ways[n][..]);
+                            let checked = n == 1 && self.checks(step);
+                            if constants.is_empty() && !checked {
                                 continue;
                             }
                             self.b.switch_to_block(block);
@@ -482,6 +507,9 @@ impl<'a> Lowering<'a> {
                             for &(reg, value) in constants {
                                 let value = self.iconst(value as i64);
                                 self.set(depth, reg, value);
+                            }
+                            if checked {
+                                self.check_fuel();
                             }
                             let to = self.target(place, i, to)?;
                             self.b.ins().jump(to, &[]);
@@ -510,8 +538,10 @@ impl<'a> Lowering<'a> {
         let step = &place.unit.region.steps[i];
         let constants = place.unit.analysis.constants.get(&(i as u32));
         let constants = constants.map(|[next, taken]| if to == step.next { next } else { taken });
+        let checked = to == step.taken && self.checks(step);
         match constants {
             Some(constants) if !constants.is_empty() => Ok(self.b.create_block()),
+            _ if checked => Ok(self.b.create_block()),
             _ => self.target(place, i, to),
         }
     }

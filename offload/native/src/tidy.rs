@@ -21,8 +21,10 @@ use cranelift_codegen::ir::{
 /// Rewrites a function whose blocks are complete.
 pub(crate) fn tidy(func: &mut Function) {
     func.dfg.resolve_all_aliases();
-    widths(func);
-    order(func);
+    let uses = uses(func);
+    // First, as the other adds instructions.
+    order(func, &uses);
+    widths(func, &uses);
 }
 
 /// Who reads a value, extensions and reductions of it included.
@@ -80,6 +82,7 @@ fn looks_at(dfg: &DataFlowGraph, inst: Inst) -> u64 {
 fn uses(func: &Function) -> AllUses {
     let (dfg, layout) = (&func.dfg, &func.layout);
     let mut uses = AllUses::new();
+    uses.resize(dfg.num_values());
     let mut at = 0;
     for block in layout.blocks() {
         for inst in layout.block_insts(block) {
@@ -199,12 +202,11 @@ fn masked(dfg: &DataFlowGraph, value: Value) -> Option<Value> {
     plain.then_some(value)
 }
 
-fn widths(func: &mut Function) {
-    let uses = uses(func);
+fn widths(func: &mut Function, uses: &AllUses) {
     let mut pos = FuncCursor::new(func);
     while pos.next_block().is_some() {
         while let Some(inst) = pos.next_inst() {
-            let Some(low) = low(&pos.func.dfg, &uses, inst) else {
+            let Some(low) = low(&pos.func.dfg, uses, inst) else {
                 continue;
             };
             match low {
@@ -238,8 +240,7 @@ fn loops(func: &Function) -> bool {
     })
 }
 
-fn order(func: &mut Function) {
-    let uses = uses(func);
+fn order(func: &mut Function, uses: &AllUses) {
     let loops = loops(func);
     let Function { stencil, .. } = func;
     let (dfg, layout) = (&mut stencil.dfg, &stencil.layout);

@@ -21,14 +21,17 @@ pub enum Errno {
     /// The system gave no memory for it.
     #[error("ENOMEM: no memory")]
     NoMem = 12,
+    /// More of the packet is asked for than there is.
+    #[error("EFAULT: more of the packet than there is")]
+    Fault = 14,
     /// The element is there already.
     #[error("EEXIST: the element is there already")]
     Exist = 17,
     /// Not an argument this kind of map takes.
     #[error("EINVAL: not what this kind of map takes")]
     Inval = 22,
-    /// An LPM trie is full.
-    #[error("ENOSPC: the trie is full")]
+    /// An LPM trie, or a worker's ring of perf events, is full.
+    #[error("ENOSPC: no room")]
     NoSpc = 28,
     /// Not an operation of this kind of map (`EOPNOTSUPP`).
     #[error("EOPNOTSUPP: not an operation of this kind of map")]

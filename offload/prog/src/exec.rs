@@ -73,7 +73,7 @@ struct Visit {
 unsafe impl Send for Interpreter {}
 
 impl Interpreter {
-    pub(crate) fn new(maps: &MapSet, cpu: u32) -> Self {
+    pub(crate) fn new(maps: &MapSet, cpu: u32, fuel: Option<u64>) -> Self {
         let arrays = maps.iter().filter_map(|map| {
             let Store::Array(_) = map.store() else {
                 return None;
@@ -87,7 +87,7 @@ impl Interpreter {
             })
         });
         Self {
-            interp: Interp::default(),
+            interp: fuel.map_or_else(Interp::default, Interp::metered),
             arrays: arrays.collect(),
             grants: Vec::new(),
             maps: maps.iter().map(|map| map.inner().handle(cpu)).collect(),

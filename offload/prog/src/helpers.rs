@@ -93,10 +93,11 @@ impl HelperState {
 }
 
 /// Helpers of ours.
-const OWN: [(u32, HelperFn); 18] = [
+const OWN: [(u32, HelperFn); 19] = [
     (nr::GET_PRANDOM_U32, get_prandom_u32),
     (nr::TAIL_CALL, tail_call),
     (nr::REDIRECT_MAP, redirect_map),
+    (nr::PERF_EVENT_OUTPUT, perf_event_output),
     (nr::KTIME_GET_BOOT_NS, ktime_get_ns),
     (nr::KTIME_GET_COARSE_NS, ktime_get_ns),
     (nr::RINGBUF_OUTPUT, ringbuf_output),
@@ -258,6 +259,29 @@ unsafe extern "C" fn redirect_map(
         }
     }
     XdpAction::Redirect as u64
+}
+
+unsafe extern "C" fn perf_event_output(
+    ctx: *mut RunCtx,
+    _: u64,
+    map: u64,
+    flags: u64,
+    data: u64,
+    size: u64,
+) -> u64 {
+    // SAFETY: the context of the run, an array of perf events and `size` readable bytes, by the verifier's proof.
+    unsafe {
+        let (packet, end) = ((*ctx).data, (*ctx).data_end);
+        let packet = (packet.cast_const(), end.addr() - packet.addr());
+        to_helper(match store(map) {
+            // The size is 32 bits wide in Linux.
+            Store::Events(events) => {
+                let record = (bytes(data).cast_const(), u64::from(size as u32));
+                events.output((*ctx).cpu, flags, record, packet)
+            }
+            _ => Err(Errno::Inval),
+        }) as u64
+    }
 }
 
 unsafe extern "C" fn ringbuf_output(

@@ -36,6 +36,7 @@ impl HookRunner for Hooked {
             return HookVerdict {
                 action: XdpAction::Aborted,
                 port: None,
+                out_of_fuel: false,
             };
         };
         let outcome = self.runner.run(&mut frame, &ingress);
@@ -49,6 +50,7 @@ impl HookRunner for Hooked {
         HookVerdict {
             action: outcome.action,
             port,
+            out_of_fuel: outcome.out_of_fuel,
         }
     }
 }

@@ -75,6 +75,10 @@ pub struct LoadOptions {
     pub cpus: u32,
     /// Keep array indexes inside also where the processor guesses; see the crate's documentation.
     pub mask_indexes: bool,
+    /// Instructions a run may take, if they are to be counted: then it ends as `XDP_ABORTED` and
+    /// [out of fuel](crate::Outcome::out_of_fuel), the next time it jumps backwards, calls, or is called back. A second
+    /// line behind the verifier, which proved that programs end.
+    pub fuel: Option<u64>,
     /// Memory its maps may come to take together, in bytes.
     pub most_map_bytes: u64,
     /// Only programs of this section, and those that program arrays name.
@@ -96,6 +100,7 @@ impl Default for LoadOptions {
             cache_dir: None,
             cpus: 1,
             mask_indexes: true,
+            fuel: None,
             most_map_bytes: 1 << 30,
             section: None,
             pins: None,
@@ -184,6 +189,7 @@ pub(crate) struct Shared {
     pub(crate) form: Form,
     pub(crate) services: Services,
     pub(crate) cpus: u32,
+    pub(crate) fuel: Option<u64>,
     /// Programs look maps up in maps: runs are pinned.
     pub(crate) pinned: bool,
 }
@@ -250,6 +256,7 @@ impl Loaded {
             form,
             services: options.services.clone(),
             cpus: options.cpus,
+            fuel: options.fuel,
         })))
     }
 
@@ -433,6 +440,7 @@ fn native(object: &Verified<Object>, options: &LoadOptions) -> Result<Vec<CodePa
             mask_indexes: options.mask_indexes,
             // `map::View` starts with what such code reads.
             hash_maps: true,
+            fuel: options.fuel.is_some(),
             ..dash_native::Options::default()
         };
         let code = compile(object, &options).map_err(|source| LoadError::Native {

@@ -12,6 +12,7 @@
 //! Return values, flags and limits are Linux's ([`Errno`]).
 
 mod array;
+pub(crate) mod events;
 pub(crate) mod hash;
 mod lpm;
 mod queue;
@@ -21,6 +22,7 @@ mod slots;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use dash_bpf::helper::UPDATE;
 use dash_bpf::{MapDef, MapKind};
 use dash_runtime::tables::{Handled, MapOps, update_flags};
 use dash_wire::abi::{HashLayout, MapHandle};
@@ -28,6 +30,7 @@ use thiserror::Error;
 
 use crate::errno::{Errno, to_helper};
 use array::Array;
+use events::Events;
 use hash::{Hash, MAX_KEY};
 use lpm::Lpm;
 use queue::Queue;
@@ -78,6 +81,7 @@ pub(crate) enum Store {
     Lpm(Lpm),
     Queue(Queue),
     Ring(Ring),
+    Events(Events),
     Numbers(Numbers),
     Maps(Outer),
 }
@@ -165,7 +169,7 @@ impl Map {
                 kind: def.kind,
                 key_size: def.key_size as usize,
                 value_size: def.value_size as usize,
-                writable: !def.read_only(),
+                writable: UPDATE.contains(&def.kind) && !def.read_only(),
                 cpu,
                 cpus,
             })
@@ -234,7 +238,7 @@ impl Map {
             Store::Hash(hash) => Some(hash.range()),
             Store::Lpm(lpm) => Some(lpm.rows().range()),
             Store::Ring(ring) => Some(ring.range()),
-            Store::Queue(_) | Store::Numbers(_) | Store::Maps(_) => None,
+            Store::Queue(_) | Store::Events(_) | Store::Numbers(_) | Store::Maps(_) => None,
         }
     }
 
@@ -272,7 +276,7 @@ impl Map {
                     Err(_) => Ok(None),
                 }
             }
-            Store::Ring(_) => Err(Errno::NotSupp),
+            Store::Ring(_) | Store::Events(_) => Err(Errno::NotSupp),
             Store::Numbers(numbers) => Ok(numbers.get(index_of(key)).map(|number| {
                 let mut value = number.to_ne_bytes().to_vec();
                 value.resize(self.value_bytes(), 0);
@@ -300,7 +304,7 @@ impl Map {
         if self.0.frozen.load(Ordering::Acquire) {
             return Err(Errno::Perm);
         }
-        let kind_has_values = !matches!(self.store(), Store::Ring(_));
+        let kind_has_values = !matches!(self.store(), Store::Ring(_) | Store::Events(_));
         if kind_has_values && value.len() != self.value_bytes() {
             return Err(Errno::Inval);
         }
@@ -319,7 +323,7 @@ impl Map {
             Store::Lpm(lpm) => unsafe { lpm.update(who, key, at, flags) },
             // SAFETY: see above.
             Store::Queue(queue) => unsafe { queue.push(at, flags) },
-            Store::Ring(_) => Err(Errno::NotSupp),
+            Store::Ring(_) | Store::Events(_) => Err(Errno::NotSupp),
             Store::Numbers(numbers) => {
                 let number = value.first_chunk::<4>().ok_or(Errno::Inval)?;
                 numbers.set(index_of(key), u32::from_ne_bytes(*number), flags)
@@ -392,7 +396,7 @@ impl Map {
                 Store::Array(_) | Store::Queue(_) => Err(Errno::Inval),
                 Store::Hash(hash) => hash.delete(key),
                 Store::Lpm(lpm) => lpm.delete(key),
-                Store::Ring(_) => Err(Errno::NotSupp),
+                Store::Ring(_) | Store::Events(_) => Err(Errno::NotSupp),
                 Store::Numbers(numbers) => numbers.clear(index_of(key)),
                 Store::Maps(maps) => maps.clear(key),
             }
@@ -400,8 +404,8 @@ impl Map {
         done.map_err(self.fail("deletion"))
     }
 
-    /// Takes the next value of a queue or stack, or the next record of a ring buffer; `None` when there
-    /// is none.
+    /// Takes the next value of a queue or stack, or the next record of a ring buffer or an array of perf events; `None`
+    /// when there is none.
     ///
     /// # Errors
     /// It is another kind.
@@ -414,7 +418,17 @@ impl Map {
                 Ok(done.is_ok().then_some(value))
             }
             Store::Ring(ring) => Ok(ring.next()),
+            Store::Events(events) => Ok(events.next()),
             _ => Err(self.fail("pop")(Errno::NotSupp)),
+        }
+    }
+
+    /// Records of programs that found no room since the map was made, where such are counted: in arrays of perf
+    /// events. Of a ring buffer, programs are told.
+    pub fn lost(&self) -> u64 {
+        match self.store() {
+            Store::Events(events) => events.lost(),
+            _ => 0,
         }
     }
 
@@ -458,7 +472,7 @@ impl Map {
                     let from = key.map_or(0, |key| lpm.slot_after(key));
                     Ok(lpm.rows().next(from).map(|(_, key, _)| key))
                 }
-                Store::Queue(_) | Store::Ring(_) => Err(Errno::NotSupp),
+                Store::Queue(_) | Store::Ring(_) | Store::Events(_) => Err(Errno::NotSupp),
             }
         });
         next.map_err(self.fail("next key"))
@@ -509,12 +523,12 @@ impl Map {
                     value,
                 })
                 .collect(),
-            Store::Ring(_) => Vec::new(),
+            Store::Ring(_) | Store::Events(_) => Vec::new(),
         }
     }
 
     /// Elements in it now: of an array all, of program, device and outer arrays those in use, of a ring
-    /// buffer bytes not yet read.
+    /// buffer or perf events bytes not yet read.
     pub fn len(&self) -> u64 {
         match self.store() {
             Store::Array(array) => u64::from(array.entries()),
@@ -522,6 +536,7 @@ impl Map {
             Store::Lpm(lpm) => lpm.rows().len() as u64,
             Store::Queue(queue) => queue.len() as u64,
             Store::Ring(ring) => ring.query(0),
+            Store::Events(events) => events.waiting(),
             Store::Numbers(numbers) => (0..numbers.entries())
                 .filter(|&slot| numbers.get(slot).is_some())
                 .count() as u64,
@@ -564,7 +579,8 @@ fn store(def: &MapDef, cpus: u32) -> Result<Store, Errno> {
             }
             Store::Hash(Hash::new(def, cpus)?)
         }
-        MapKind::PerfEventArray | MapKind::CpuMap | MapKind::Acl => {
+        MapKind::PerfEventArray => Store::Events(Events::new(def, cpus)?),
+        MapKind::CpuMap | MapKind::Acl => {
             return Err(Errno::NotSupp);
         }
     })
@@ -661,7 +677,8 @@ unsafe impl MapOps for View {
                 Store::Hash(hash) => hash.lookup(cpu, key, true),
                 Store::Lpm(lpm) => lpm.lookup(key),
                 Store::Maps(maps) => maps.lookup(cpu, key),
-                Store::Queue(_) | Store::Ring(_) | Store::Numbers(_) => std::ptr::null_mut(),
+                Store::Numbers(numbers) => numbers.address(index_of(key)),
+                Store::Queue(_) | Store::Ring(_) | Store::Events(_) => std::ptr::null_mut(),
             })
         }
     }

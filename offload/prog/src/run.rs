@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crossbeam_epoch as epoch;
 use dash_bpf::helper::XdpAction;
-use dash_bpf::interp::Trap;
+use dash_bpf::interp::{Trap, TrapKind};
 use dash_wire::abi::{MapHandle, RunCtx};
 
 use crate::exec::Interpreter;
@@ -88,6 +88,8 @@ pub struct Outcome {
     pub target: Option<Target>,
     /// Why the interpreter stopped it: the proof of its safety was wrong.
     pub trap: Option<Trap>,
+    /// It took more instructions than [`LoadOptions::fuel`](crate::LoadOptions::fuel) allows, and was ended.
+    pub out_of_fuel: bool,
 }
 
 /// One worker's way to run one program. Nothing is allocated or locked for a packet by it, though maps that
@@ -99,6 +101,7 @@ pub struct Runner {
     /// By map, for compiled code: element 0 of arrays.
     arrays: Box<[*mut u8]>,
     handles: Box<[*const MapHandle]>,
+    fuel: i64,
     state: Box<HelperState>,
     interpreter: Option<Box<Interpreter>>,
 }
@@ -112,12 +115,15 @@ impl Runner {
         let maps = &shared.maps;
         let interpreter = match &shared.form {
             Form::Native(_) => None,
-            Form::Interp(_) => Some(Box::new(Interpreter::new(maps, cpu))),
+            Form::Interp(_) => Some(Box::new(Interpreter::new(maps, cpu, shared.fuel))),
         };
         Self {
             cpu,
             arrays: maps.iter().map(|map| map.array_base(cpu)).collect(),
             handles: maps.iter().map(|map| map.inner().handle(cpu)).collect(),
+            fuel: shared
+                .fuel
+                .map_or(0, |fuel| i64::try_from(fuel).unwrap_or(i64::MAX)),
             state: Box::new(HelperState::new(
                 cpu,
                 shared.object.programs.len(),
@@ -171,6 +177,7 @@ impl Runner {
             found_key: std::ptr::null(),
             found_value: std::ptr::null_mut(),
             memo: std::ptr::null_mut(),
+            fuel: self.fuel,
         };
         let _pinned = self.program.shared.pinned.then(epoch::pin);
         // SAFETY: the frame is the caller's memory, borrowed for the run; tables and helpers are of the
@@ -186,11 +193,14 @@ impl Runner {
             (XdpAction::Redirect, port) => Some(Target::Port(port)),
             _ => None,
         };
+        let metered = self.program.shared.fuel.is_some();
+        let spent = trap.is_some_and(|trap| trap.kind == TrapKind::Fuel);
         Outcome {
             action,
             code,
             target,
-            trap,
+            trap: trap.filter(|_| !(metered && spent)),
+            out_of_fuel: ctx.fuel < 0 || metered && spent,
         }
     }
 

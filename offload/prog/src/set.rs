@@ -136,6 +136,9 @@ fn same(there: &MapDef, wanted: &MapDef) -> bool {
 
 /// Memory a map may come to take, in bytes: about.
 pub fn memory(def: &MapDef, cpus: u32) -> u64 {
+    if def.kind == MapKind::PerfEventArray {
+        return crate::map::events::memory(cpus);
+    }
     let per_cpu = matches!(
         def.kind,
         MapKind::PercpuArray | MapKind::PercpuHash | MapKind::LruPercpuHash

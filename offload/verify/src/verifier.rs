@@ -365,7 +365,8 @@ fn map_fault(map: &MapDef) -> Option<&'static str> {
             | MapKind::XskMap
             | MapKind::ArrayOfMaps
     );
-    if map.max_entries == 0 {
+    // Loaders give an array of perf events a slot for each processor.
+    if map.max_entries == 0 && map.kind != MapKind::PerfEventArray {
         Some("no capacity")
     } else if keyless != (map.key_size == 0) {
         Some("queues, stacks and ring buffers have no key; all others have")

@@ -29,6 +29,9 @@ pub(crate) struct ProgRun {
     /// Who decides whether it is safe: our own verifier, PREVAIL behind rules of ours, or both.
     #[arg(long, value_name = "own|prevail|both", default_value = "own")]
     pub(crate) verifier: Judge,
+    /// End a run, and say so, that takes more instructions than this; without, they are not counted.
+    #[arg(long, value_name = "N")]
+    pub(crate) fuel: Option<u64>,
     /// Port the packets come in by.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) ifindex: u32,
@@ -39,7 +42,7 @@ pub(crate) struct ProgRun {
     /// Write what is in the maps after the last packet.
     #[arg(long, value_name = "FILE.json")]
     pub(crate) maps: Option<PathBuf>,
-    /// Write what comes out of ring buffers, a JSON object a record.
+    /// Write what comes out of ring buffers and arrays of perf events, a JSON object a record.
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) events: Option<PathBuf>,
     /// Folder of pinned maps: those that the object pins by name are found there, and left there.
@@ -208,7 +211,7 @@ pub(crate) enum MapCommand {
     Pin(MapPin),
     /// Take the name of a daemon's pinned map away: it goes with the last object that has it.
     Unpin(DaemonMap),
-    /// Print records of a daemon's ring buffer as they come, a line of hex each.
+    /// Print records of a daemon's ring buffer or array of perf events as they come, a line of hex each.
     Events(MapEvents),
 }
 

@@ -91,6 +91,37 @@ fn packets(path: &Path) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn a_run_that_takes_more_instructions_than_it_may_ends_with_that() {
+    let dir = tempfile::tempdir().expect("folder");
+    let (input, output) = (dir.path().join("in.pcap"), dir.path().join("out.pcap"));
+    let object = Object {
+        programs: vec![Program {
+            name: "loop".to_owned(),
+            insns: assemble("r1 = 0\nagain:\nr1 += 1\nif r1 < 50 goto again\nr0 = 2\nexit")
+                .expect("text"),
+            ..Program::default()
+        }],
+        ..Object::default()
+    };
+    let path = dir.path().join("loop.o");
+    fs::write(&path, write(&object).expect("an ELF form")).expect("written");
+    capture(&input, &[1]);
+    for engine in ["native", "interp"] {
+        let run = |fuel| {
+            let args = ["prog", "run", text(&path), "--in", text(&input)];
+            let rest = ["--out", text(&output), "--engine", engine, "--fuel", fuel];
+            dashctl(&[&args[..], &rest].concat())
+        };
+        assert!(stdout(&run("99")).contains("1 XDP_PASS"));
+        let ended = run("50");
+        assert!(!ended.status.success());
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let expected = "packet 1: out of fuel: more than 50 instructions";
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn a_program_runs_over_a_capture_on_every_engine_alike() {
     let dir = tempfile::tempdir().expect("folder");
     let (input, output) = (dir.path().join("in.pcap"), dir.path().join("out.pcap"));

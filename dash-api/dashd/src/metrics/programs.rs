@@ -11,15 +11,18 @@ const MOST_ELEMENTS: usize = 1_024;
 
 const VERDICTS: [&str; 5] = ["aborted", "drop", "pass", "tx", "redirect"];
 
-/// Writes both families, each where it has samples.
+/// Writes all families, each where it has samples.
 pub(super) fn samples(out: &mut String, programs: &Programs) {
-    let mut packets = Vec::new();
+    let (mut packets, mut spent) = (Vec::new(), Vec::new());
     for (id, link) in programs.links() {
         let program = escape(&link.program);
-        for (verdict, n) in VERDICTS.iter().zip(link.stats().verdicts) {
+        let stats = link.stats();
+        for (verdict, n) in VERDICTS.iter().zip(stats.verdicts) {
             let labels = format!("{{link=\"{id}\",program=\"{program}\",verdict=\"{verdict}\"}}");
             packets.push((labels, n));
         }
+        let labels = format!("{{link=\"{id}\",program=\"{program}\"}}");
+        spent.push((labels, stats.out_of_fuel));
     }
     let mut values = Vec::new();
     for (name, object) in programs.objects() {
@@ -35,6 +38,12 @@ pub(super) fn samples(out: &mut String, programs: &Programs) {
             "counter",
             "Packets that a link's program ran on, by what it said.",
             packets,
+        ),
+        (
+            "dashwire_link_out_of_fuel_total",
+            "counter",
+            "Packets whose run a link's program was ended in, for want of fuel (--program-fuel).",
+            spent,
         ),
         (
             "dashwire_program_map",

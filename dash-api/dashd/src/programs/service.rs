@@ -52,6 +52,7 @@ impl Programs {
     pub fn new(control: Control, args: &Args) -> Self {
         let options = LoadOptions {
             cache_dir: args.cache.clone(),
+            fuel: args.program_fuel,
             cpus: u32::try_from(args.worker_count()).unwrap_or(u32::MAX),
             services: Services {
                 print: Some(services::printer()),
@@ -255,9 +256,10 @@ impl Service for Programs {
         } = request.into_inner();
         let Found { map, .. } = self.find(&path).await?;
         let value = match take {
-            true if map.def().kind == MapKind::RingBuf => {
+            true if map.def().kind.holds_records() => {
                 return Err(Status::invalid_argument(format!(
-                    "{path} is a ring buffer: ask for its events"
+                    "{path} is {}: ask for its events",
+                    holder(map.def().kind)
                 )));
             }
             true if !key.is_empty() => {
@@ -281,9 +283,10 @@ impl Service for Programs {
     ) -> Answer<Self::DumpMapStream> {
         let path = request.into_inner().map;
         let Found { map, .. } = self.find(&path).await?;
-        if map.def().kind == MapKind::RingBuf {
+        if map.def().kind.holds_records() {
             return Err(Status::invalid_argument(format!(
-                "{path} is a ring buffer: ask for its events"
+                "{path} is {}: ask for its events",
+                holder(map.def().kind)
             )));
         }
         let (out, answers) = mpsc::channel(MESSAGES);
@@ -370,14 +373,15 @@ impl Service for Programs {
         let path = request.into_inner().map;
         let found = self.find(&path).await?;
         let def = found.map.def();
-        if def.kind != MapKind::RingBuf {
+        if !def.kind.holds_records() {
             return Err(Status::invalid_argument(format!(
-                "{path} is a {}, not a ring buffer",
+                "{path} is a {}, not a ring buffer or an array of perf events",
                 dash_prog::map::kind_name(def.kind)
             )));
         }
         let (out, answers) = mpsc::channel(MESSAGES);
         tokio::spawn(async move {
+            let mut told = found.map.lost();
             loop {
                 // Room first, so that what was taken out of the ring has somewhere to go.
                 let Ok(room) = out.reserve().await else {
@@ -393,8 +397,10 @@ impl Service for Programs {
                     bytes += record.len();
                     records.push(record);
                 }
-                if !records.is_empty() {
-                    room.send(Ok(wire::EventsResponse { records }));
+                let lost = found.map.lost() - told;
+                if !records.is_empty() || lost > 0 {
+                    told += lost;
+                    room.send(Ok(wire::EventsResponse { records, lost }));
                     continue;
                 }
                 drop(room);
@@ -408,6 +414,14 @@ impl Service for Programs {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+/// What a map that holds records is.
+fn holder(kind: MapKind) -> &'static str {
+    match kind {
+        MapKind::PerfEventArray => "an array of perf events",
+        _ => "a ring buffer",
     }
 }
 

@@ -91,6 +91,7 @@ impl Places {
             found_key: std::ptr::null(),
             found_value: std::ptr::null_mut(),
             memo: std::ptr::null_mut(),
+            fuel: 0,
         };
         Self {
             contexts: Box::new(std::array::from_fn(|_| context())),

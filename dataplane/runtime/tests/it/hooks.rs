@@ -50,7 +50,11 @@ fn link(
 }
 
 fn says(action: XdpAction) -> HookVerdict {
-    HookVerdict { action, port: None }
+    HookVerdict {
+        action,
+        port: None,
+        out_of_fuel: false,
+    }
 }
 
 fn at(point: Point, sequence: u32, link: &Arc<Link>) -> Attachment {
@@ -140,6 +144,7 @@ fn verdicts_at_ingress_do_what_they_do_on_linux() {
             HookVerdict {
                 action: said,
                 port: to,
+                out_of_fuel: false,
             }
         });
         // What is sent meets the programs of the port it leaves by.
@@ -174,6 +179,7 @@ fn at_egress_only_pass_sends() {
             HookVerdict {
                 action: said,
                 port: to,
+                out_of_fuel: false,
             }
         });
         core.set_hooks(Hooks::new(&[at(Point::Egress(3), 0, &program)]));

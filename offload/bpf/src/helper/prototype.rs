@@ -96,6 +96,10 @@ const LOOKUP: &[MapKind] = &[
     MapKind::LpmTrie,
     MapKind::ArrayOfMaps,
     MapKind::HashOfMaps,
+    // Read-only: the port's number, and of a socket the number it has in its map.
+    MapKind::DevMap,
+    MapKind::DevMapHash,
+    MapKind::XskMap,
     MapKind::Acl,
 ];
 /// Kinds whose values programs may write, in place and by helpers.

@@ -53,6 +53,9 @@ impl Lowering<'_> {
     ) -> Result<bool, NativeError> {
         let step = &place.unit.region.steps[i];
         let depth = usize::from(step.depth);
+        if super::fuel::may_leave(place.unit, i) {
+            self.check_fuel();
+        }
         let result = match (call, op) {
             (Some(Callee::Helper(number)), _) => self.call_helper(depth, number),
             (Some(Callee::ArrayLookup { map, key }), _) => {
@@ -96,6 +99,7 @@ impl Lowering<'_> {
             }
             (Some(Callee::TailCall(None)), _) => self.iconst(TAIL_CALL_FAILED),
             (Some(Callee::TailCallAnywhere), _) => {
+                self.hand_over_fuel();
                 let refused = self.call_helper(depth, helper::TAIL_CALL);
                 let (gone, stays) = (self.b.create_block(), self.b.create_block());
                 self.b.ins().brif(refused, stays, &[], gone, &[]);
@@ -305,7 +309,7 @@ impl Lowering<'_> {
     ) -> Result<bool, NativeError> {
         let step = place.unit.region.steps[i];
         let depth = usize::from(step.depth);
-        let Some(test) = null_test(place, &step) else {
+        let Some(test) = null_test(place, &step, |step| self.checks(step)) else {
             let next = self.b.create_block();
             for (block, result) in [(hit, Some(result)), (miss, None)] {
                 self.b.switch_to_block(block);
@@ -412,7 +416,7 @@ impl Lowering<'_> {
         };
         let offset = self.b.ins().imul_imm_u(index, stride);
         let element = self.b.ins().iadd(base, offset);
-        if null_test(place, &step).is_some() {
+        if null_test(place, &step, |step| self.checks(step)).is_some() {
             let (on_hit, on_miss) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(in_range, on_hit, &[], on_miss, &[]);
             return self.either(place, i, (on_hit, element), on_miss);
@@ -566,8 +570,12 @@ struct NullTest {
     to: (u32, u32),
 }
 
-/// Finds it. Each way then gets the moves, and no test.
-fn null_test(place: &Place<'_>, lookup: &Step) -> Option<NullTest> {
+/// Finds it. Each way then gets the moves, and no test. Not if the jump is `checked` for fuel.
+fn null_test(
+    place: &Place<'_>,
+    lookup: &Step,
+    checked: impl Fn(&Step) -> bool,
+) -> Option<NullTest> {
     /// More would be a loop.
     const MOST_MOVES: usize = 8;
     let mut copies = Registers::from(Reg::R0);
@@ -602,7 +610,7 @@ fn null_test(place: &Place<'_>, lookup: &Step) -> Option<NullTest> {
                 dst,
                 src: Operand::Imm(0),
                 ..
-            }) if copies.contains(dst) => {
+            }) if copies.contains(dst) && !checked(test) => {
                 let to = match cond {
                     Cond::Eq => (test.next, test.taken),
                     Cond::Ne => (test.taken, test.next),

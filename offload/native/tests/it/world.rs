@@ -165,6 +165,7 @@ impl World {
             found_key: self.found.0,
             found_value: self.found.1,
             memo: self.memo.as_mut_ptr(),
+            fuel: 0,
         };
         // SAFETY: the tests' programs check packet bounds and look-ups, and `ctx` holds all maps
         // and arrays of their objects.

@@ -16,10 +16,6 @@ pub fn find(number: u32) -> Option<&'static Prototype> {
 
 /// Why a helper of Linux's is not there.
 const REFUSED: &[(u32, &str)] = &[
-    (
-        25,
-        "perf event arrays: ring buffers do the same without copies per CPU",
-    ),
     (42, "no memory nodes are shown to programs"),
     (118, "there are no jiffies: ktime_get_ns"),
     (208, "packets carry one clock: ktime_get_ns"),
@@ -79,8 +75,8 @@ pub fn map_kinds() -> impl Iterator<Item = (MapKind, bool, &'static str)> {
 pub fn map_kind(kind: MapKind) -> (bool, &'static str) {
     match kind {
         MapKind::PerfEventArray => (
-            false,
-            "perf events are the kernel's: a ring buffer holds records of all workers",
+            true,
+            "64 KiB for each worker, open from the start; readers poll",
         ),
         MapKind::CpuMap => (
             false,
@@ -94,7 +90,10 @@ pub fn map_kind(kind: MapKind) -> (bool, &'static str) {
             true,
             "no broadcast: a frame is one buffer and goes one way, so redirect_map aborts; no program per port",
         ),
-        MapKind::XskMap => (true, "numbers that the target gives a meaning"),
+        MapKind::XskMap => (
+            true,
+            "numbers that the target gives a meaning; a look-up reads one",
+        ),
         MapKind::LruHash | MapKind::LruPercpuHash => (true, "a clock over the whole map"),
         _ => (true, ""),
     }

@@ -42,6 +42,11 @@ impl Ring {
         if !fits || def.key_size != 0 || def.value_size != 0 {
             return Err(Errno::Inval);
         }
+        Self::with_size(size)
+    }
+
+    /// A ring of so many bytes: a power of two and a multiple of the page size.
+    pub(crate) fn with_size(size: u32) -> Result<Self, Errno> {
         Ok(Self {
             bytes: Twice::new(size as usize).map_err(|_| Errno::NoMem)?,
             size: u64::from(size),
@@ -94,12 +99,30 @@ impl Ring {
         if flags & !WAKEUPS != 0 {
             return Err(Errno::Inval);
         }
-        let to = self.space(size).ok_or(Errno::Again)?;
-        // SAFETY: `size` bytes were reserved, and are readable by contract.
-        unsafe {
-            copy(to, data, size as usize);
-            finish(to, false);
+        // SAFETY: by contract.
+        unsafe { self.put([(data, size as usize)]) }
+    }
+
+    /// Copies a record in that has several parts.
+    ///
+    /// # Safety
+    /// Each has so many readable bytes.
+    pub(crate) unsafe fn put<const N: usize>(
+        &self,
+        parts: [(*const u8, usize); N],
+    ) -> Result<(), Errno> {
+        let size = parts.iter().map(|(_, len)| len).sum::<usize>();
+        let start = self.space(size as u64).ok_or(Errno::Again)?;
+        let mut to = start;
+        for (data, len) in parts {
+            // SAFETY: the bytes of all parts were reserved, and are readable by contract.
+            unsafe {
+                copy(to, data, len);
+                to = to.add(len);
+            }
         }
+        // SAFETY: reserved above.
+        unsafe { finish(start, false) };
         Ok(())
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Numbers {
     kind: MapKind,
     /// The number plus one.
     slots: Box<[AtomicU64]>,
+    /// What programs see in device and socket maps: the number, and zeros. Empty in program arrays.
+    seen: Box<[AtomicU64]>,
     /// Program arrays: numbers are below.
     programs: AtomicU64,
 }
@@ -35,9 +37,14 @@ impl Numbers {
         if def.max_entries > MOST_SLOTS {
             return Err(Errno::TooBig);
         }
+        let seen = match def.kind {
+            MapKind::ProgArray => 0,
+            _ => def.max_entries,
+        };
         Ok(Self {
             kind: def.kind,
             slots: (0..def.max_entries).map(|_| AtomicU64::new(0)).collect(),
+            seen: (0..seen).map(|_| AtomicU64::new(0)).collect(),
             programs: AtomicU64::new(0),
         })
     }
@@ -55,6 +62,14 @@ impl Numbers {
     pub(crate) fn get(&self, slot: u32) -> Option<u32> {
         let number = self.slots.get(slot as usize)?.load(Ordering::Acquire);
         number.checked_sub(1).map(|number| number as u32)
+    }
+
+    /// Where a program reads what is in a slot; null when nothing is.
+    pub(crate) fn address(&self, slot: u32) -> *mut u8 {
+        match (self.get(slot), self.seen.get(slot as usize)) {
+            (Some(_), Some(seen)) => seen.as_ptr().cast(),
+            _ => std::ptr::null_mut(),
+        }
     }
 
     pub(crate) fn set(&self, slot: u32, number: u32, flags: u64) -> Result<(), Errno> {
@@ -80,6 +95,15 @@ impl Numbers {
         // Interface 0 empties a slot of a device map.
         let empty = self.kind == MapKind::DevMap && number == 0;
         let value = if empty { 0 } else { u64::from(number) + 1 };
+        // Before: who finds the slot in use finds the number there. Who found another keeps reading the place, and sees
+        // the new one.
+        if let Some(seen) = self.seen.get(slot as usize) {
+            let bytes = [number.to_ne_bytes(), [0; 4]].concat();
+            let word = bytes
+                .first_chunk()
+                .map_or(0, |word| u64::from_ne_bytes(*word));
+            seen.store(word, Ordering::Release);
+        }
         to.store(value, Ordering::Release);
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 mod clang;
 mod engines;
+mod events;
+mod fuel;
 mod fuzz;
 mod kernel;
 mod shared;

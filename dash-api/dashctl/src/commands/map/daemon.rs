@@ -205,7 +205,7 @@ impl<'a> Daemon<'a> {
         print(&format!("Found {count} element{plural}\n"))
     }
 
-    /// Records of a ring buffer until there are as many as asked for.
+    /// Records of a ring buffer or an array of perf events until there are as many as asked for.
     fn events(&self, args: &MapEvents, output: Output) -> Result<()> {
         let request = wire::EventsRequest {
             map: args.map.name.clone(),
@@ -232,6 +232,16 @@ impl<'a> Daemon<'a> {
                         // A reader that went away has had enough.
                         left = 0;
                     }
+                }
+                match batch.lost {
+                    0 => {}
+                    lost if output.wanted() => {
+                        // As above.
+                        if writeln!(out, "{}", json!({ "lost": lost })).is_err() {
+                            left = 0;
+                        }
+                    }
+                    lost => eprintln!("{lost} records found no room"),
                 }
             }
             Ok(())

@@ -80,6 +80,10 @@ pub(super) fn run(args: &ProgRun) -> Result<()> {
         if let Some(trap) = outcome.trap {
             bail!("packet {packets}: {trap}: this is a bug of the verifier");
         }
+        if outcome.out_of_fuel {
+            let fuel = args.fuel.unwrap_or_default();
+            bail!("packet {packets}: out of fuel: more than {fuel} instructions");
+        }
         verdicts[outcome.action as usize] += 1;
         if outcome.action == XdpAction::Redirect {
             let to = match outcome.target {
@@ -171,6 +175,7 @@ fn load(args: &ProgRun, pins: Option<&PinDir>) -> Result<Loaded> {
             judge: args.verifier,
             ..Policy::default()
         },
+        fuel: args.fuel,
         section: args.section.clone(),
         pins: pins.map(PinDir::pins).transpose()?,
         services: Services {
@@ -203,10 +208,10 @@ fn set(loaded: &Loaded, words: &str) -> Result<()> {
     Words::read(rest)?.set(map)
 }
 
-/// Writes what ring buffers hold, a line a record.
+/// Writes what ring buffers and arrays of perf events hold, a line a record.
 fn drain(loaded: &Loaded, now_ns: u64, to: &mut BufWriter<File>) -> Result<()> {
     for map in loaded.maps() {
-        if map.def().kind != MapKind::RingBuf {
+        if !map.def().kind.holds_records() {
             continue;
         }
         while let Some(record) = map.pop()? {
