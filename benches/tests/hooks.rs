@@ -14,7 +14,7 @@ use dash_bpf::helper::XdpAction;
 use dash_engine::Engine;
 use dash_runtime::datapath::{Datapath, Fate};
 use dash_runtime::generation::Generation;
-use dash_runtime::hooks::{Attachment, HookPacket, HookRunner, HookVerdict, Hooks, Link, Point};
+use dash_runtime::hooks::{Attachment, HookPacket, HookVerdict, Hooks, Link, PacketRunner, Point};
 use dash_runtime::{Core, Engine as Executor};
 use dash_wire::drop::DropReason;
 use dash_wire::hook::{DashMeta, Place, flow};
@@ -36,7 +36,7 @@ impl<F> std::fmt::Debug for Closure<F> {
     }
 }
 
-impl<F: FnMut(&mut HookPacket<'_>, &DashMeta) -> HookVerdict + Send> HookRunner for Closure<F> {
+impl<F: FnMut(&mut HookPacket<'_>, &DashMeta) -> HookVerdict + Send> PacketRunner for Closure<F> {
     fn run(&mut self, packet: &mut HookPacket<'_>, about: &DashMeta) -> HookVerdict {
         (self.0)(packet, about)
     }

@@ -18,7 +18,7 @@ use dash_bpf::helper::XdpAction;
 use dash_bpf::{MapKind, Object, Program, assemble, elf};
 use dash_engine::Engine as Control;
 use dash_prog::{Engine, LoadOptions, Loaded};
-use dash_runtime::hooks::{Attachment, HookPacket, HookRunner, HookVerdict, Hooks, Link, Point};
+use dash_runtime::hooks::{Attachment, HookPacket, HookVerdict, Hooks, Link, PacketRunner, Point};
 use dash_runtime::{Core, Engine as Executor};
 use dash_wire::hook::{DashMeta, NO_ENI, Place};
 use nic_linux::sys::netdev;
@@ -39,7 +39,7 @@ mod traffic;
 #[derive(Debug)]
 struct Sink(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl HookRunner for Sink {
+impl PacketRunner for Sink {
     fn run(&mut self, packet: &mut HookPacket<'_>, _: &DashMeta) -> HookVerdict {
         let data = packet.memory[packet.data..packet.end].to_vec();
         self.0.lock().unwrap().push(data);

@@ -341,8 +341,8 @@ impl Bound<'_> {
             core.ager.take_events(&core.tables);
         }
         let verdict = verdict(&ctx, frame, port, r0);
-        let mut meta = Meta::default();
         if verdict == Verdict::Drop {
+            let mut meta = Meta::default();
             self.core.tables.meta.read(0, meta.as_mut_bytes());
             self.answer(&meta, frame);
         }
@@ -350,10 +350,13 @@ impl Bound<'_> {
             return Ok(verdict);
         }
         let core = &mut *self.core;
-        core.tables.meta.read(0, meta.as_mut_bytes());
         let ended = core.helpers.ended();
         let generation = self.generation;
-        let about = |tables: &CoreTables| about_leaving(generation, tables, &meta, !ended);
+        let about = |tables: &CoreTables| {
+            let mut meta = Meta::default();
+            tables.meta.read(0, meta.as_mut_bytes());
+            about_leaving(generation, tables, &meta, !ended)
+        };
         let tables = &mut core.tables;
         Ok(hooks.leave(&mut ctx, frame, core.now_ns, tables, verdict, about))
     }

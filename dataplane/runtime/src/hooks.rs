@@ -38,8 +38,53 @@ use crate::worker::rings::Count;
 
 /// One worker's way to run one program.
 pub trait HookRunner: Debug + Send {
+    /// Runs on the packet of a context, which it may change, and whose borders it may move. All else in the context is
+    /// the pipeline's.
+    ///
+    /// # Safety
+    /// The packet's pointers in the context lead into the buffer `frame_start..frame_end`, in order, and
+    /// nobody else uses that. Who implements it leaves them so.
+    unsafe fn run_in(&mut self, ctx: &mut RunCtx, about: &DashMeta) -> HookVerdict;
+}
+
+/// The same on a packet that is a slice of memory, for what knows no contexts.
+pub trait PacketRunner: Debug + Send {
     /// Runs on a packet, which it may change and move in its memory.
     fn run(&mut self, packet: &mut HookPacket<'_>, about: &DashMeta) -> HookVerdict;
+}
+
+impl<R: PacketRunner> HookRunner for R {
+    unsafe fn run_in(&mut self, ctx: &mut RunCtx, about: &DashMeta) -> HookVerdict {
+        let base = ctx.frame_start;
+        let at = |pointer: *mut u8| pointer.addr() - base.addr();
+        let len = at(ctx.frame_end);
+        let mut packet = HookPacket {
+            meta: at(ctx.data_meta),
+            data: at(ctx.data),
+            end: at(ctx.data_end),
+            ingress_ifindex: ctx.ingress_ifindex,
+            rx_queue_index: ctx.rx_queue_index,
+            egress_ifindex: ctx.egress_ifindex,
+            now_ns: ctx.now_ns,
+            // SAFETY: the buffer, by contract; the reference is gone when the context is used again.
+            memory: unsafe { std::slice::from_raw_parts_mut(base, len) },
+        };
+        let verdict = self.run(&mut packet, about);
+        let HookPacket {
+            meta, data, end, ..
+        } = packet;
+        if !(meta <= data && data <= end && end <= len) {
+            return HookVerdict {
+                action: XdpAction::Aborted,
+                port: None,
+                out_of_fuel: false,
+            };
+        }
+        ctx.data_meta = base.wrapping_add(meta);
+        ctx.data = base.wrapping_add(data);
+        ctx.data_end = base.wrapping_add(end);
+        verdict
+    }
 }
 
 /// A packet in its buffer, with what `struct xdp_md` says besides.
@@ -174,46 +219,28 @@ impl Link {
         let Some(lane) = self.lanes.get(ctx.cpu as usize) else {
             return XdpAction::Aborted;
         };
-        let base = ctx.frame_start;
-        let at = |pointer: *mut u8| pointer.addr() - base.addr();
-        let len = at(ctx.frame_end);
-        let mut packet = HookPacket {
-            meta: at(ctx.data_meta),
-            data: at(ctx.data),
-            end: at(ctx.data_end),
-            ingress_ifindex: ctx.ingress_ifindex,
-            rx_queue_index: ctx.rx_queue_index,
-            egress_ifindex: ctx.egress_ifindex,
-            now_ns: ctx.now_ns,
-            // SAFETY: the buffer, by contract; the reference is gone when the context is used again.
-            memory: unsafe { std::slice::from_raw_parts_mut(base, len) },
-        };
         // SAFETY: this thread is the only one with this worker's number, by contract, and runners know
         // nothing of links, so this is not called from within.
         let runner = unsafe { &mut *lane.runner.get() };
         let verdict = if self.timing.load(Ordering::Relaxed) > 0 {
             let before = Instant::now();
-            let verdict = runner.run(&mut packet, about);
+            // SAFETY: by contract.
+            let verdict = unsafe { runner.run_in(ctx, about) };
             lane.timed.add(1);
             // Half a millennium of nanoseconds fits.
             lane.nanoseconds.add(before.elapsed().as_nanos() as u64);
             verdict
         } else {
-            runner.run(&mut packet, about)
+            // SAFETY: by contract.
+            unsafe { runner.run_in(ctx, about) }
         };
-        let HookPacket {
-            meta, data, end, ..
-        } = packet;
-        let sends = matches!(verdict.action, XdpAction::Tx | XdpAction::Redirect);
-        let lost = verdict.action == XdpAction::Redirect && verdict.port.is_none();
         let mut action = verdict.action;
-        if !(meta <= data && data <= end && end <= len) || lost {
-            action = XdpAction::Aborted;
-        } else {
-            ctx.data_meta = base.wrapping_add(meta);
-            ctx.data = base.wrapping_add(data);
-            ctx.data_end = base.wrapping_add(end);
-            ctx.redirect_ifindex = verdict.port.map_or(u32::MAX, u32::from);
+        let sends = matches!(action, XdpAction::Tx | XdpAction::Redirect);
+        if action == XdpAction::Redirect {
+            match verdict.port {
+                Some(port) => ctx.redirect_ifindex = port.into(),
+                None => action = XdpAction::Aborted,
+            }
         }
         if about.place == Place::Egress as u8 && sends {
             action = XdpAction::Aborted;

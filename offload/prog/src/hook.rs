@@ -1,15 +1,15 @@
 //! Programs at the hooks of a pipeline: from [`Program`] to [`dash_runtime::hooks::Link`].
 
 use dash_bpf::MapKind;
-use dash_bpf::helper::XdpAction;
-use dash_runtime::hooks::{HookPacket, HookRunner, HookVerdict, Link};
+use dash_runtime::hooks::{HookRunner, HookVerdict, Link};
+use dash_wire::abi::RunCtx;
 use dash_wire::hook::{DashMeta, META_MAP};
 use thiserror::Error;
 use zerocopy::IntoBytes as _;
 
 use crate::load::Program;
 use crate::map::Map;
-use crate::run::{Ingress, Packet, Runner, Target};
+use crate::run::{Outcome, Runner, Target};
 
 /// One worker's way to run a program at a hook.
 #[derive(Debug)]
@@ -20,38 +20,34 @@ struct Hooked {
 }
 
 impl HookRunner for Hooked {
-    fn run(&mut self, packet: &mut HookPacket<'_>, about: &DashMeta) -> HookVerdict {
+    unsafe fn run_in(&mut self, ctx: &mut RunCtx, about: &DashMeta) -> HookVerdict {
+        self.tell(about);
+        // SAFETY: by contract; what is proven safe leaves borders inside the buffer and in order.
+        verdict(&unsafe { self.runner.run_in(ctx) })
+    }
+}
+
+impl Hooked {
+    /// Puts what is known of the packet into the program's map, if it has one.
+    fn tell(&self, about: &DashMeta) {
         if let Some(map) = &self.about {
             // `link` saw that it has such an element. Only a frozen map refuses, and stays as it was.
             let _ = map.set_for_cpu(self.runner.cpu(), &[0; 4], about.as_bytes());
         }
-        let ingress = Ingress {
-            ifindex: packet.ingress_ifindex,
-            queue: packet.rx_queue_index,
-            egress_ifindex: packet.egress_ifindex,
-            now_ns: packet.now_ns,
-        };
-        let bounds = packet.data..packet.end;
-        let Some(mut frame) = Packet::with_meta(packet.memory, packet.meta, bounds) else {
-            return HookVerdict {
-                action: XdpAction::Aborted,
-                port: None,
-                out_of_fuel: false,
-            };
-        };
-        let outcome = self.runner.run(&mut frame, &ingress);
-        let (bounds, meta) = (frame.bounds(), frame.meta().len());
-        (packet.meta, packet.data, packet.end) = (bounds.start - meta, bounds.start, bounds.end);
-        let port = match outcome.target {
-            Some(Target::Port(port)) => u16::try_from(port).ok(),
-            // No target of ours has sockets behind its ports.
-            Some(Target::Socket(_)) | None => None,
-        };
-        HookVerdict {
-            action: outcome.action,
-            port,
-            out_of_fuel: outcome.out_of_fuel,
-        }
+    }
+}
+
+#[inline]
+fn verdict(outcome: &Outcome) -> HookVerdict {
+    let port = match outcome.target {
+        Some(Target::Port(port)) => u16::try_from(port).ok(),
+        // No target of ours has sockets behind its ports.
+        Some(Target::Socket(_)) | None => None,
+    };
+    HookVerdict {
+        action: outcome.action,
+        port,
+        out_of_fuel: outcome.out_of_fuel,
     }
 }
 

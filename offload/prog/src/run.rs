@@ -5,7 +5,7 @@ use std::ops::Range;
 use crossbeam_epoch as epoch;
 use dash_bpf::helper::XdpAction;
 use dash_bpf::interp::{Trap, TrapKind};
-use dash_wire::abi::{MapHandle, RunCtx};
+use dash_wire::abi::{HelperFn, MapHandle, RunCtx};
 
 use crate::exec::Interpreter;
 use crate::helpers::{HelperState, NOWHERE, SOCKET, table};
@@ -30,13 +30,6 @@ impl<'a> Packet<'a> {
             end: bounds.end,
             memory,
         })
-    }
-
-    /// The same with metadata in front, from byte `meta` on, as the program before left it; `None` unless
-    /// `meta <= bounds.start`.
-    pub fn with_meta(memory: &'a mut [u8], meta: usize, bounds: Range<usize>) -> Option<Self> {
-        let packet = Self::new(memory, bounds)?;
-        (meta <= packet.data).then_some(Self { meta, ..packet })
     }
 
     /// The frame.
@@ -101,6 +94,7 @@ pub struct Runner {
     /// By map, for compiled code: element 0 of arrays.
     arrays: Box<[*mut u8]>,
     handles: Box<[*const MapHandle]>,
+    helpers: &'static [HelperFn],
     fuel: i64,
     state: Box<HelperState>,
     interpreter: Option<Box<Interpreter>>,
@@ -124,6 +118,7 @@ impl Runner {
             fuel: shared
                 .fuel
                 .map_or(0, |fuel| i64::try_from(fuel).unwrap_or(i64::MAX)),
+            helpers: table(),
             state: Box::new(HelperState::new(
                 cpu,
                 shared.object.programs.len(),
@@ -168,9 +163,37 @@ impl Runner {
             frame_start: start,
             frame_end: memory.end,
             now_ns: ingress.now_ns,
+            arrays: std::ptr::null(),
+            maps: std::ptr::null(),
+            helpers: std::ptr::null(),
+            worker: std::ptr::null_mut(),
+            cpu: self.cpu,
+            resume: 0,
+            found_key: std::ptr::null(),
+            found_value: std::ptr::null_mut(),
+            memo: std::ptr::null_mut(),
+            fuel: 0,
+        };
+        // SAFETY: the frame is the caller's memory, borrowed for the run.
+        let outcome = unsafe { self.run_in(&mut ctx) };
+        let from = |at: *mut u8| at.addr().wrapping_sub(start.addr());
+        (packet.meta, packet.data, packet.end) =
+            (from(ctx.data_meta), from(ctx.data), from(ctx.data_end));
+        outcome
+    }
+
+    /// Runs the program on the packet of a context, which it may change and move there; all else of the context is whose
+    /// it is.
+    ///
+    /// # Safety
+    /// The packet's pointers lead into the buffer `frame_start..frame_end`, in order, and nobody else uses that.
+    #[inline]
+    pub(crate) unsafe fn run_in(&mut self, of: &mut RunCtx) -> Outcome {
+        let mut ctx = RunCtx {
+            redirect_ifindex: NOWHERE,
             arrays: self.arrays.as_ptr(),
             maps: self.handles.as_ptr(),
-            helpers: table().as_ptr(),
+            helpers: self.helpers.as_ptr(),
             worker: self.state.begin(),
             cpu: self.cpu,
             resume: 0,
@@ -178,14 +201,15 @@ impl Runner {
             found_value: std::ptr::null_mut(),
             memo: std::ptr::null_mut(),
             fuel: self.fuel,
+            ..*of
         };
-        let _pinned = self.program.shared.pinned.then(epoch::pin);
-        // SAFETY: the frame is the caller's memory, borrowed for the run; tables and helpers are of the
-        // maps the program was verified with, which `program` keeps alive; inner maps live while pinned.
+        let shared = &self.program.shared;
+        let _pinned = shared.pinned.then(epoch::pin);
+        let metered = shared.fuel.is_some();
+        // SAFETY: the packet, by contract; tables and helpers are of the maps the program was verified with, which
+        // `program` keeps alive; inner maps live while pinned.
         let (code, trap) = unsafe { self.run_raw(&mut ctx) };
-        let from = |at: *mut u8| at.addr().wrapping_sub(start.addr());
-        (packet.meta, packet.data, packet.end) =
-            (from(ctx.data_meta), from(ctx.data), from(ctx.data_end));
+        (of.data, of.data_end, of.data_meta) = (ctx.data, ctx.data_end, ctx.data_meta);
         let action = XdpAction::from_r0(code);
         let target = match (action, ctx.redirect_ifindex) {
             (XdpAction::Redirect, NOWHERE) => None,
@@ -193,7 +217,6 @@ impl Runner {
             (XdpAction::Redirect, port) => Some(Target::Port(port)),
             _ => None,
         };
-        let metered = self.program.shared.fuel.is_some();
         let spent = trap.is_some_and(|trap| trap.kind == TrapKind::Fuel);
         Outcome {
             action,

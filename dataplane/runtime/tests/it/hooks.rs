@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use dash_bpf::builder::R0;
 use dash_bpf::helper::XdpAction;
 use dash_runtime::hooks::{
-    Attachment, HookPacket, HookRunner, HookVerdict, Hooks, Link, LinkStats, Point,
+    Attachment, HookPacket, HookVerdict, Hooks, Link, LinkStats, PacketRunner, Point,
 };
 use dash_runtime::{Core, Engine};
 use dash_wire::hook::{DashMeta, Place};
@@ -37,7 +37,7 @@ impl<F> Drop for Closure<F> {
     }
 }
 
-impl<F: FnMut(&mut HookPacket<'_>, &DashMeta) -> HookVerdict + Send> HookRunner for Closure<F> {
+impl<F: FnMut(&mut HookPacket<'_>, &DashMeta) -> HookVerdict + Send> PacketRunner for Closure<F> {
     fn run(&mut self, packet: &mut HookPacket<'_>, about: &DashMeta) -> HookVerdict {
         (self.f)(packet, about)
     }
