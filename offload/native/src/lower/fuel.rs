@@ -84,17 +84,16 @@ impl Lowering<'_> {
         loop {
             let step = &steps[i];
             // Helpers that call functions are several steps: that of the call counts, and their functions' own.
-            let own = matches!(
-                step.action,
-                Action::Round(_) | Action::EnterRound(_) | Action::Done
-            );
-            spent += i64::from(!own);
-            let ends = match step.action {
-                Action::Op(Op::JumpIf { .. }) => true,
-                Action::Op(_) | Action::Enter | Action::Leave | Action::EnterRound(_) => false,
-                Action::Done => false,
-                Action::CallBack(_) | Action::Round(_) | Action::Again | Action::Return => true,
+            let (counts, ends) = match step.action {
+                Action::Op(Op::JumpIf { .. })
+                | Action::CallBack(_)
+                | Action::Again
+                | Action::Return => (true, true),
+                Action::Op(_) | Action::Enter | Action::Leave => (true, false),
+                Action::Round(_) => (false, true),
+                Action::EnterRound(_) | Action::Done => (false, false),
             };
+            spent += i64::from(counts);
             let next = step.next as usize;
             let starts = place.blocks.get(next).copied().flatten().is_some();
             if ends || step.next == NONE || starts || ends_stretch(place, i) {
