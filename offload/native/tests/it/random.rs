@@ -510,7 +510,8 @@ fn narrow_compare_and_exchange_compares_the_low_half() {
             };
             b.load_imm64(Reg::R3, there | 0x1111_1111 << 32);
             b.store(Size::Dw, base, off, Reg::R3);
-            b.load_imm64(Reg::R0, r0);
+            // From memory: of a number that the compiler knows it would know the low half.
+            b.load(Size::Dw, Reg::R0, Reg::R1, 8);
             b.mov(Reg::R2, 9);
             b.atomic(Size::W, AtomicOp::CmpXchg, true, base, off, Reg::R2);
             b.load(Size::Dw, Reg::R4, base, off);
@@ -523,7 +524,8 @@ fn narrow_compare_and_exchange_compares_the_low_half() {
                 insns: b.finish().expect("straight line"),
                 ..Program::default()
             };
-            let memory = [0; MEMORY];
+            let mut memory = [0; MEMORY];
+            memory[8..16].copy_from_slice(&u64::to_le_bytes(r0));
             let expected = interpreted(&program, &memory);
             let here = compiled(&program, &memory, &Options::default());
             assert_eq!(here, expected, "{r0:#x}");
