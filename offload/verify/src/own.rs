@@ -14,7 +14,8 @@
 //!
 //! # Choices
 //! - Addresses never leave a program, privileged or not: pointers are neither stored outside the
-//!   stack, returned, passed as numbers, nor compared with numbers other than 0.
+//!   stack, returned, passed as numbers, nor compared with numbers other than 0, unless both ways lead to one
+//!   instruction. Comparisons with 0 are those whose answer is the same wherever memory lies.
 //! - A pointer that a call made invalid, or that is of another kind on another path, can be copied, but not used in any
 //!   other way; to Linux it is a number then.
 //! - A callee cannot read the caller's r6 to r9. Chains of calls have 512 bytes of stack in all.

@@ -58,8 +58,12 @@ impl Walk<'_> {
                 src,
                 target,
             } => {
-                let states = self.branch(state, width, cond, dst, src)?;
-                return Ok(Next::Either(target, Box::new(states)));
+                return match self.branch(state, width, cond, dst, src) {
+                    Ok(states) => Ok(Next::Either(target, Box::new(states))),
+                    // Where both ways are one nobody learns an address.
+                    Err(Fault::Comparison { .. }) if target == pc + 1 => Ok(Next::Goto(target)),
+                    Err(fault) => Err(fault),
+                };
             }
             Op::Call { helper } => return self.helper(pc, u64::from(helper), state),
             Op::CallReg { reg } => match self.operand(state, Operand::Reg(reg))?.known() {
@@ -325,27 +329,35 @@ fn distance(a: Value, b: Value) -> Option<Scalar> {
 /// The states where a comparison of pointers is not taken and where it is; `None` where it would
 /// tell an address.
 fn compare_pointers(state: &State, cond: Cond, a: Value, b: Value) -> Option<[Option<State>; 2]> {
-    let equality = matches!(cond, Cond::Eq | Cond::Ne);
+    let taken = Relation::of(cond, true);
     let null_test = match (a, b) {
         (Value::Opaque, _) | (_, Value::Opaque) => return None,
-        (p, n) | (n, p) if n.is_null() => Some(p),
+        (p, n) if n.is_null() => Some((p, taken)),
+        (n, p) if n.is_null() => Some((p, taken.flipped())),
         _ => None,
     };
-    if let Some(pointer) = null_test {
-        if !equality {
-            return None;
-        }
-        let taken_if_found = cond == Cond::Ne;
-        let of = |found: bool| match pointer.maybe_null() {
-            Some(id) => {
-                let mut state = state.clone();
-                state.found(id, found);
-                Some(state)
-            }
-            // Moved by an unknown number, a pointer can be any number.
-            _ => (found || !is_near(pointer)).then(|| state.clone()),
+    if let Some((pointer, relation)) = null_test {
+        // Whether it is taken for a pointer that is not null, and for null.
+        let (found, null) = match relation {
+            Relation::Eq | Relation::Le => (false, true),
+            Relation::Ne | Relation::Gt => (true, false),
+            Relation::Ge => (true, true),
+            Relation::Lt | Relation::Set => (false, false),
+            // Signs of addresses differ between engines.
+            _ => return None,
         };
-        return Some([of(!taken_if_found), of(taken_if_found)]);
+        let of = |taken: bool| {
+            let mut state = state.clone();
+            match (pointer.maybe_null(), found == taken, null == taken) {
+                (_, false, false) => return None,
+                (Some(id), is_found, is_null) if is_found != is_null => state.found(id, is_found),
+                // Moved by an unknown number, a pointer can be any number.
+                (None, false, true) if is_near(pointer) => return None,
+                _ => {}
+            }
+            Some(state)
+        };
+        return Some([of(false), of(true)]);
     }
     let ordered = matches!(
         cond,

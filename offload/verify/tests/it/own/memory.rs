@@ -221,7 +221,7 @@ fn what_a_call_made_invalid_can_be_copied_and_no_more() {
     }
     for test in ["r7 == 0", "r7 == r10", "r7 > r6", "w7 == 0", "r0 != r7"] {
         refuses!(
-            program(&format!("if {test} goto out")),
+            program(&format!("if {test} goto out\nr0 = 1")),
             12,
             Fault::Comparison { .. }
         );
@@ -269,7 +269,11 @@ fn a_lookup_is_compared_with_null_before_it_is_used() {
         Fault::NotAPointer { reg: 6, .. }
     );
     refuses!(program("r6 += 4"), 7, Fault::MaybeNull(6));
-    refuses!(program("if r0 > 0 goto out"), 7, Fault::Comparison { .. });
+    refuses!(
+        program("if r0 > 0 goto out"),
+        8,
+        Fault::NotAPointer { reg: 6, .. }
+    );
     // Another look-up's test says nothing of this one.
     refuses!(
         program("r2 = r10\nr2 += -8\nr1 = map[0] ll\ncall 1\nif r0 == 0 goto out"),

@@ -73,9 +73,75 @@ fn addresses_stay_inside_the_program() {
         ("r2 = 4096\nif r1 == r2 goto out", 1),
         ("if r1 & 1 goto out", 0),
     ] {
-        refuses!(format!("{text}{OUT}"), pc, Fault::Comparison { .. });
+        refuses!(format!("{text}\nr0 = 1{OUT}"), pc, Fault::Comparison { .. });
     }
     accepted(&format!("if r1 == 0 goto out{OUT}"));
+}
+
+#[test]
+fn a_comparison_that_changes_nothing_tells_nothing() {
+    // Both ways lead to the next instruction.
+    for test in ["r1 == 7", "w1 <= w6", "r1 s> r10", "r1 & 5", "r10 < 0"] {
+        accepted(&format!(
+            "{ANY}r1 = r7\nif {test} goto next\nnext:\nr0 = 2\nexit"
+        ));
+    }
+    refuses!(
+        "if r1 == 7 goto next\nr0 = 1\nnext:\nr0 = 2\nexit",
+        0,
+        Fault::Comparison { .. }
+    );
+    refuses!(
+        "if r2 == 7 goto next\nnext:\nr0 = 2\nexit",
+        0,
+        Fault::Uninitialised(2)
+    );
+}
+
+#[test]
+fn any_order_of_addresses_and_null_is_known() {
+    let found = |test: &str| {
+        format!(
+            "{}r1 = 0\nr2 = r0\n{test}\nr0 = *(u8 *)(r2 + 0){OUT}",
+            lookup(0).replace("if r0 == 0 goto out", "")
+        )
+    };
+    for test in [
+        "if r2 <= 0 goto out",
+        "if r1 >= r2 goto out",
+        "if r2 > 0 goto there\ngoto out\nthere:",
+        "if r1 < r2 goto there\ngoto out\nthere:",
+    ] {
+        accepted(&found(test));
+    }
+    // These say nothing of it.
+    for test in [
+        "if r2 < 0 goto out",
+        "if r1 > r2 goto out",
+        "if r2 >= 0 goto there\nthere:",
+        "if r2 & 0 goto out",
+    ] {
+        refused(&found(test), 9, |fault| {
+            matches!(fault, Fault::MaybeNull(2))
+        });
+    }
+    for test in [
+        "if r2 s> 0 goto out",
+        "if r2 s<= 0 goto out",
+        "if w2 > 0 goto out",
+    ] {
+        refuses!(found(test), 8, Fault::Comparison { .. });
+    }
+    // What is there is more than null: the other way is dead.
+    accepted(&format!(
+        "if r1 <= 0 goto dead\ngoto out\ndead:\nr0 = *(u8 *)(r5 + 0){OUT}"
+    ));
+    accepted(&format!("if r1 >= 0 goto out\nr0 = *(u8 *)(r5 + 0){OUT}"));
+    refuses!(
+        format!("if r1 > 0 goto dead\ngoto out\ndead:\nr0 = *(u8 *)(r5 + 0){OUT}"),
+        2,
+        Fault::Uninitialised(5)
+    );
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Our own verifier against the kernel's: mutants of the verifier's test programs, judged by both.
-//! `verdicts [MUTANTS [SEED]]`, as root. What we accept and the kernel refuses is listed by the
-//! kernel's words, with an explanation where there is one, and an error where there is none; what
-//! PREVAIL and the kernel accept and we refuse, by ours. (Loaded as root, the kernel lets programs
-//! leak addresses; we never do.)
+//! `verdicts [MUTANTS [SEED]]`, as root. What we accept and the kernel refuses is listed with why that is no
+//! hole (`explained`), and is an error where that is not known; what PREVAIL and the kernel accept and we refuse,
+//! by our words. (Loaded as root, the kernel lets programs leak addresses; we never do.)
 
 #![forbid(unsafe_code)]
 
+mod explained;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use dash_bpf::map::{F_RDONLY_PROG, InnerMaps};
@@ -17,52 +19,9 @@ use nic_linux::loader::create_map;
 use nic_linux::rewrite::{self, World};
 use nic_linux::sys::bpf::{self, Map};
 
-const SEEDS: &str = include_str!("../../../offload/verify/tests/seeds.txt");
+use crate::explained::explain;
 
-/// What the kernel says where we may accept all the same, and why that is no hole.
-const EXPLAINED: [(&str, &str); 10] = [
-    (
-        "misaligned stack access",
-        "the kernel follows stored registers by 8-byte slots; we follow bytes, and engines read bytes",
-    ),
-    (
-        "offset is outside of the packet",
-        "the kernel forgets an earlier check once an unknown number is added; we add its bounds",
-    ),
-    (
-        "R0 !read_ok",
-        "r0 after a tail call that failed: our engines define it, the kernel does not",
-    ),
-    (
-        "invalid bpf_context access off=20",
-        "egress_ifindex: the kernel has it for programs of device maps only, which this load does not ask",
-    ),
-    (
-        "with unbounded min value is not allowed",
-        "the kernel knows nothing of quotients and remainders by a constant; we do",
-    ),
-    (
-        "cannot call GPL-restricted function",
-        "tracing helpers are for programs under the GPL there; this is about licenses",
-    ),
-    (
-        "does not point to a readonly map",
-        "the kernel wants a map of constants frozen against its loader too, which this load does not do",
-    ),
-    (
-        "invalid func unknown#250",
-        "the hook of our pipeline, which the kernel does not have; users' programs that call it are not loaded",
-    ),
-    (
-        "missing btf func_info",
-        "functions that helpers call need type information there, which mutants have not: the kernel does not look \
-         at the program at all",
-    ),
-    (
-        "div by zero",
-        "by the constant 0: our engines give what RFC 9669 says",
-    ),
-];
+const SEEDS: &str = include_str!("../../../../offload/verify/tests/seeds.txt");
 
 /// The maps the test programs name.
 fn maps() -> Vec<MapDef> {
@@ -107,6 +66,9 @@ fn maps() -> Vec<MapDef> {
         },
     ]
 }
+
+/// Programs asked about at a time.
+const THREADS: usize = 4;
 
 struct Random(u64);
 
@@ -154,11 +116,11 @@ fn kernel(insns: &[Insn], fds: &[Arc<Map>]) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(e) => {
             let text = e.to_string();
-            let line = text
-                .lines()
-                .map(str::trim)
-                .rev()
-                .find(|line| !line.starts_with("processed") && !line.is_empty());
+            // What follows the reason: states, and what it did cost.
+            let known = ["processed", "cur state:", "old state:"];
+            let line = text.lines().map(str::trim).rev().find(|line| {
+                !line.is_empty() && !known.iter().any(|known| line.starts_with(known))
+            });
             Err(line.unwrap_or("no reason").to_owned())
         }
     }
@@ -187,6 +149,91 @@ fn first_words(e: &VerifyError) -> String {
     }
 }
 
+/// What the three say of one program.
+struct Answer {
+    ours: bool,
+    kernel: bool,
+    differs: Option<Differs>,
+}
+
+enum Differs {
+    /// The kernel refuses: its words and why that is no hole.
+    Explained(&'static str, &'static str),
+    /// Why, and the program.
+    Reason(String, String),
+}
+
+fn ask(insns: &[Insn], maps: &[MapDef], fds: &[Arc<Map>]) -> Answer {
+    let program = Program {
+        name: "mutant".to_owned(),
+        kind: ProgramKind::Xdp,
+        insns: insns.to_vec(),
+        ..Program::default()
+    };
+    let object = Object {
+        maps: maps.to_vec(),
+        programs: vec![program.clone()],
+        tail_calls: Vec::new(),
+    };
+    let ours = verify(&object, Judge::Own);
+    let theirs = kernel(insns, fds);
+    let text = || disassemble(insns).unwrap_or_default();
+    let differs = match (&ours, &theirs) {
+        (Ok(()), Err(why)) => match explain(why, &program, maps, |told| kernel(told, fds)) {
+            Some((words, why)) => Some(Differs::Explained(words, why)),
+            None => {
+                let why = format!("ours accepts, the kernel: {why}");
+                Some(Differs::Reason(why, text()))
+            }
+        },
+        // What both others can prove, ours should.
+        (Err(e), Ok(())) if verify(&object, Judge::Prevail).is_ok() => {
+            let why = format!("PREVAIL and the kernel accept, ours: {}", first_words(e));
+            Some(Differs::Reason(why, text()))
+        }
+        _ => None,
+    };
+    Answer {
+        ours: ours.is_ok(),
+        kernel: theirs.is_ok(),
+        differs,
+    }
+}
+
+/// How often what was said, and for each reason that is not explained the first in order.
+#[derive(Default)]
+struct Told {
+    counts: BTreeMap<(&'static str, &'static str), u64>,
+    explained: BTreeMap<(&'static str, &'static str), u64>,
+    reasons: BTreeMap<String, (u64, String)>,
+}
+
+impl Told {
+    fn note(&mut self, answer: Answer) {
+        let word = |accepts| if accepts { "accepts" } else { "refuses" };
+        let verdicts = (word(answer.ours), word(answer.kernel));
+        *self.counts.entry(verdicts).or_default() += 1;
+        match answer.differs {
+            None => {}
+            Some(Differs::Explained(words, why)) => {
+                *self.explained.entry((words, why)).or_default() += 1;
+            }
+            Some(Differs::Reason(why, text)) => {
+                // Numbers and registers apart, the same reason.
+                let digit = |c: char| if c.is_ascii_digit() { '#' } else { c };
+                let reason = why.chars().map(digit).collect();
+                let example = format!("{why}\n{text}");
+                let entry = self
+                    .reasons
+                    .entry(reason)
+                    .or_insert_with(|| (0, example.clone()));
+                entry.0 += 1;
+                entry.1 = example.min(std::mem::take(&mut entry.1));
+            }
+        }
+    }
+}
+
 fn main() -> Result<()> {
     if let Some(why) = nic_linux::KernelEngine::unavailable() {
         eprintln!("SKIP: no kernel to compare with: {why}");
@@ -208,65 +255,44 @@ fn main() -> Result<()> {
         .flat_map(|part| part.split("---\n"))
         .map(assemble)
         .collect::<Result<Vec<_>, _>>()?;
-    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    let mut reasons: BTreeMap<String, (u64, String)> = BTreeMap::new();
-    for index in 0..seeds.len() as u64 + mutants {
-        // The seeds themselves first.
-        let mut insns = seeds[index as usize % seeds.len()].clone();
-        if index >= seeds.len() as u64 {
-            mutate(&mut random, &mut insns);
-        }
-        if dash_bpf::decode(&insns).is_err() {
-            continue;
-        }
-        let object = Object {
-            maps: maps.clone(),
-            programs: vec![Program {
-                name: "mutant".to_owned(),
-                kind: ProgramKind::Xdp,
-                insns: insns.clone(),
-                ..Program::default()
-            }],
-            tail_calls: Vec::new(),
-        };
-        let ours = verify(&object, Judge::Own);
-        let theirs = kernel(&insns, &fds);
-        let word = |accepts| if accepts { "accepts" } else { "refuses" };
-        *counts
-            .entry((word(ours.is_ok()), word(theirs.is_ok())))
-            .or_default() += 1;
-        let why = match (ours, theirs) {
-            (Ok(_), Err(why)) => format!("ours accepts, the kernel: {why}"),
-            // What both others can prove, ours should.
-            (Err(e), Ok(())) if verify(&object, Judge::Prevail).is_ok() => {
-                format!("PREVAIL and the kernel accept, ours: {}", first_words(&e))
-            }
-            _ => continue,
-        };
-        // Numbers and registers apart, the same reason.
-        let reason: String = why
-            .chars()
-            .map(|c| if c.is_ascii_digit() { '#' } else { c })
-            .collect();
-        let text = disassemble(&insns).unwrap_or_default();
-        let entry = reasons
-            .entry(reason)
-            .or_insert_with(|| (0, format!("{why}\n{text}")));
-        entry.0 += 1;
+    // The seeds themselves first.
+    let mut asked = seeds.clone();
+    for index in 0..mutants as usize {
+        let mut insns = seeds[(seeds.len() + index) % seeds.len()].clone();
+        mutate(&mut random, &mut insns);
+        asked.push(insns);
     }
+    asked.retain(|insns| dash_bpf::decode(insns).is_ok());
+    // Mostly the kernel is waited for.
+    let next = AtomicUsize::new(0);
+    let told = Mutex::new(Told::default());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(insns) = asked.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let answer = ask(insns, &maps, &fds);
+                    told.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .note(answer);
+                }
+            });
+        }
+    });
+    let Told {
+        counts,
+        explained,
+        reasons,
+    } = told.into_inner().unwrap_or_else(PoisonError::into_inner);
     for ((ours, kernel), count) in &counts {
         println!("ours {ours}, the kernel {kernel}: {count}");
     }
+    for ((words, why), count) in &explained {
+        println!("\n{count} times: ours accepts, the kernel: {words}\n  {why}");
+    }
     let mut unexplained = 0;
     for (reason, (count, example)) in &reasons {
-        let why = EXPLAINED.iter().find(|(words, _)| example.contains(words));
-        match why {
-            Some((_, why)) => println!("\n{count} times: {reason}\n  {why}"),
-            None => {
-                unexplained += u64::from(reason.starts_with("ours accepts")) * count;
-                println!("\n{count} times: {reason}\nfor example: {example}");
-            }
-        }
+        println!("\n{count} times: {reason}\nfor example: {example}");
+        unexplained += u64::from(reason.starts_with("ours accepts")) * count;
     }
     ensure!(
         unexplained == 0,
