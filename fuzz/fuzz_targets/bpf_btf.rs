@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../bodies/bpf_btf.rs"]
+#[expect(dead_code, reason = "tests make inputs of files with it")]
 mod body;
 
 fuzz_target!(|data: &[u8]| body::run(data));
