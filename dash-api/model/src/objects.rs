@@ -220,6 +220,8 @@ pub struct ServiceTunnel {
 pub struct RouteRule {
     /// Accept or drop (A18).
     pub action: RuleAction,
+    /// IP protocol of the customer's packets that it is for; `None` for all (A18).
+    pub protocol: Option<u8>,
     /// VNET whose PAs are checked; needed when `pa_validation` is set.
     pub vnet: Option<VnetName>,
     /// Outer source must be a PA of `vnet`. Unset in the message means false (A4).

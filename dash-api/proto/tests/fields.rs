@@ -294,7 +294,7 @@ fn fields(table: &str) -> Vec<Field> {
         "DASH_ROUTE_RULE_TABLE" => vec![
             ("action_type", Acts, json!({"action_type": "drop"})),
             ("priority", Noted, json!({"priority": 2})),
-            ("protocol", Refused, json!({"protocol": 6})),
+            ("protocol", Acts, json!({"protocol": 6})),
             ("vnet", Acts, json!({"vnet": "w"})),
             ("pa_validation", Acts, json!({"pa_validation": true})),
             ("metering_class", Noted, json!({"metering_class": 7})),

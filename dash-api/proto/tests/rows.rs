@@ -393,7 +393,8 @@ fn route_rules() {
         RuleAction::Drop
     );
     assert_eq!(rule(json!({})).action, RuleAction::Decap);
-    assert_eq!(rule(json!({"protocol": 0})).action, RuleAction::Decap);
+    assert_eq!(rule(json!({"protocol": 0})).protocol, None);
+    assert_eq!(rule(json!({"protocol": 17})).protocol, Some(17));
     refused(
         t,
         key,
@@ -404,8 +405,8 @@ fn route_rules() {
     refused(
         t,
         key,
-        json!({"action_type": "decap", "protocol": 6}),
-        LATER,
+        json!({"action_type": "decap", "protocol": 256}),
+        BAD,
         "protocol",
     );
     refused(

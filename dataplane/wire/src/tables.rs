@@ -116,6 +116,9 @@ pub mod port_range_action {
     pub const MAP: u16 = 1;
 }
 
+/// Where [`InboundKey::vni`] has a protocol: above the 24 bits of a VNI.
+pub const INBOUND_PROTOCOL_SHIFT: u32 = 24;
+
 /// Values of [`InboundRow::action`].
 pub mod inbound_action {
     /// Accept.
@@ -516,7 +519,7 @@ layout! {
         prefix_len: u32,
         /// ENI index.
         eni: u32,
-        /// VNI.
+        /// VNI; from bit [`INBOUND_PROTOCOL_SHIFT`] up the IP protocol of the customer's packet, 0 for all.
         vni: u32,
         /// Outer source.
         sip: [u8; 4],

@@ -60,6 +60,7 @@ fn transforms() -> impl Iterator<Item = Shape> {
     let much = Shape {
         trusted_vnis: true,
         inbound_pa_validation: true,
+        inbound_protocol: true,
         pa_prefixes: true,
         underlay_routes: true,
         acl_out: 0b11111,
@@ -265,6 +266,7 @@ fn what_is_counted_before_the_look_up_is_counted_nowhere_else() {
     let full = Shape {
         trusted_vnis: true,
         inbound_pa_validation: true,
+        inbound_protocol: true,
         underlay_routes: true,
         acl_out: 0b11111,
         acl_in: 0b11111,

@@ -196,6 +196,7 @@ fn whole_template() -> String {
         acl_in: 0b11111,
         route_group_disabled: true,
         inbound_pa_validation: true,
+        inbound_protocol: true,
         pa_prefixes: true,
         underlay_routes: true,
         route_more: true,

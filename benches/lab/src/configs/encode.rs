@@ -92,6 +92,7 @@ pub(super) fn message(key: &ObjectKey, object: &Object) -> Vec<u8> {
                 RuleAction::Decap => ActionType::Decap.into(),
                 RuleAction::Drop => ActionType::Drop.into(),
             },
+            protocol: o.protocol.map(u32::from),
             vnet: o.vnet.as_ref().map(ToString::to_string),
             pa_validation: Some(o.pa_validation),
             ..Default::default()

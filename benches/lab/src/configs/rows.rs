@@ -285,6 +285,7 @@ impl Config {
                 ObjectKey::RouteRule(key),
                 Object::RouteRule(RouteRule {
                     action: RuleAction::Decap,
+                    protocol: None,
                     vnet: Some(plan::vnet(eni)),
                     pa_validation: true,
                     meter: MeterBits::default(),

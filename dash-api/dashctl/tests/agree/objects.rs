@@ -384,6 +384,7 @@ impl World {
             } else {
                 RuleAction::Decap
             },
+            protocol: r.pick(&[None, None, None, Some(6), Some(17)]),
             vnet: Some(vnet(r.below(2))),
             pa_validation: r.once_in(2),
             meter: meter_bits(r),

@@ -218,12 +218,13 @@ pub(super) fn route_rule(
         }
     };
     // 0 stands for any protocol.
-    if let Some(protocol @ 1..) = row.protocol {
-        return Err(FieldError::unimplemented(
-            "protocol",
-            format!("matching a protocol is not supported yet: {protocol}"),
-        ));
-    }
+    let protocol = row.protocol.filter(|number| *number != 0).map(|number| {
+        u8::try_from(number).map_err(|_| {
+            let why = format!("{number} is not an IP protocol (0..=255, 0 for any)");
+            FieldError::invalid("protocol", why)
+        })
+    });
+    let protocol = protocol.transpose()?;
     if row.pa_validation.is_none() {
         notes.add("pa_validation unset: treated as false");
     }
@@ -246,6 +247,7 @@ pub(super) fn route_rule(
     notes.ignored_if(row.routing_type != 0, "routing_type");
     Ok(RouteRule {
         action,
+        protocol,
         vnet,
         pa_validation,
         meter: bits,

@@ -51,6 +51,8 @@ pub(super) struct Census {
     limited: usize,
     /// ENIs whose replies go where packets come from.
     learning: usize,
+    /// Inbound rules for one protocol.
+    particular: usize,
 }
 
 impl Census {
@@ -91,7 +93,10 @@ impl Census {
             (_, Object::PaValidation(row)) => {
                 change_if(!row.prefixes.is_empty(), &mut self.permitting);
             }
-            (_, Object::RouteRule(rule)) => change_if(validates(rule), &mut self.validating),
+            (_, Object::RouteRule(rule)) => {
+                change_if(validates(rule), &mut self.validating);
+                change_if(rule.protocol.is_some(), &mut self.particular);
+            }
             (ObjectKey::AclOut(_, stage), Object::AclOut(bind)) => {
                 if let Some(count) = stage_of(&mut self.out, *stage, bind) {
                     change(count);
@@ -147,6 +152,7 @@ impl Census {
             dscp_pipe: self.piped > 0,
             mtu: self.limited > 0,
             inbound_pa_validation: self.validating > 0,
+            inbound_protocol: self.particular > 0,
             pa_prefixes: self.validating > 0 && self.permitting > 0,
             underlay_routes: false,
             hooks: false,

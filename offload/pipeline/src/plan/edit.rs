@@ -59,8 +59,9 @@ impl Planner {
                     ops.delete(Table::MappingMore, &key);
                 }
             }
-            (ObjectKey::RouteRule(key), Object::RouteRule(_)) => {
-                self.inbound.remove(self.ids.eni(&key.eni), key);
+            (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => {
+                let eni = self.ids.eni(&key.eni);
+                self.inbound.remove(eni, key, rule.protocol);
             }
             (ObjectKey::MeterRule(policy, number), Object::MeterRule(rule)) => {
                 let policy = self.ids.meter_policy(policy);
@@ -112,7 +113,8 @@ impl Planner {
             }
             (ObjectKey::RouteRule(key), Object::RouteRule(rule)) => {
                 let row = rows::inbound(&self.ids, rule);
-                self.inbound.insert(self.ids.eni(&key.eni), key, row);
+                let eni = self.ids.eni(&key.eni);
+                self.inbound.insert(eni, key, rule.protocol, row);
             }
             (ObjectKey::MeterRule(policy, number), Object::MeterRule(rule)) => {
                 let policy = self.ids.meter_policy(policy);

@@ -10,7 +10,7 @@ use dash_wire::tables::TRUSTED_VNI_GLOBAL;
 use nic_target::Table;
 
 use super::edit::routing_type_index;
-use super::{Planner, acl};
+use super::{Planner, acl, inbound};
 use crate::model::trace::{FoundBy, LookedUp};
 
 /// What an object's row, or its absence, meant to a packet.
@@ -78,12 +78,15 @@ impl Planner {
             }
             Table::Inbound => {
                 let eni = self.eni_key(looked.num(0)?)?;
-                let (vni, source) = (looked.num(1)?, Ipv4Addr::from(looked.bytes::<4>(2)?));
-                let rules = store.route_rules(eni).map(|(key, _)| key);
-                let matching = rules.filter(|key| {
+                let (network, source) = (looked.num(1)?, Ipv4Addr::from(looked.bytes::<4>(2)?));
+                let (vni, protocol) = inbound::parts(network);
+                let matching = store.route_rules(eni).filter(|(key, rule)| {
                     let whole = IpPrefix::new(key.source.addr.into(), key.source.len);
-                    key.vni.get() == vni && whole.is_some_and(|p| p.contains(source.into()))
+                    key.vni.get() == vni
+                        && (rule.protocol.is_none() || rule.protocol == protocol)
+                        && whole.is_some_and(|p| p.contains(source.into()))
                 });
+                let matching = matching.map(|(key, _)| key);
                 // As `inbound` has it: the lower number, and of equals the inner rule.
                 let best =
                     matching.min_by_key(|key| (key.priority, std::cmp::Reverse(key.source.len)))?;
@@ -162,8 +165,14 @@ impl Planner {
             }
             Table::Inbound => {
                 let eni = self.eni_key(looked.num(0)?)?;
-                let (vni, source) = (looked.num(1)?, Ipv4Addr::from(looked.bytes::<4>(2)?));
-                format!("no DASH_ROUTE_RULE_TABLE:{eni}:{vni} covers {source}")
+                let (vni, protocol) = inbound::parts(looked.num(1)?);
+                let source = Ipv4Addr::from(looked.bytes::<4>(2)?);
+                match protocol {
+                    None => format!("no DASH_ROUTE_RULE_TABLE:{eni}:{vni} covers {source}"),
+                    Some(protocol) => format!(
+                        "no DASH_ROUTE_RULE_TABLE:{eni}:{vni} is for protocol {protocol} and covers {source}"
+                    ),
+                }
             }
             Table::PaValidation => {
                 let vnet = self.vnet(u16::try_from(looked.num(0)?).ok()?)?;

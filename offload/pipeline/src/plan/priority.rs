@@ -132,6 +132,19 @@ where
         slot.rules.retain(|rule| rule.0 != *rank);
     }
 
+    /// Every rule of a scope.
+    pub(super) fn rules(&self, scope: S) -> Vec<(P, (u32, T), R)>
+    where
+        T: Copy,
+    {
+        let prefixes = self.scopes.get(&scope).into_iter().flatten();
+        let rules = prefixes.flat_map(|(&prefix, slot)| {
+            let rules = slot.rules.iter();
+            rules.map(move |&(rank, row)| (prefix, rank, row))
+        });
+        rules.collect()
+    }
+
     fn touch(&mut self, scope: S, prefix: P) -> &mut Slot<T, R> {
         self.dirty.entry(scope).or_default().insert(prefix);
         let rules = self.scopes.entry(scope).or_default();

@@ -15,7 +15,9 @@ pub struct Shape {
     pub route_group_disabled: bool,
     /// An inbound rule validates PAs.
     pub inbound_pa_validation: bool,
-    /// And there are valid sources beside the PAs of mappings.
+    /// An inbound rule is for one protocol.
+    pub inbound_protocol: bool,
+    /// There are valid sources beside the PAs of mappings.
     pub pa_prefixes: bool,
     /// The underlay has a route; without any, packets leave by the port they came from.
     pub underlay_routes: bool,
@@ -79,6 +81,7 @@ impl Shape {
             acl_in: 0b11111,
             route_group_disabled: true,
             inbound_pa_validation: true,
+            inbound_protocol: true,
             pa_prefixes: true,
             underlay_routes: true,
             route_more: true,

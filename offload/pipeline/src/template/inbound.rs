@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use dash_wire::tables::INBOUND_PROTOCOL_SHIFT;
+
 use super::{NO_U1, SAME_ENDS, floating, indent, meter, part, policy_entry};
 use crate::plan::Shape;
 
@@ -11,35 +13,30 @@ pub(super) fn stage(out: &mut String, shape: &Shape) {
 # Inbound route rules and PA validation.
 stage inbound {
     account;
-    match inbound[eni, vni, outer_sip] as r {
-        if r.action == 2 {
-            drop inbound-drop;
-        }
 ",
     );
-    out.push_str(part(shape.meter, meter::INBOUND));
-    if shape.inbound_pa_validation {
-        let refused = if shape.pa_prefixes {
-            "\
-                match pa_prefix[r.vnet, outer_sip] as q {
-                } else {
-                    drop pa-validation;
-                }
-"
-        } else {
-            "                drop pa-validation;\n"
-        };
+    let network = if shape.inbound_protocol {
+        // Where there are rules for the protocol, they are with those for all.
         let _ = write!(
             out,
             "\
-        if r.action == 1 {{
-            match pa_validation[r.vnet, outer_sip] as p {{
-            }} else {{
-{refused}            }}
-        }}
+    var network: u32;
+    network = (vni | (key.proto << {INBOUND_PROTOCOL_SHIFT}));
+    match inbound[eni, network, outer_sip] as p {{
+    }} else {{
+        network = vni;
+    }}
 "
         );
-    }
+        "network"
+    } else {
+        "vni"
+    };
+    let _ = write!(
+        out,
+        "    match inbound[eni, {network}, outer_sip] as r {{\n{}    }} else {{\n        drop inbound-miss;\n",
+        indent(&rule(shape), "        ")
+    );
     let next = if shape.acl_in != 0 {
         "acl_in"
     } else {
@@ -47,13 +44,42 @@ stage inbound {
     };
     let _ = write!(
         out,
-        "    }} else {{\n        drop inbound-miss;\n    }}\n{}    goto {next};\n}}\n\n",
+        "    }}\n{}    goto {next};\n}}\n\n",
         if shape.floating {
             floating::outbound(policy_entry(shape).0)
         } else {
             String::new()
         }
     );
+}
+
+/// What a rule that was found does.
+fn rule(shape: &Shape) -> String {
+    let mut out = String::from("if r.action == 2 {\n    drop inbound-drop;\n}\n");
+    out.push_str(part(shape.meter, meter::INBOUND));
+    if shape.inbound_pa_validation {
+        let refused = if shape.pa_prefixes {
+            "\
+        match pa_prefix[r.vnet, outer_sip] as q {
+        } else {
+            drop pa-validation;
+        }
+"
+        } else {
+            "        drop pa-validation;\n"
+        };
+        let _ = write!(
+            out,
+            "\
+if r.action == 1 {{
+    match pa_validation[r.vnet, outer_sip] as p {{
+    }} else {{
+{refused}    }}
+}}
+"
+        );
+    }
+    out
 }
 
 pub(super) const DELIVER_HEAD: &str = "\

@@ -57,7 +57,7 @@ pub(super) const MAPPING: &str = "                meter_or = (meter_or | (m.flag
 pub(super) const TUNNEL: &str = "            meter_or = (meter_or | w.meter_or);\n";
 
 /// What an inbound rule does to the class.
-pub(super) const INBOUND: &str = "        meter_class = (r.meter_or & r.meter_and);\n";
+pub(super) const INBOUND: &str = "meter_class = (r.meter_or & r.meter_and);\n";
 
 /// The ENI's policy for the packet's family.
 const POLICY: &str = "        meter_policy = e.meter_v6;

@@ -165,6 +165,7 @@ fn generated_moves_reach_every_table_and_every_shape() {
             let parts = [
                 ("trusted_vnis", s.trusted_vnis),
                 ("pa_validation", s.inbound_pa_validation),
+                ("protocol", s.inbound_protocol),
                 ("route_more", s.route_more),
                 ("mapping_more", s.mapping_more),
                 ("service_tunnel", s.service_tunnel),

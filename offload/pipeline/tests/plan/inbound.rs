@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use dash_model::Store;
 use dash_model::key::{ObjectKey, RouteRuleKey, SourcePrefix};
-use dash_model::objects::{RouteRule, RuleAction};
-use dash_wire::tables::{InboundKey, InboundRow, inbound_action};
+use dash_model::objects::{Object, RouteRule, RuleAction};
+use dash_wire::tables::{INBOUND_PROTOCOL_SHIFT, InboundKey, InboundRow, inbound_action};
 use nic_target::Table;
 use proptest::prelude::*;
 use zerocopy::FromBytes;
@@ -42,15 +42,21 @@ fn row(bench: &Bench, eni: u32, vni: u32, sip: [u8; 4], len: u32) -> Option<Inbo
 
 /// The rule that wins by the words of the reference: lowest priority number, then the longer
 /// prefix, then the lower address.
-fn scan(store: &Store, eni: &str, vni: u32, source: Ipv4Addr) -> Option<RouteRule> {
+fn scan(
+    store: &Store,
+    eni: &str,
+    (vni, protocol): (u32, u8),
+    source: Ipv4Addr,
+) -> Option<RouteRule> {
     let inside = |p: SourcePrefix| {
         let mask = u32::MAX.checked_shl(32 - u32::from(p.len)).unwrap_or(0);
         u32::from(source) & mask == u32::from(p.addr)
     };
     let eni = eni.into();
-    let matching = store
-        .route_rules(&eni)
-        .filter(|(key, _)| key.vni.get() == vni && inside(key.source));
+    let matching = store.route_rules(&eni).filter(|(key, rule)| {
+        let meant = rule.protocol.is_none_or(|wanted| wanted == protocol);
+        key.vni.get() == vni && meant && inside(key.source)
+    });
     let order = |key: &RouteRuleKey| (key.priority, 32 - key.source.len, key.source.addr);
     matching
         .min_by_key(|(key, _)| order(key))
@@ -164,6 +170,7 @@ struct Step {
     source: (u32, u8),
     priority: u32,
     kind: u8,
+    protocol: Option<u8>,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
@@ -174,14 +181,16 @@ fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
         sources(),
         0u32..4,
         0u8..4,
+        prop::sample::select(vec![None, None, Some(6), Some(17)]),
     )
-        .prop_map(|(keep, eni, vni, source, priority, kind)| Step {
+        .prop_map(|(keep, eni, vni, source, priority, kind, protocol)| Step {
             keep,
             eni,
             vni,
             source,
             priority,
             kind,
+            protocol,
         });
     prop::collection::vec(prop::collection::vec(step, 1..8), 1..12)
 }
@@ -200,12 +209,15 @@ impl Step {
         }
         let eni = if self.eni { "eni0" } else { "eni1" };
         let source = format!("{}/{}", Ipv4Addr::from(self.source.0), self.source.1);
-        let object = match self.kind {
+        let mut object = match self.kind {
             0 => rule(RuleAction::Drop, None, false),
             1 => decap(),
             2 => rule(RuleAction::Decap, Some("Vnet1"), true),
             _ => rule(RuleAction::Decap, Some("Vnet2"), true),
         };
+        if let Some(Object::RouteRule(rule)) = &mut object {
+            rule.protocol = self.protocol;
+        }
         (rule_key(eni, self.vni, &source, self.priority), object)
     }
 }
@@ -238,10 +250,15 @@ proptest! {
             for (index, eni) in [(0, "eni0"), (1, "eni1")] {
                 for (vni, addr) in [45, 46].iter().flat_map(|v| addresses.iter().map(move |a| (*v, *a))) {
                     let source = Ipv4Addr::from(addr);
-                    let found = longest(&bench, index, vni, source);
-                    let wanted = scan(&bench.store, eni, vni, source);
-                    let wanted = wanted.map(|rule| expected(&bench, &rule));
-                    prop_assert_eq!(found, wanted, "{} {} {}", eni, vni, source);
+                    for protocol in [6, 17, 1] {
+                        // As the pipeline looks it up.
+                        let particular = vni | u32::from(protocol) << INBOUND_PROTOCOL_SHIFT;
+                        let found = longest(&bench, index, particular, source)
+                            .or_else(|| longest(&bench, index, vni, source));
+                        let wanted = scan(&bench.store, eni, (vni, protocol), source);
+                        let wanted = wanted.map(|rule| expected(&bench, &rule));
+                        prop_assert_eq!(found, wanted, "{} {} {} {}", eni, vni, protocol, source);
+                    }
                 }
             }
         }

@@ -262,6 +262,7 @@ pub(crate) fn rule_key(eni: &str, number: u32, source: &str, priority: u32) -> O
 pub(crate) fn rule(action: RuleAction, vnet: Option<&str>, pa_validation: bool) -> Option<Object> {
     Some(Object::RouteRule(RouteRule {
         action,
+        protocol: None,
         vnet: vnet.map(Into::into),
         pa_validation,
         meter: MeterBits::default(),

@@ -101,6 +101,7 @@ pub(super) fn bind_routes(group: &str) -> Object {
 pub(super) fn decap(vnet: Option<&str>, pa_validation: bool) -> Object {
     Object::RouteRule(RouteRule {
         action: RuleAction::Decap,
+        protocol: None,
         vnet: vnet.map(Into::into),
         pa_validation,
         meter: MeterBits::default(),
