@@ -52,6 +52,7 @@ pub(crate) fn maps() -> Vec<MapDef> {
             contents: b"eth0\0port\0no end...".to_vec(),
             ..map("rodata", MapKind::Array, 4, 19, 1) // 12
         },
+        map("sockets", MapKind::XskMap, 4, 4, 4), // 13
     ]
 }
 
@@ -208,6 +209,14 @@ const TABLES: &[MapKind] = &[
     MapKind::Acl,
 ];
 
+/// What programs may look into and not change.
+const FIXED: &[MapKind] = &[
+    MapKind::LpmTrie,
+    MapKind::Acl,
+    MapKind::DevMap,
+    MapKind::XskMap,
+];
+
 impl Env for Machine {
     fn load(&mut self, addr: u64, size: Size) -> Result<u64, MemFault> {
         let mut value = [0; 8];
@@ -227,7 +236,7 @@ impl Env for Machine {
         let map = addr
             .checked_sub(VALUES)
             .and_then(|at| self.maps.get((at >> 20) as usize));
-        let fixed = map.is_some_and(|m| matches!(m.kind, MapKind::LpmTrie | MapKind::Acl));
+        let fixed = map.is_some_and(|m| FIXED.contains(&m.kind));
         let key = (KEYS..RECORDS).contains(&addr);
         if fixed || key || map.is_some_and(MapDef::read_only) {
             return Err(MemFault::ReadOnly);
@@ -368,7 +377,7 @@ impl Env for Machine {
                 self.bytes(3, args[2], args[3] as usize, stack)?;
             }
             helper::MAP_LOOKUP_ELEM => {
-                let map = self.map(args[0], TABLES)?;
+                let map = self.map(args[0], &[TABLES, FIXED].concat())?;
                 self.bytes(2, args[1], self.maps[map].key_size as usize, stack)?;
                 let found = VALUES + ((map as u64) << 20);
                 return Ok(HelperResult::Value(if luck.is_multiple_of(4) {
