@@ -30,8 +30,9 @@ struct Both {
 impl Both {
     fn new() -> Self {
         let text = include_str!("redirect.json");
-        let config = ConfigFile::parse(Path::new("redirect.json"), text).expect("a configuration");
         let engines = [EngineName::Model, EngineName::Interp].map(|name| {
+            let config = ConfigFile::parse(Path::new("redirect.json"), text);
+            let config = config.expect("a configuration");
             let mut engine = start(name, Options::default()).expect("an engine");
             config.commit(&mut engine).expect("it is legal");
             engine
