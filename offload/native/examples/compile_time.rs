@@ -1,5 +1,6 @@
-//! How long objects of clang take to be compiled: `compile_time [--asm] OBJECT.o ...`. The median of 15, each
-//! program alone, and what that is for 200 slots. `--asm` prints the code instead.
+//! How long objects of clang take to be compiled: `compile_time [--asm] [--mask] OBJECT.o ...`. The median of 15, each
+//! program alone, and what that is for 200 slots. `--asm` prints the code instead; with `--mask` indexes of arrays
+//! are kept inside, as for programs of others.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,14 @@ const SAMPLES: usize = 15;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files: Vec<String> = std::env::args().skip(1).collect();
-    let asm = files.first().is_some_and(|first| first == "--asm");
-    if asm {
-        files.remove(0);
-    }
+    let mut option = |name: &str| {
+        let before = files.len();
+        files.retain(|argument| argument != name);
+        files.len() < before
+    };
+    let (asm, mask_indexes) = (option("--asm"), option("--mask"));
     if files.is_empty() {
-        return Err("usage: compile_time [--asm] OBJECT.o ...".into());
+        return Err("usage: compile_time [--asm] [--mask] OBJECT.o ...".into());
     }
     for file in files {
         let bytes = std::fs::read(&file)?;
@@ -33,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let options = Options {
                 part: Part::Alone(index as u32),
                 hash_maps: true,
+                mask_indexes,
                 ..Options::default()
             };
             let (code, listing) = compile_with_listing(&object, &options)?;
